@@ -1,0 +1,145 @@
+"""Everything that happens in a run, as typed events: the whole interface to reports and budget.
+
+All times are seconds on ``CLOCK_MONOTONIC``. A node id names a test as pytest does; a fixture id names one
+instance of a shared fixture (``name`` plus what it is shared by); ``needs`` holds the ids that had to be ready first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import msgspec
+
+__all__ = [
+    "CaseFinished",
+    "CaseStarted",
+    "CollectionFinished",
+    "Event",
+    "FixtureFinished",
+    "Lane",
+    "LoopFinished",
+    "LoopStarted",
+    "Outcome",
+    "RunFinished",
+    "RunStarted",
+    "ServicePhase",
+    "ServiceReady",
+    "Sink",
+]
+
+Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
+
+#: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
+Lane = Literal["shared", "exclusive", "pytest"]
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Base of all events; in JSON the key ``type`` holds the class name."""
+
+
+class RunStarted(Event):
+    """The process began at ``at``; ``wall_clock`` is the same moment in seconds since the Unix epoch."""
+
+    at: float
+    wall_clock: float
+    arguments: tuple[str, ...]
+
+
+class CollectionFinished(Event):
+    """pytest collected ``cases`` tests between ``start`` and ``end``."""
+
+    start: float
+    end: float
+    cases: int
+
+
+class LoopStarted(Event):
+    """The engine took over from pytest: tests may run from here on."""
+
+    at: float
+    concurrency: int
+
+
+class CaseStarted(Event):
+    """A test left the queue: its fixtures are being awaited or set up."""
+
+    nodeid: str
+    lane: Lane
+    at: float
+
+
+class CaseFinished(Event):
+    """A test ended.
+
+    Attributes:
+        nodeid: pytest's node id.
+        lane: Where it ran.
+        outcome: pytest's outcome; ``error`` is a failed set-up or tear-down.
+        start: When it left the queue.
+        ready: When the shared fixtures that it needs were up.
+        call_start: When the test function was called (equal to ``end`` if it never was).
+        call_end: When the test function returned (equal to ``end`` if it was never called).
+        end: When its own fixtures were torn down.
+        needs: Ids of the shared fixtures that it used.
+        reason: First line of the failure or the skip reason; empty when passed.
+    """
+
+    nodeid: str
+    lane: Lane
+    outcome: Outcome
+    start: float
+    ready: float
+    call_start: float
+    call_end: float
+    end: float
+    needs: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class FixtureFinished(Event):
+    """A shared fixture's set-up or tear-down ended."""
+
+    fixture: str
+    name: str
+    scope: str
+    phase: Literal["setup", "teardown"]
+    start: float
+    end: float
+    needs: tuple[str, ...] = ()
+    failed: bool = False
+
+
+class ServicePhase(Event):
+    """One stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, remove."""
+
+    service: str
+    phase: str
+    start: float
+    end: float
+
+
+class ServiceReady(Event):
+    """A service answered: who gave it, and what it is. ``fixtures`` names the shared fixtures that waited for it."""
+
+    service: str
+    provider: str
+    detail: str
+    at: float
+    fixtures: tuple[str, ...] = ()
+
+
+class LoopFinished(Event):
+    """Every test ended and every shared fixture is torn down."""
+
+    at: float
+
+
+class RunFinished(Event):
+    """The run is over, services included; ``exit_code`` is pytest's."""
+
+    at: float
+    exit_code: int
+
+
+Sink = Callable[[Event], None]

@@ -1,0 +1,102 @@
+"""What a service is asked to be, and where it was found: plain frozen data.
+
+All times are seconds on ``CLOCK_MONOTONIC``, which every process of one machine shares,
+so spans taken in the supervisor line up with spans taken in the runner.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+from urllib.parse import quote
+
+import msgspec
+
+__all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec"]
+
+ProviderName = Literal["docker", "embedded", "external"]
+ProviderChoice = Literal["auto", "docker", "embedded", "external"]
+
+Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "remove"]
+
+
+class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A service as tests ask for it. Two equal specs are one service.
+
+    Attributes:
+        name: What the user calls it; unique in a run.
+        kind: The catalogue entry that knows how to start it and shake hands with it.
+        provider: Who should give it; ``auto`` tries docker, embedded, and takes a URL where one is set.
+        image: Container image, or None for the catalogue's default.
+        url: Where an external service is; None otherwise.
+        environment: Extra environment variables of the service.
+        command: Extra arguments of the service's command.
+        startup_timeout: Seconds from asked to ready.
+    """
+
+    name: str
+    kind: str
+    provider: ProviderChoice = "auto"
+    image: str | None = None
+    url: str | None = None
+    environment: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    startup_timeout: float = 60.0
+
+
+class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a service that is ready can be reached. Its repr never shows the password.
+
+    Attributes:
+        service: The name in its spec.
+        kind: The kind in its spec.
+        provider: Who gave it.
+        scheme: URL scheme, e.g. ``postgresql`` or ``redis``.
+        host: Address to connect to; a loopback address unless external.
+        port: TCP port.
+        username: User to authenticate as, or None.
+        password: Secret of this run, or None.
+        database: Database (PostgreSQL name, Redis number), or None.
+        detail: For people: the image and container, or the binary and its version.
+    """
+
+    service: str
+    kind: str
+    provider: ProviderName
+    scheme: str
+    host: str
+    port: int
+    username: str | None = None
+    password: str | None = None
+    database: str | None = None
+    detail: str = ""
+
+    @property
+    def url(self) -> str:
+        """The URL with its credentials. Don't log it; log :attr:`safe_url`."""
+        return self._url(self.password)
+
+    @property
+    def safe_url(self) -> str:
+        """The URL with its password starred out."""
+        return self._url("***" if self.password else None)
+
+    def _url(self, password: str | None) -> str:
+        user = quote(self.username or "", safe="")
+        secret = f":{quote(password, safe='*')}" if password else ""
+        at = "@" if user or secret else ""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        path = f"/{quote(self.database, safe='')}" if self.database else ""
+        return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}"
+
+    def __repr__(self) -> str:
+        return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"
+
+
+class ServicePhase(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of a service's start or end, for the budget's ledger."""
+
+    service: str
+    phase: Phase
+    start: float
+    end: float
+    provider: ProviderName | None = None
