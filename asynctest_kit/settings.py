@@ -1,0 +1,488 @@
+"""What a run was asked to do: pyproject.toml, then the environment, then the command line; the later overrules.
+
+Every value is checked where it stands, also one that is overruled later, so a mistake in the file shows in every run.
+An error says what was asked, where (file, table and key; variable; or flag), what is allowed and, for a misspelt
+name, which one was probably meant. A variable that is set to nothing counts as unset.
+
+A URL may hold a password: no error and no repr shows one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Literal, TypeVar, cast, get_args
+
+from asynctest_kit.errors import SettingsError
+
+__all__ = ["KINDS", "Migrations", "ProviderChoice", "ServiceSettings", "Settings", "load", "parse_duration"]
+
+ProviderChoice = Literal["auto", "docker", "embedded", "external"]
+
+#: The kinds of service that the catalogue can start. Each is also a service that needs no table in the settings.
+KINDS: Final = ("postgres", "redis")
+
+_TABLE: Final = "tool.asynctest_kit"
+_RUN_KEYS: Final = ("budget", "budget-strict", "concurrency", "provider", "report-json", "timeout")
+_SERVICE_KEYS: Final = ("command", "environment", "image", "kind", "migrations", "provider", "startup-timeout", "url")
+_SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
+_MIGRATION_KEYS: Final = ("alembic", "command", "sql")
+_SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_DURATION: Final = re.compile(
+    r"(?=.)"
+    r"(?:(?P<h>\d+(?:\.\d+)?)h)?"
+    r"(?:(?P<m>\d+(?:\.\d+)?)m(?!s))?"
+    r"(?:(?P<s>\d+(?:\.\d+)?)s)?"
+    r"(?:(?P<ms>\d+(?:\.\d+)?)ms)?",
+    re.ASCII,
+)
+_DURATIONS: Final = 'seconds as a number, or a time such as "30s", "2m", "1m30s" or "500ms"'
+_SECONDS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_TRUTH: Final = {
+    "1": True, "true": True, "yes": True, "on": True,
+    "0": False, "false": False, "no": False, "off": False,
+}  # fmt: skip
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Migrations:
+    """How a PostgreSQL database gets its schema: exactly one of the three is set.
+
+    Attributes:
+        alembic: Absolute path of an ``alembic.ini``.
+        sql: Absolute path of a folder whose ``*.sql`` files are applied in name order.
+        command: Run in the settings' root with ``DATABASE_URL`` in its environment.
+    """
+
+    alembic: Path | None = None
+    sql: Path | None = None
+    command: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSettings:
+    """One service as the settings ask for it.
+
+    Attributes:
+        name: What the user calls it.
+        kind: One of :data:`KINDS`; the name where nothing else is said.
+        provider: Who should give it, or None for the run's choice. A service with a URL is ``external``.
+        image: Container image, or None for the catalogue's default.
+        url: Where an external service is, credentials included, or None.
+        environment: Extra environment variables of the service.
+        command: Extra arguments of the service's command.
+        startup_timeout: Seconds from asked to ready.
+        migrations: What is applied to its database; None unless the kind is ``postgres``.
+    """
+
+    name: str
+    kind: str
+    provider: ProviderChoice | None = None
+    image: str | None = None
+    url: str | None = field(default=None, repr=False)
+    environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    command: tuple[str, ...] = ()
+    startup_timeout: float = 60.0
+    migrations: Migrations | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a run was asked to do.
+
+    Attributes:
+        root: Folder of the settings' pyproject.toml, or the working directory.
+        budget: Seconds that a run may take.
+        budget_strict: Whether a run over its budget fails.
+        report_json: Where the JSON report is written, or None.
+        provider: Who should give the services that don't say it themselves.
+        concurrency: Most tests at once on the loop.
+        timeout: Seconds that one test may take; 0 for no limit.
+        services: By name; always holds the built-in ones.
+        sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
+    """
+
+    root: Path
+    budget: float = 30.0
+    budget_strict: bool = False
+    report_json: Path | None = None
+    provider: ProviderChoice = "auto"
+    concurrency: int = 64
+    timeout: float = 60.0
+    services: Mapping[str, ServiceSettings] = field(
+        default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
+    )
+    sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def load(
+    *, paths: Sequence[str], directory: Path, environ: Mapping[str, str], options: Mapping[str, str | None]
+) -> Settings:
+    """Read the settings of a run.
+
+    Args:
+        paths: The path arguments of the run, node ids allowed. The settings file is the first pyproject.toml
+            with a ``[tool.asynctest_kit]`` table from their common ancestor upwards.
+        directory: The working directory; relative paths of the environment and the command line start here.
+        environ: The process's environment; only ``ATK_*`` is read.
+        options: What the command line gave, by key (``budget-strict`` or ``budget_strict``); None for not given.
+
+    Raises:
+        SettingsError: A key, variable or flag is unknown, or its value is not allowed.
+    """
+    directory = Path(os.path.abspath(directory))  # noqa: PTH100  # resolve() would follow links, pytest doesn't
+    file, table = _find_table(paths, directory)
+    root = file.parent if file else directory
+    run: _Givens = {}
+    services: dict[str, _Givens] = {kind: {} for kind in KINDS}
+    if file:
+        _add_table(file, table, run, services)
+    _add_environment(environ, directory, run, services)
+    _add_options(options, directory, run)
+    sources = dict.fromkeys(_RUN_KEYS, "default") | {key: givens[-1].source for key, givens in run.items()}
+    for name, givens in services.items():
+        sources |= {f"services.{name}.{key}": values[-1].source for key, values in givens.items()}
+    return Settings(
+        root=root,
+        budget=_last(run, "budget", _positive_duration, 30.0),
+        budget_strict=_last(run, "budget-strict", _truth, default=False),
+        report_json=_last(run, "report-json", _path, None),
+        provider=_last(run, "provider", _provider, "auto"),
+        concurrency=_last(run, "concurrency", _count, 64),
+        timeout=_last(run, "timeout", _duration, 60.0),
+        services=MappingProxyType({name: _service(name, givens) for name, givens in services.items()}),
+        sources=MappingProxyType(sources),
+    )
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds of ``"30s"``, ``"2m"``, ``"1m30s"``, ``"500ms"`` or a bare number.
+
+    Raises:
+        ValueError: The text is no duration; the message says what is allowed.
+    """
+    text = text.strip()
+    match = _DURATION.fullmatch(text)
+    seconds = inf
+    if match:
+        seconds = sum(float(value) * _SECONDS[unit] for unit, value in match.groupdict(default="0").items())
+    elif re.fullmatch(r"\d+(\.\d+)?|\.\d+", text, re.ASCII):
+        seconds = float(text)
+    if seconds < inf:
+        return seconds
+
+    raise ValueError(f'"{text}" is not a duration. Allowed: {_DURATIONS}')
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was given: ``source`` for people who ask where, ``place`` for errors, ``folder`` for paths."""
+
+    value: object
+    source: str
+    place: str
+    folder: Path
+
+
+_Givens = dict[str, list[_Given]]
+_Parser = Callable[[_Given], _T]
+
+
+def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Mapping[str, object]]:
+    """Return the settings file and its table; (None, {}) where no pyproject.toml upwards has one."""
+    starts = [os.path.abspath(directory / path.split("::", 1)[0]) for path in paths] or [str(directory)]  # noqa: PTH100
+    start = Path(os.path.commonpath(starts))
+    for folder in (start, *start.parents):
+        file = folder / "pyproject.toml"
+        if not file.is_file():
+            continue
+
+        try:
+            content = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+            raise SettingsError(f"{file} can't be read as TOML: {error}") from error
+
+        tool = content.get("tool", {})
+        if isinstance(tool, dict) and "asynctest_kit" in tool:
+            return file, _table(tool["asynctest_kit"], f"{file}, [{_TABLE}]")
+
+    return None, {}
+
+
+def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: dict[str, _Givens]) -> None:
+    _add_keys(file, _TABLE, {key: value for key, value in table.items() if key != "services"}, _RUN_KEYS, run)
+    names = _table(table.get("services", {}), f"{file}, [{_TABLE}.services]")
+    for name, content in names.items():
+        header = f"{_TABLE}.services.{name}"
+        place = f"{file}, [{header}]"
+        if not _SERVICE_NAME.fullmatch(name):
+            raise SettingsError(
+                f'{place}: "{name}" is no name for a service. '
+                "Use lower-case letters and digits, parts joined by single - or _, a letter first."
+            )
+
+        twin = next((known for known in services if known != name and _variable(known) == _variable(name)), None)
+        if twin:
+            raise SettingsError(
+                f'{place}: the services "{twin}" and "{name}" would share the variables ATK_{_variable(name)}_*. '
+                "Rename one."
+            )
+
+        content = _table(content, place)
+        if name not in KINDS and "kind" not in content:
+            raise SettingsError(
+                f'{place}: "{name}" is no kind of service, so the key "kind" is needed.{_suggestion(name, KINDS)}'
+            )
+
+        _add_keys(file, header, content, _SERVICE_KEYS, services.setdefault(name, {}))
+
+
+def _add_keys(file: Path, header: str, table: Mapping[str, object], allowed: Collection[str], givens: _Givens) -> None:
+    where = f"{file}, [{header}]"
+    for key, value in table.items():
+        if key not in allowed:
+            names = (*allowed, "services") if header == _TABLE else allowed
+            raise SettingsError(f'{where}: unknown key "{key}".{_suggestion(key, names)}')
+
+        given = _Given(value, f"{file.name} [{header}]", f"{where}, {key}", file.parent)
+        givens.setdefault(key, []).append(given)
+
+
+def _add_environment(environ: Mapping[str, str], directory: Path, run: _Givens, services: dict[str, _Givens]) -> None:
+    targets = {f"ATK_{_variable(key)}": (run, key) for key in _RUN_KEYS}
+    for name, givens in services.items():
+        targets |= {f"ATK_{_variable(name)}_{_variable(key)}": (givens, key) for key in _SERVICE_VARIABLE_KEYS}
+    for variable, value in sorted(environ.items()):
+        if not variable.startswith("ATK_") or not value:
+            continue
+
+        if variable not in targets:
+            raise SettingsError(f"unknown environment variable {variable}.{_suggestion(variable, targets)}")
+
+        givens, key = targets[variable]
+        given = _Given(value, f"environment {variable}", f"environment variable {variable}", directory)
+        givens.setdefault(key, []).append(given)
+
+
+def _add_options(options: Mapping[str, str | None], directory: Path, run: _Givens) -> None:
+    for option, value in options.items():
+        key = option.replace("_", "-")
+        flag = f"--{key}"
+        if key not in _RUN_KEYS:
+            raise SettingsError(f"unknown flag {flag}.{_suggestion(flag, [f'--{key}' for key in _RUN_KEYS])}")
+
+        if value is not None:
+            run.setdefault(key, []).append(_Given(value, flag, f"flag {flag}", directory))
+
+
+def _service(name: str, givens: _Givens) -> ServiceSettings:
+    kind = _last(givens, "kind", _kind, name)
+    migrations = _last(givens, "migrations", _migrations, None)
+    if migrations and kind != "postgres":
+        raise _error(givens["migrations"][-1], f'a service of kind "{kind}" has none. Only "postgres" is migrated')
+
+    provider, url = _provider_and_url(givens)
+    return ServiceSettings(
+        name=name,
+        kind=kind,
+        provider=provider,
+        image=_last(givens, "image", _text, None),
+        url=url,
+        environment=MappingProxyType(_last(givens, "environment", _environment, {})),
+        command=_last(givens, "command", _command, ()),
+        startup_timeout=_last(givens, "startup-timeout", _positive_duration, 60.0),
+        migrations=migrations,
+    )
+
+
+def _provider_and_url(givens: _Givens) -> tuple[ProviderChoice | None, str | None]:
+    """Return both, made consistent: the file's URL gives way to the environment's provider and the other way round."""
+    provider = _last(givens, "provider", _provider, None)
+    url = _last(givens, "url", _url, None)
+    if url is None and provider == "external":
+        raise _error(givens["provider"][-1], 'the provider "external" needs the key "url" or its variable')
+
+    if url is None or provider in (None, "auto", "external"):
+        return ("external" if url else provider), url
+
+    from_variable = {key: givens[key][-1].source.startswith("environment") for key in ("provider", "url")}
+    if from_variable["provider"] == from_variable["url"]:
+        raise _error(
+            givens["provider"][-1],
+            f'"{provider}" contradicts the URL that is set beside it. Remove one: a service with a URL is external',
+        )
+
+    return ("external", url) if from_variable["url"] else (provider, None)
+
+
+def _last(givens: _Givens, key: str, parse: _Parser[_T], default: _T) -> _T:
+    """Parse all that was given for ``key``, so that no bad value hides, and return the last."""
+    value = default
+    for given in givens.get(key, ()):
+        value = parse(given)
+    return value
+
+
+def _duration(given: _Given) -> float:
+    value = given.value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < inf:
+        return float(value)
+
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return parse_duration(value)
+
+    raise _error(given, f"is not a duration. Allowed: {_DURATIONS}")
+
+
+def _positive_duration(given: _Given) -> float:
+    seconds = _duration(given)
+    if seconds <= 0:
+        raise _error(given, "must be longer than 0 s")
+
+    return seconds
+
+
+def _truth(given: _Given) -> bool:
+    value = given.value
+    if isinstance(value, str) and value.lower() in _TRUTH:
+        return _TRUTH[value.lower()]
+
+    if isinstance(value, bool):
+        return value
+
+    raise _error(given, "is neither true nor false. Allowed: true, false")
+
+
+def _count(given: _Given) -> int:
+    value = given.value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+
+    raise _error(given, "is not a count. Allowed: a whole number from 1")
+
+
+def _provider(given: _Given) -> ProviderChoice:
+    return cast("ProviderChoice", _one_of(given, get_args(ProviderChoice)))
+
+
+def _kind(given: _Given) -> str:
+    return _one_of(given, KINDS)
+
+
+def _one_of(given: _Given, allowed: Collection[str]) -> str:
+    if isinstance(given.value, str) and given.value in allowed:
+        return given.value
+
+    raise _error(given, f"is unknown.{_suggestion(str(given.value), allowed).removesuffix('.')}")
+
+
+def _text(given: _Given) -> str:
+    if isinstance(given.value, str) and given.value.strip():
+        return given.value
+
+    raise _error(given, "must be a text that is not empty")
+
+
+def _path(given: _Given) -> Path:
+    return Path(os.path.abspath(given.folder / _text(given)))  # noqa: PTH100  # keeps links, as everywhere here
+
+
+def _url(given: _Given) -> str:
+    if isinstance(given.value, str) and re.match(r"[a-z][a-z0-9+.-]*://[^/]", given.value):
+        return given.value
+
+    raise SettingsError(f'{given.place} is not a URL. Allowed: e.g. "postgresql://user:password@host:5432/database"')
+
+
+def _environment(given: _Given) -> dict[str, str]:
+    table = _table(given.value, given.place)
+    for name, value in table.items():
+        if not isinstance(value, str):
+            raise SettingsError(f"{given.place}, {name}: must be a text; put it in quotes")
+
+    return cast("dict[str, str]", dict(table))
+
+
+def _command(given: _Given) -> tuple[str, ...]:
+    value = given.value
+    if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
+        return tuple(value)
+
+    if isinstance(value, str) and value.strip():
+        raise _error(given, f"is one text. Allowed: a list of words, e.g. {json.dumps(value.split())}")
+
+    raise _error(given, 'must be a list of words, e.g. ["python", "migrate.py"]')
+
+
+def _migrations(given: _Given) -> Migrations:
+    table = _table(given.value, given.place)
+    for key in table:
+        if key not in _MIGRATION_KEYS:
+            raise SettingsError(f'{given.place}: unknown key "{key}".{_suggestion(key, _MIGRATION_KEYS)}')
+
+    if len(table) != 1:
+        raise SettingsError(
+            f"{given.place}: exactly one of {_listing(_MIGRATION_KEYS)} is needed, {_listing(table) or 'none'} given. "
+            'E.g. migrations = { alembic = "alembic.ini" }'
+        )
+
+    (key, value), *_ = table.items()
+    inner = _Given(value, given.source, f"{given.place}.{key}", given.folder)
+    if key == "command":
+        return Migrations(command=_command(inner))
+
+    path = _path(inner)
+    if key == "alembic":
+        if not path.is_file():
+            raise _error(inner, f"is not a file: {path} was looked for")
+
+        return Migrations(alembic=path)
+
+    if not path.is_dir():
+        raise _error(inner, f"is not a folder: {path} was looked for")
+
+    return Migrations(sql=path)
+
+
+def _table(value: object, place: str) -> Mapping[str, object]:
+    if isinstance(value, dict):
+        return value
+
+    raise SettingsError(f"{place}: must be a table, not {_shown(value)}")
+
+
+def _variable(name: str) -> str:
+    return name.upper().replace("-", "_")
+
+
+def _error(given: _Given, what: str) -> SettingsError:
+    return SettingsError(f"{given.place}: {_shown(given.value)} {what}.")
+
+
+def _shown(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _suggestion(name: str, allowed: Iterable[str]) -> str:
+    from difflib import get_close_matches
+
+    known = sorted(allowed)
+    close = get_close_matches(name, known, n=1, cutoff=0.6)
+    return (f" Did you mean {close[0]}?" if close else "") + f" Allowed: {_listing(known)}."
+
+
+def _listing(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
