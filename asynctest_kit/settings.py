@@ -222,7 +222,7 @@ def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Map
 def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: dict[str, _Givens]) -> None:
     _add_keys(file, _TABLE, {key: value for key, value in table.items() if key != "services"}, _RUN_KEYS, run)
     names = _table(table.get("services", {}), f"{file}, [{_TABLE}.services]")
-    for name, content in names.items():
+    for name, value in names.items():
         header = f"{_TABLE}.services.{name}"
         place = f"{file}, [{header}]"
         if not _SERVICE_NAME.fullmatch(name):
@@ -238,7 +238,7 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
                 "Rename one."
             )
 
-        content = _table(content, place)
+        content = _table(value, place)
         if name not in KINDS and "kind" not in content:
             raise SettingsError(
                 f'{place}: "{name}" is no kind of service, so the key "kind" is needed.{_suggestion(name, KINDS)}'
@@ -461,7 +461,7 @@ def _table(value: object, place: str) -> Mapping[str, object]:
     if isinstance(value, dict):
         return value
 
-    raise SettingsError(f"{place}: must be a table, not {_shown(value)}")
+    raise SettingsError(f"{place}: must be a table of keys, not a value of type {type(value).__name__}.")
 
 
 def _variable(name: str) -> str:

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asynctest_kit.errors import SettingsError
+from asynctest_kit.settings import KINDS, Migrations, Settings, load, parse_duration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def read(folder: Path, toml: str | None = None, *, paths: Any = (), environ: Any = None, **options: str) -> Settings:
+    if toml is not None:
+        (folder / "pyproject.toml").write_text(toml, encoding="utf-8")
+    return load(paths=list(paths), directory=folder, environ=environ or {}, options=options)
+
+
+def refusal(folder: Path, toml: str | None = None, **given: Any) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read(folder, toml, **given)
+
+    return str(caught.value)
+
+
+def test_defaults_need_no_file(tmp_path: Path) -> None:
+    settings = read(tmp_path)
+    assert settings.root == tmp_path
+    assert (settings.budget, settings.concurrency, settings.timeout, settings.provider) == (30.0, 64, 60.0, "auto")
+    assert settings.report_json is None
+    assert not settings.budget_strict
+    assert set(settings.services) == set(KINDS)
+    assert settings.services["postgres"].kind == "postgres"
+    assert set(settings.sources.values()) == {"default"}
+
+
+def test_the_dataclass_and_the_loader_have_the_same_defaults(tmp_path: Path) -> None:
+    loaded, made = read(tmp_path), Settings(root=tmp_path)
+    for name in ("root", "budget", "budget_strict", "report_json", "provider", "concurrency", "timeout", "services"):
+        assert getattr(loaded, name) == getattr(made, name)
+
+
+def test_the_whole_file(tmp_path: Path) -> None:
+    (tmp_path / "alembic.ini").touch()
+    settings = read(
+        tmp_path,
+        """
+        [tool.asynctest_kit]
+        budget = "1m30s"
+        budget-strict = true
+        report-json = "out/report.json"
+        provider = "embedded"
+        concurrency = 8
+        timeout = 0
+        [tool.asynctest_kit.services.postgres]
+        image = "postgres:18"
+        startup-timeout = "90s"
+        environment = { TZ = "UTC" }
+        command = ["-c", "fsync=off"]
+        migrations = { alembic = "alembic.ini" }
+        [tool.asynctest_kit.services.cache]
+        kind = "redis"
+        provider = "docker"
+        """,
+    )
+    assert (settings.budget, settings.budget_strict, settings.timeout) == (90.0, True, 0.0)
+    assert (settings.provider, settings.concurrency) == ("embedded", 8)
+    assert settings.report_json == tmp_path / "out/report.json"
+    postgres = settings.services["postgres"]
+    assert (postgres.image, postgres.startup_timeout) == ("postgres:18", 90.0)
+    assert postgres.environment == {"TZ": "UTC"}
+    assert postgres.command == ("-c", "fsync=off")
+    assert postgres.migrations == Migrations(alembic=tmp_path / "alembic.ini")
+    assert (settings.services["cache"].kind, settings.services["cache"].provider) == ("redis", "docker")
+    assert settings.sources["budget"] == "pyproject.toml [tool.asynctest_kit]"
+    assert settings.sources["services.cache.kind"] == "pyproject.toml [tool.asynctest_kit.services.cache]"
+
+
+def test_the_later_layer_wins(tmp_path: Path) -> None:
+    toml = '[tool.asynctest_kit]\nbudget = 10\ntimeout = "5s"\nprovider = "docker"'
+    environ = {"ATK_BUDGET": "20", "ATK_TIMEOUT": "6"}
+    settings = read(tmp_path, toml, environ=environ, budget="40s")
+    assert (settings.budget, settings.timeout, settings.provider) == (40.0, 6.0, "docker")
+    assert settings.sources["budget"] == "--budget"
+    assert settings.sources["timeout"] == "environment ATK_TIMEOUT"
+    assert settings.sources["concurrency"] == "default"
+
+
+def test_services_read_their_variables(tmp_path: Path) -> None:
+    environ = {
+        "ATK_POSTGRES_URL": "postgresql://u:p@h/d",
+        "ATK_MY_CACHE_IMAGE": "valkey:9",
+        "ATK_MY_CACHE_PROVIDER": "docker",
+        "ATK_MY_CACHE_STARTUP_TIMEOUT": "2m",
+        "PATH": "/bin",
+    }
+    services = read(
+        tmp_path, '[tool.asynctest_kit.services.my-cache]\nkind = "redis"', environ=environ, provider="embedded"
+    ).services
+    assert services["postgres"].url == "postgresql://u:p@h/d"
+    assert services["postgres"].provider == "external"
+    assert (services["my-cache"].image, services["my-cache"].provider) == ("valkey:9", "docker")
+    assert services["my-cache"].startup_timeout == 120.0
+
+
+def test_an_empty_variable_counts_as_unset(tmp_path: Path) -> None:
+    assert read(tmp_path, environ={"ATK_BUDGET": "", "ATK_NO_SUCH": ""}).budget == 30.0
+
+
+def test_options_may_be_spelt_as_click_spells_them(tmp_path: Path) -> None:
+    settings = read(tmp_path, budget_strict="yes", report_json="r.json")
+    assert settings.budget_strict
+    assert settings.report_json == tmp_path / "r.json"
+
+
+@pytest.mark.parametrize(
+    ("toml", "variable", "expected"),
+    [
+        ('provider = "docker"', {"URL": "redis://h"}, ("external", "redis://h")),
+        ('url = "redis://h"', {"PROVIDER": "embedded"}, ("embedded", None)),
+        ('url = "redis://h"', {"PROVIDER": "auto"}, ("external", "redis://h")),
+        ('url = "redis://h"\nprovider = "external"', {"URL": "redis://i"}, ("external", "redis://i")),
+    ],
+)
+def test_the_later_of_url_and_provider_wins(tmp_path: Path, toml: str, variable: dict[str, str], expected: Any) -> None:
+    environ = {f"ATK_REDIS_{key}": value for key, value in variable.items()}
+    service = read(tmp_path, f"[tool.asynctest_kit.services.redis]\n{toml}", environ=environ).services["redis"]
+    assert (service.provider, service.url) == expected
+
+
+def test_no_repr_shows_a_password(tmp_path: Path) -> None:
+    toml = '[tool.asynctest_kit.services.redis]\nurl = "redis://:s3cret@h"\nenvironment = { KEY = "s3cret" }'
+    assert "s3cret" not in repr(read(tmp_path, toml))
+
+
+@pytest.mark.parametrize("paths", [["tests/a"], ["tests/a/test_x.py::test_y[b::c]", "tests/b"], ["tests/none"]])
+def test_the_file_is_found_upwards_from_the_common_ancestor(tmp_path: Path, paths: list[str]) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / "tests" / folder).mkdir(parents=True)
+    (tmp_path / "tests" / "a" / "test_x.py").touch()
+    (tmp_path / "tests" / "pyproject.toml").write_text("[tool.other]\n")
+    settings = read(tmp_path, "[tool.asynctest_kit]\nbudget = 5", paths=paths)
+    assert (settings.root, settings.budget) == (tmp_path, 5.0)
+
+
+def test_the_nearest_table_is_the_root(tmp_path: Path) -> None:
+    nested = tmp_path / "nested"
+    nested.mkdir()
+    (nested / "pyproject.toml").write_text("[tool.asynctest_kit]\nbudget = 7")
+    toml = "[tool.asynctest_kit]\nbudget = 5"
+    assert read(tmp_path, toml, paths=["nested"]).root == nested
+    assert read(tmp_path, toml, paths=["nested", "."]).root == tmp_path
+
+
+@pytest.mark.parametrize(
+    ("migrations", "expected"),
+    [
+        ('{ sql = "migrations" }', {"sql": "migrations"}),
+        ('{ command = ["python", "migrate.py"] }', {"command": ("python", "migrate.py")}),
+    ],
+)
+def test_migrations(tmp_path: Path, migrations: str, expected: dict[str, Any]) -> None:
+    (tmp_path / "migrations").mkdir()
+    settings = read(tmp_path, f"[tool.asynctest_kit.services.postgres]\nmigrations = {migrations}")
+    if "sql" in expected:
+        expected = {"sql": tmp_path / "migrations"}
+    assert settings.services["postgres"].migrations == Migrations(**expected)
+
+
+@pytest.mark.parametrize(
+    ("table", "line", "words"),
+    [
+        ("", 'bugdet = "30s"', ["[tool.asynctest_kit]", '"bugdet"', "Did you mean budget?", "timeout"]),
+        ("", 'budget = "fast"', ["budget", '"fast"', "1m30s"]),
+        ("", "budget = 0", ["budget", "longer than 0"]),
+        ("", "budget = -1", ["budget", "-1", "duration"]),
+        ("", "budget = inf", ["budget", "duration"]),
+        ("", "budget = nan", ["budget", "duration"]),
+        ("", "budget = true", ["budget", "true", "duration"]),
+        ("", "concurrency = 0", ["concurrency", "whole number from 1"]),
+        ("", "concurrency = 1.5", ["concurrency", "1.5"]),
+        ("", 'budget-strict = "maybe"', ["budget-strict", '"maybe"', "true, false"]),
+        ("", 'provider = "dokcer"', ["provider", '"dokcer"', "Did you mean docker?", "embedded"]),
+        ("", 'report-json = ""', ["report-json", "not empty"]),
+        ("", "services = 3", ["services", "table", "int"]),
+        (".services.redis", "img = 1", ["[tool.asynctest_kit.services.redis]", '"img"', "image"]),
+        (".services.redis", "url = 3", ["services.redis", "url", "URL"]),
+        (".services.redis", 'command = "a b"', ["command", '["a", "b"]']),
+        (".services.redis", "command = []", ["command", "list of words"]),
+        (".services.redis", "environment = { A = 1 }", ["environment, A", "quotes"]),
+        (".services.redis", 'migrations = { sql = "." }', ["migrations", "redis", "postgres"]),
+        (".services.redis", 'provider = "external"', ["provider", "url"]),
+        (".services.redis", 'provider = "docker"\nurl = "redis://h"', ["provider", "contradicts", "Remove one"]),
+        (".services.postgres", "migrations = {}", ["migrations", "exactly one", "none given"]),
+        (".services.postgres", 'migrations = { sql = ".", alembic = "a" }', ["exactly one", "alembic, sql given"]),
+        (".services.postgres", 'migrations = { alembic = "gone.ini" }', ["migrations.alembic", "gone.ini", "file"]),
+        (".services.postgres", 'migrations = { sql = "gone" }', ["migrations.sql", "gone", "folder"]),
+        (".services.postgres", "migrations = { sq = 1 }", ["migrations", '"sq"', "Did you mean sql?"]),
+        (".services.reddis", 'image = "x"', ["services.reddis", "kind", "Did you mean redis?"]),
+        (".services.reddis", "", ["services.reddis", "kind", "Did you mean redis?"]),
+        (".services.db", 'kind = "postgers"', ["services.db", "kind", "Did you mean postgres?"]),
+        (".services.Db", 'kind = "postgres"', ["services.Db", "lower-case"]),
+    ],
+)
+def test_a_mistake_in_the_file_is_told(tmp_path: Path, table: str, line: str, words: list[str]) -> None:
+    message = refusal(tmp_path, f"[tool.asynctest_kit{table}]\n{line}")
+    for word in (str(tmp_path / "pyproject.toml"), *words):
+        assert word in message
+    assert ".." not in message.replace(str(tmp_path), "")
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"ATK_BUGDET": "3"}, ["ATK_BUGDET", "Did you mean ATK_BUDGET?"]),
+        ({"ATK_POSTGRE_URL": "x"}, ["ATK_POSTGRE_URL", "Did you mean ATK_POSTGRES_URL?"]),
+        ({"ATK_CONCURRENCY": "many"}, ["ATK_CONCURRENCY", '"many"', "whole number"]),
+        ({"ATK_REDIS_STARTUP_TIMEOUT": "0"}, ["ATK_REDIS_STARTUP_TIMEOUT", "longer than 0"]),
+    ],
+)
+def test_a_mistake_in_the_environment_is_told(tmp_path: Path, environ: dict[str, str], words: list[str]) -> None:
+    message = refusal(tmp_path, environ=environ)
+    for word in words:
+        assert word in message
+
+
+def test_a_bad_url_is_refused_without_its_password(tmp_path: Path) -> None:
+    message = refusal(tmp_path, environ={"ATK_REDIS_URL": "redis:/:s3cret@h"})
+    assert "ATK_REDIS_URL" in message
+    assert "s3cret" not in message
+
+
+def test_a_mistake_in_a_flag_is_told(tmp_path: Path) -> None:
+    assert "flag --timeout" in refusal(tmp_path, timeout="soon")
+    assert "Did you mean --timeout?" in refusal(tmp_path, time_out="3")
+
+
+def test_a_bad_value_shows_even_when_overruled(tmp_path: Path) -> None:
+    assert "pyproject.toml" in refusal(tmp_path, '[tool.asynctest_kit]\nbudget = "x"', budget="3")
+
+
+def test_a_broken_file_is_told(tmp_path: Path) -> None:
+    assert "line 2" in refusal(tmp_path, "[tool.asynctest_kit]\nbudget = ?")
+
+
+def test_services_that_would_share_variables_are_refused(tmp_path: Path) -> None:
+    toml = '[tool.asynctest_kit.services]\na-b = { kind = "redis" }\na_b = { kind = "redis" }'
+    assert "ATK_A_B_*" in refusal(tmp_path, toml)
+
+
+@given(st.integers(0, 99), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
+def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
+    text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
+    assert parse_duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
+
+
+@given(st.floats(0, 1e9, allow_subnormal=False).map(lambda value: f"{value:.6f}"))
+def test_a_bare_number_is_seconds(text: str) -> None:
+    assert parse_duration(text) == float(text) == parse_duration(f"{text}s")
+
+
+@given(st.text(max_size=8))
+def test_any_text_is_a_duration_or_is_refused_by_name(text: str) -> None:
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        assert text.strip() in str(error)
+    else:
+        assert 0 <= seconds < float("inf")
+
+
+@pytest.mark.parametrize("text", ["", " ", "-1", "1e3", "30 s", "s", "1s1m", "nan", "inf", "9" * 400, "٣"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="Allowed"):
+        parse_duration(text)
