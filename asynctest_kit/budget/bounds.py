@@ -1,0 +1,128 @@
+"""What bounds a run: the steps of its critical path, summed by what they were for, each said in one sentence."""
+
+from __future__ import annotations
+
+from math import fsum
+from typing import TYPE_CHECKING
+
+from asynctest_kit.budget.entries import Bound, BoundKind, Step, Test
+from asynctest_kit.budget.wording import duration, percent, several
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from asynctest_kit.budget.facts import Facts
+
+__all__ = ["bounds"]
+
+_Group = tuple[BoundKind, str]
+_Words = tuple[str, str]
+
+_LANES = {
+    "shared": ("places on the loop", "raise the concurrency, or make these tests faster"),
+    "exclusive": ("the exclusive lane", "make these tests safe to run beside others"),
+    "pytest": ("pytest's own lane", "make these tests async, so that they can run beside others"),
+}
+
+_SERVICE_REMEDIES = {
+    "resolve": "set its provider in the settings, so that none is tried in vain",
+    "pull": "have the image on the machine before the run",
+    "migrate": "squash its migrations, or apply a dump of the schema",
+}
+_SERVICE_REMEDY = "use one that is up already (set its URL), or an image with prepared data"
+
+_OWN_PHASES = {
+    "start-up": ("start-up", "import less in plugins and conftest.py, load fewer plugins"),
+    "collect": ("collection", "import less at the top of test modules, collect fewer files"),
+    "tear-down": ("the tear-down of shared fixtures", "make their tear-down shorter"),
+    "end": ("the end (removal of services, reports)", "use services that are up already (set their URLs)"),
+    "queue": ("waiting for a place on the loop", "raise the concurrency"),
+    "idle": ("an idle loop", "look at the critical path in the JSON report"),
+}
+
+
+def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
+    """Return what is on the critical path, largest first; each second of the path counts once."""
+    tests = {test.nodeid: test for test in facts.tests}
+    group_of = _grouping(path, tests)
+    groups: dict[_Group, list[Step]] = {}
+    for step in path:
+        groups.setdefault(group_of(step), []).append(step)
+    found = (_bound(group, steps, facts) for group, steps in groups.items())
+    return tuple(sorted(found, key=lambda bound: -bound.seconds))
+
+
+def _grouping(path: Iterable[Step], tests: Mapping[str, Test]) -> Callable[[Step], _Group]:
+    """Group a lane's tests, save one that takes at least half of their time on the path: it bounds the run itself."""
+    by_test: dict[str, float] = {}
+    by_lane: dict[str, float] = {}
+    for step in path:
+        if step.kind == "test":
+            by_test[step.name] = by_test.get(step.name, 0.0) + step.seconds
+            lane = _lane(step, tests)
+            by_lane[lane] = by_lane.get(lane, 0.0) + step.seconds
+
+    def group(step: Step) -> _Group:
+        if step.kind in ("service", "fixture"):
+            return step.kind, step.name
+
+        if step.kind == "idle" and step.name:
+            return "service", step.name
+
+        if step.kind != "test":
+            return step.kind, ""
+
+        lane = _lane(step, tests)
+        return ("test", step.name) if by_test[step.name] >= by_lane[lane] / 2 else ("lane", lane)
+
+    return group
+
+
+def _lane(step: Step, tests: Mapping[str, Test]) -> str:
+    return tests[step.name].lane if step.name in tests else "shared"
+
+
+def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
+    kind, name = group
+    seconds = fsum(step.seconds for step in steps)
+    if kind == "service":
+        sentence, remedy = _of_service(name, steps, facts)
+    elif kind == "fixture":
+        sentence, remedy = _of_fixture(name, seconds, facts)
+    elif kind == "test":
+        share = percent(seconds / facts.wall)
+        sentence = f"one test of {duration(seconds)} is {share} of the run: {name}"
+        remedy = "split it, or find what it waits for"
+    elif kind == "lane":
+        title, remedy = _LANES[name]
+        count = several(len({step.name for step in steps}), "test")
+        sentence = f"{title}: {count} one after the other, {duration(seconds)}"
+    else:
+        title, remedy = _OWN_PHASES[kind]
+        sentence = f"{title} takes {duration(seconds)}, {percent(seconds / facts.wall)} of the run"
+    return Bound(kind=kind, name=name, seconds=seconds, sentence=sentence, remedy=remedy)
+
+
+def _of_service(name: str, steps: Sequence[Step], facts: Facts) -> _Words:
+    phases: dict[str, float] = {}
+    for step in steps:
+        phases[step.part] = phases.get(step.part, 0.0) + step.seconds
+    phase = max(phases, key=lambda part: phases[part])
+    remedy = _SERVICE_REMEDIES.get(phase, _SERVICE_REMEDY)
+    waiting = [test for test in facts.tests if not facts.dependants.get(name, frozenset()).isdisjoint(test.needs)]
+    ready = max(step.end for step in steps)
+    effect = (
+        "no test ran before it"
+        if all(test.call_start >= ready for test in facts.tests)
+        else f"{len(waiting)} of {several(len(facts.tests), 'test')} waited for it"
+    )
+    return f"{name}'s {phase or 'start'} ({duration(phases[phase])}) bounds the run: {effect}", remedy
+
+
+def _of_fixture(name: str, seconds: float, facts: Facts) -> _Words:
+    users = sum(name in test.needs for test in facts.tests)
+    sentence = f"the set-up of fixture {facts.fixtures[name].name} ({duration(seconds)}) bounds the run"
+    return (
+        f"{sentence}: {several(users, 'test')} needed it",
+        "make its set-up shorter, or split it so that tests need less",
+    )

@@ -1,0 +1,230 @@
+"""The chain of waits that made the run as long as it was, and how short a run with the same durations could be.
+
+The path is walked backwards from the end of the run. At every moment it asks what had to happen last before this could
+start: for a test, the shared fixture that was ready last, or the test whose end freed its place; for a fixture, the
+fixture or service that it waited for last, or the first test that asked for it; for a service, its phases, and who
+asked for it. Steps are contiguous by construction: each ends where the one after it starts, gaps are ``queue`` (for a
+place on the loop, or to be asked for) or ``idle`` (a service between two of its phases).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+from asynctest_kit.budget.entries import Fixture, Service, Step, StepKind, Test
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from asynctest_kit.budget.facts import Facts
+
+__all__ = ["critical_path", "lower_bound"]
+
+_Node = Test | Fixture | Service
+
+
+def critical_path(facts: Facts, *, concurrency: int | None) -> tuple[Step, ...]:
+    """Return contiguous steps from 0 to the wall, in the order of the run."""
+    return _Walk(facts, concurrency).steps()
+
+
+def lower_bound(facts: Facts) -> float:
+    """Return the wall time of a run with the same durations in which every test runs as soon as its needs are met."""
+    if facts.unfinished or not facts.tests:
+        return facts.wall
+
+    ready = _EarliestReady(facts)
+    ends = (min(test.end, ready.of(test.needs, test.ready) + test.total) for test in facts.tests)
+    return min(facts.wall, max(*ends, facts.loop_start) + (facts.wall - facts.cases_end))
+
+
+class _Walk:
+    """One walk backwards. ``_moment`` only ever moves towards 0, and each node is entered once, so it ends."""
+
+    def __init__(self, facts: Facts, concurrency: int | None) -> None:
+        self._facts = facts
+        self._concurrency = concurrency
+        self._moment = facts.wall
+        self._backwards: list[Step] = []
+        self._entered: set[_Node] = set()
+        self._ends = [test.end for test in facts.tests]
+        self._starts = sorted(test.start for test in facts.tests)
+
+    def steps(self) -> tuple[Step, ...]:
+        self._step("end", since=self._facts.loop_end)
+        self._step("tear-down", since=self._facts.cases_end)
+        node = self._last_test()
+        while node and self._enter(node):
+            match node:
+                case Test():
+                    node = self._through_test(node)
+                case Fixture():
+                    node = self._through_fixture(node)
+                case Service():
+                    node = self._through_service(node)
+        self._step("queue", since=self._facts.loop_start)
+        self._step("collect", since=self._facts.collect_start)
+        self._step("start-up", since=0.0)
+        return tuple(reversed(self._backwards))
+
+    def _step(self, kind: StepKind, name: str = "", part: str = "", *, since: float) -> None:
+        if since < self._moment:
+            self._backwards.append(Step(kind=kind, name=name, part=part, start=since, end=self._moment))
+            self._moment = since
+
+    def _enter(self, node: _Node) -> bool:
+        new = node not in self._entered
+        self._entered.add(node)
+        return new
+
+    def _last_test(self) -> _Node | None:
+        facts = self._facts
+        if facts.unfinished:
+            nodeid, start = min(facts.unfinished.items(), key=lambda item: item[1])
+            self._step("test", nodeid, "unfinished", since=start)
+            return self._place_before(start, exclusive=False)
+
+        return facts.tests[-1] if facts.tests else None
+
+    def _through_test(self, test: Test) -> _Node | None:
+        self._step("test", test.nodeid, "tear-down", since=test.call_end)
+        self._step("test", test.nodeid, "call", since=test.call_start)
+        self._step("test", test.nodeid, "set-up", since=test.ready)
+        needed = _latest(self._facts, test.needs, test.ready)
+        if needed and needed.setup_end > test.start:
+            self._step("queue", test.nodeid, since=needed.setup_end)
+            return needed
+
+        self._step("queue", test.nodeid, since=test.start)
+        return self._place_before(test.start, exclusive=test.lane != "shared")
+
+    def _place_before(self, start: float, *, exclusive: bool) -> Test | None:
+        """Return the test whose end let one start at ``start``; None if there was room before."""
+        ended = bisect_right(self._ends, start)
+        if not ended:
+            return None
+
+        before = self._facts.tests[ended - 1]
+        running = bisect_left(self._starts, before.end) - bisect_right(self._ends, before.end) + 1
+        full = self._concurrency is not None and running >= self._concurrency
+        if not (exclusive or full or before.lane != "shared"):
+            return None
+
+        self._step("queue", since=before.end)
+        return before
+
+    def _through_fixture(self, fixture: Fixture) -> _Node | None:
+        needed, met = self._last_need(fixture)
+        asking = self._first_asking(fixture)
+        asked = asking.start if asking else self._facts.loop_start
+        if needed and (met >= fixture.setup_start or met >= asked):
+            self._step("fixture", fixture.id, "set-up", since=max(met, fixture.setup_start))
+            self._step("queue", fixture.id, since=met)
+            return needed
+
+        self._step("fixture", fixture.id, "set-up", since=fixture.setup_start)
+        return self._place_of(asking, fixture.id)
+
+    def _first_asking(self, fixture: Fixture) -> Test | None:
+        """Return the first test that needs ``fixture``, if it had started before the fixture's set-up did."""
+        asking = min((test for test in self._facts.tests if fixture.id in test.needs), key=_start, default=None)
+        return asking if asking and asking.start <= fixture.setup_start else None
+
+    def _place_of(self, asking: Test | None, name: str) -> Test | None:
+        """Go to the start of the test that asked for ``name``; return the test whose end let it start."""
+        if asking is None:
+            return None
+
+        self._step("queue", name, since=asking.start)
+        return self._place_before(asking.start, exclusive=asking.lane != "shared")
+
+    def _last_need(self, fixture: Fixture) -> tuple[_Node | None, float]:
+        """Return the fixture or service that ``fixture`` waited for last, and when the wait was over."""
+        needed = _latest(self._facts, fixture.needs, fixture.setup_end)
+        met: list[tuple[float, _Node]] = [(needed.setup_end, needed)] if needed else []
+        met += [
+            (at, service)
+            for service in self._facts.services.values()
+            if fixture.id in service.fixtures or fixture.name in service.fixtures
+            for at in _milestones(service)
+            if at <= fixture.setup_end
+        ]
+        at, node = max(met, key=lambda item: item[0], default=(0.0, None))
+        return node, at
+
+    def _through_service(self, service: Service) -> _Node | None:
+        spans = [span for span in service.spans if span.phase != "remove" and span.start < self._moment]
+        for span in sorted(spans, key=attrgetter("end"), reverse=True):
+            self._step("idle", service.name, since=span.end)
+            self._step("service", service.name, span.phase, since=span.start)
+        if self._moment <= self._facts.loop_start:
+            return None
+
+        waiting = [self._facts.fixtures[id_] for id_ in self._facts.dependants.get(service.name, ())]
+        asking = [fixture for fixture in waiting if fixture.setup_start <= self._moment]
+        first = min(asking, key=attrgetter("setup_start"), default=None)
+        if first is None:
+            return None
+
+        self._step("queue", service.name, since=first.setup_start)
+        return self._place_of(self._first_asking(first), service.name)
+
+
+class _EarliestReady:
+    """When things could be ready at the earliest, never later than they were."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._facts = facts
+        self._known: dict[str, float] = {}
+
+    def of(self, needs: Iterable[str], no_later: float) -> float:
+        """Return when all of ``needs`` could be ready, which is after the loop's start."""
+        earliest = max((self._fixture(need) for need in needs), default=0.0)
+        return min(max(earliest, self._facts.loop_start), no_later)
+
+    def _fixture(self, id_: str) -> float:
+        if id_ in self._known:
+            return self._known[id_]
+
+        fixture = self._facts.fixtures.get(id_)
+        if fixture is None:
+            return 0.0
+
+        self._known[id_] = fixture.setup_end  # holds if the needs run in a circle
+        needed = _latest(self._facts, fixture.needs, fixture.setup_end)
+        waits = [*self._services(fixture)]
+        begun = max(
+            [fixture.setup_start, *(needed.setup_end for needed in [needed] if needed), *(at for at, _ in waits)]
+        )
+        earliest = max([self.of(fixture.needs, fixture.setup_end), *(at for _, at in waits)])
+        self._known[id_] = min(earliest + fixture.setup_end - begun, fixture.setup_end)
+        return self._known[id_]
+
+    def _services(self, fixture: Fixture) -> Iterator[tuple[float, float]]:
+        """Yield, for each service that ``fixture`` waited for, when it was ready and when it could have been."""
+        for service in self._facts.services.values():
+            times = [at for at in _milestones(service) if at <= fixture.setup_end]
+            if times and (fixture.id in service.fixtures or fixture.name in service.fixtures):
+                at = max(times)
+                begun = min([span.start for span in service.spans] or [at])
+                yield at, at - max(0.0, begun - self._facts.loop_start)
+
+
+def _latest(facts: Facts, needs: Iterable[str], no_later: float) -> Fixture | None:
+    """Return the one of the fixtures that was set up last, until ``no_later``."""
+    needed = (facts.fixtures[need] for need in needs if need in facts.fixtures)
+    return max((fixture for fixture in needed if fixture.setup_end <= no_later), key=_setup_end, default=None)
+
+
+def _milestones(service: Service) -> list[float]:
+    """Return when a wait for ``service`` may have ended: it answered, or was migrated."""
+    if service.ready is None:
+        return []
+
+    return [service.ready, *(span.end for span in service.spans if span.phase == "migrate")]
+
+
+_start = attrgetter("start")
+_setup_end = attrgetter("setup_end")

@@ -1,0 +1,260 @@
+"""What the ledger holds: plain frozen data.
+
+All times are seconds since the run's start, so they lie in [0, wall]; all durations are seconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from asynctest_kit.engine.events import Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "Bound",
+    "BoundKind",
+    "Fixture",
+    "LaneShare",
+    "Ledger",
+    "Phase",
+    "PhaseName",
+    "Service",
+    "ServiceSpan",
+    "Slice",
+    "Step",
+    "StepKind",
+    "Test",
+    "Verdict",
+    "covered",
+]
+
+#: Where the wall time goes, in the order of a run; ``services``, ``fixtures``, ``tests`` and ``idle`` share the loop's.
+PhaseName = Literal["start-up", "collect", "services", "fixtures", "tests", "idle", "tear-down", "end"]
+
+StepKind = Literal["start-up", "collect", "service", "fixture", "test", "queue", "idle", "tear-down", "end"]
+
+BoundKind = StepKind | Literal["lane"]
+
+
+class Slice(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of the run in one phase. The slices of a ledger are contiguous from 0 to the wall."""
+
+    phase: PhaseName
+    start: float
+    end: float
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """The sum of one phase's slices."""
+
+    name: PhaseName
+    seconds: float
+
+
+class ServiceSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """One stretch of a service's start or end."""
+
+    phase: str
+    start: float
+    end: float
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A service of the run.
+
+    Attributes:
+        name: What the user calls it.
+        provider: Who gave it; empty if it never was ready.
+        detail: For people: the image, or the binary and its version.
+        ready: When it answered, or None.
+        spans: In order of their start.
+        fixtures: The shared fixtures that waited for it.
+    """
+
+    name: str
+    provider: str
+    detail: str
+    ready: float | None
+    spans: tuple[ServiceSpan, ...]
+    fixtures: tuple[str, ...]
+
+    def seconds(self, phase: str) -> float | None:
+        """Return how long ``phase`` took, or None if it never was."""
+        spans = [span for span in self.spans if span.phase == phase]
+        return covered((span.start, span.end) for span in spans) if spans else None
+
+
+class Fixture(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance of a shared fixture; ``teardown`` is None if it was not torn down."""
+
+    id: str
+    name: str
+    scope: str
+    setup_start: float
+    setup_end: float
+    teardown: tuple[float, float] | None
+    needs: tuple[str, ...]
+    failed: bool
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """One test; see :class:`asynctest_kit.engine.events.CaseFinished` for its times."""
+
+    __test__ = False  # not for pytest to collect
+
+    nodeid: str
+    lane: Lane
+    outcome: Outcome
+    reason: str
+    start: float
+    ready: float
+    call_start: float
+    call_end: float
+    end: float
+    needs: tuple[str, ...]
+
+    @property
+    def wait(self) -> float:
+        """Waiting for shared fixtures."""
+        return self.ready - self.start
+
+    @property
+    def call(self) -> float:
+        """In the test function."""
+        return self.call_end - self.call_start
+
+    @property
+    def total(self) -> float:
+        """With its own fixtures, without waiting for shared ones."""
+        return self.end - self.ready
+
+
+class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
+    """The tests of one lane: how many, the sum of their times, and the wall time during which any of them ran."""
+
+    lane: Lane
+    tests: int
+    seconds: float
+    wall: float
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the critical path.
+
+    Attributes:
+        kind: What was done; ``queue`` and ``idle`` are gaps.
+        name: The service, fixture id or node id; empty for the run's own phases.
+        part: The service's phase, or ``set-up``, ``call`` or ``tear-down`` of a test.
+        start: Its start.
+        end: Its end, and the next step's start.
+    """
+
+    kind: StepKind
+    name: str = ""
+    part: str = ""
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.end - self.start
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """A contributor to the critical path.
+
+    Attributes:
+        kind: What it is, as in its steps; ``lane`` for tests that waited for one another.
+        name: Which service, fixture, test or lane; empty for the run's own phases.
+        seconds: Its time on the critical path: the most that removing it can gain.
+        sentence: What it does to the run.
+        remedy: What would change that.
+    """
+
+    kind: BoundKind
+    name: str
+    seconds: float
+    sentence: str
+    remedy: str
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """What the time of a run was spent on.
+
+    Attributes:
+        wall: From the process's start to the end of the run, or to the last event of an interrupted one.
+        wall_clock: The run's start, in seconds since the Unix epoch; None if unknown.
+        arguments: The run's arguments.
+        complete: Whether the run came to its end.
+        exit_code: pytest's, or None if the run did not come to its end.
+        collected: How many tests were collected, or None.
+        concurrency: Most tests at once that were allowed, or None.
+        slices: A partition of the wall time.
+        phases: The slices summed; every phase once.
+        services: By name.
+        fixtures: Shared fixtures, in order of their set-up's end.
+        tests: In order of their end.
+        unfinished: Node ids of tests that started and did not end.
+        lanes: The lanes that had tests.
+        critical_path: Contiguous steps from 0 to the wall.
+        lower_bound: The wall time if every test could run beside every other: the longest single chain of needs,
+            with the durations observed.
+        test_seconds: The sum of all tests' :attr:`Test.total`.
+        tests_wall: The wall time during which any test ran.
+        peak: Most tests running at once.
+        bounds: What is on the critical path, largest first.
+    """
+
+    wall: float
+    wall_clock: float | None
+    arguments: tuple[str, ...]
+    complete: bool
+    exit_code: int | None
+    collected: int | None
+    concurrency: int | None
+    slices: tuple[Slice, ...]
+    phases: tuple[Phase, ...]
+    services: tuple[Service, ...]
+    fixtures: tuple[Fixture, ...]
+    tests: tuple[Test, ...]
+    unfinished: tuple[str, ...]
+    lanes: tuple[LaneShare, ...]
+    critical_path: tuple[Step, ...]
+    lower_bound: float
+    test_seconds: float
+    tests_wall: float
+    peak: int
+    bounds: tuple[Bound, ...]
+
+    @property
+    def effective_concurrency(self) -> float:
+        """How many tests ran at once, on average over the time during which any ran; 0 without tests."""
+        return self.test_seconds / self.tests_wall if self.tests_wall else 0.0
+
+    def slowest(self, count: int, *, by: Literal["call", "total"] = "total") -> tuple[Test, ...]:
+        """Return the ``count`` slowest tests, slowest first."""
+        return tuple(sorted(self.tests, key=lambda test: (-getattr(test, by), test.nodeid))[:count])
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a run held its budget; ``share`` is wall / budget."""
+
+    wall: float
+    budget: float
+    share: float
+    held: bool
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Return the length of the union of ``spans``."""
+    total = 0.0
+    reached = float("-inf")
+    for start, end in sorted(spans):
+        total += max(0.0, end - max(start, reached))
+        reached = max(reached, end)
+    return total

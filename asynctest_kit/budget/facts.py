@@ -1,0 +1,208 @@
+"""Events, sorted into what each was about.
+
+A stream may be cut off anywhere (the run was interrupted, or is still going on), and spans of two processes may be a
+little askew. So everything is brought into one frame: seconds since the run's start, kept within [0, wall]; the run's
+boundaries in their order; the times of a test in theirs. What the rest of the budget computes relies on that alone.
+"""
+
+from __future__ import annotations
+
+from itertools import accumulate
+from typing import TYPE_CHECKING, TypeVar
+
+import msgspec
+
+from asynctest_kit.budget.entries import Fixture, Service, ServiceSpan, Test
+from asynctest_kit.engine import events as ev
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+__all__ = ["Facts", "gather"]
+
+_E = TypeVar("_E", bound=ev.Event)
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's events in one frame; see :class:`asynctest_kit.budget.entries.Ledger` for the names they share.
+
+    Attributes:
+        wall: The last boundary.
+        collect_start: Start-up is over.
+        loop_start: Tests may run.
+        cases_end: The last test is over.
+        loop_end: The shared fixtures are torn down.
+        complete: Whether ``RunFinished`` was seen.
+        services: By name.
+        fixtures: By id.
+        tests: In order of their end.
+        unfinished: Start of each test that started and did not end, by node id.
+        dependants: For each service that was ready, the ids of the fixtures that need it, themselves or by another.
+    """
+
+    wall: float
+    collect_start: float
+    loop_start: float
+    cases_end: float
+    loop_end: float
+    complete: bool
+    services: Mapping[str, Service]
+    fixtures: Mapping[str, Fixture]
+    tests: tuple[Test, ...]
+    unfinished: Mapping[str, float]
+    dependants: Mapping[str, frozenset[str]]
+
+
+def gather(events: Sequence[ev.Event]) -> Facts:
+    """Sort the events of one run, which may be cut off anywhere."""
+    started = _last(events, ev.RunStarted)
+    finished = _last(events, ev.RunFinished)
+    times = [time for event in events for time in _times(event)] or [0.0]
+    origin = started.at if started else min(times)
+    last = finished.at if finished else max(times)
+    frame = _Frame(origin=origin, wall=max(0.0, last - origin))
+    services = _services(events, frame)
+    fixtures = _fixtures(events, frame)
+    tests = tuple(sorted(_tests(events, frame), key=lambda test: (test.end, test.nodeid)))
+    unfinished = _unfinished(events, frame)
+    collect_start, loop_start, cases_end, loop_end = _boundaries(events, frame, tests, unfinished)
+    return Facts(
+        wall=frame.wall,
+        collect_start=collect_start,
+        loop_start=loop_start,
+        cases_end=cases_end,
+        loop_end=loop_end,
+        complete=finished is not None,
+        services=services,
+        fixtures=fixtures,
+        tests=tests,
+        unfinished=unfinished,
+        dependants={
+            service.name: _dependants(service, fixtures) for service in services.values() if service.ready is not None
+        },
+    )
+
+
+class _Frame(msgspec.Struct, frozen=True, kw_only=True):
+    origin: float
+    wall: float
+
+    def __call__(self, at: float) -> float:
+        return min(max(at - self.origin, 0.0), self.wall)
+
+    def ordered(self, *times: float) -> tuple[float, ...]:
+        return tuple(accumulate(map(self, times), max))
+
+
+def _of(events: Iterable[ev.Event], kind: type[_E]) -> Iterable[_E]:
+    return (event for event in events if isinstance(event, kind))
+
+
+def _last(events: Iterable[ev.Event], kind: type[_E]) -> _E | None:
+    return next(reversed([*_of(events, kind)]), None)
+
+
+def _times(event: ev.Event) -> Iterable[float]:
+    return (getattr(event, name) for name in ("at", "start", "end") if hasattr(event, name))
+
+
+def _boundaries(
+    events: Sequence[ev.Event], frame: _Frame, tests: Sequence[Test], unfinished: Mapping[str, float]
+) -> tuple[float, float, float, float]:
+    collection = _last(events, ev.CollectionFinished)
+    started = _last(events, ev.LoopStarted)
+    finished = _last(events, ev.LoopFinished)
+    starts = [*(test.start for test in tests), *unfinished.values()]
+    collect_end = frame(collection.end) if collection else frame.wall
+    loop_start = frame(started.at) if started else min(starts, default=collect_end)
+    # What no event names went into start-up: a run that was interrupted in collection tells no more.
+    collect_start = min(frame(collection.start) if collection else loop_start, loop_start)
+    loop_ran = bool(started or starts)
+    loop_end = frame(finished.at) if finished else frame.wall if loop_ran else loop_start
+    loop_end = max(loop_end, loop_start)
+    if unfinished or not tests:
+        return collect_start, loop_start, loop_end, loop_end
+
+    return collect_start, loop_start, min(max(tests[-1].end, loop_start), loop_end), loop_end
+
+
+def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
+    spans: dict[str, list[ServiceSpan]] = {}
+    for event in _of(events, ev.ServicePhase):
+        start, end = frame.ordered(event.start, event.end)
+        spans.setdefault(event.service, []).append(ServiceSpan(phase=event.phase, start=start, end=end))
+    ready = {event.service: event for event in _of(events, ev.ServiceReady)}
+    return {
+        name: Service(
+            name=name,
+            provider=ready[name].provider if name in ready else "",
+            detail=ready[name].detail if name in ready else "",
+            ready=frame(ready[name].at) if name in ready else None,
+            spans=tuple(sorted(spans.get(name, ()), key=lambda span: (span.start, span.end))),
+            fixtures=ready[name].fixtures if name in ready else (),
+        )
+        for name in sorted({*spans, *ready})
+    }
+
+
+def _fixtures(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Fixture]:
+    fixtures: dict[str, Fixture] = {}
+    for event in sorted(_of(events, ev.FixtureFinished), key=lambda event: event.end):
+        start, end = frame.ordered(event.start, event.end)
+        known = fixtures.get(event.fixture)
+        if event.phase == "setup":
+            fixtures[event.fixture] = Fixture(
+                id=event.fixture,
+                name=event.name,
+                scope=event.scope,
+                setup_start=start,
+                setup_end=end,
+                teardown=None,
+                needs=event.needs,
+                failed=event.failed,
+            )
+        elif known:
+            failed = known.failed or event.failed
+            fixtures[event.fixture] = msgspec.structs.replace(known, teardown=(start, end), failed=failed)
+    return fixtures
+
+
+def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
+    for case in _of(events, ev.CaseFinished):
+        start, ready, call_start, call_end, end = frame.ordered(
+            case.start, case.ready, case.call_start, case.call_end, case.end
+        )
+        yield Test(
+            nodeid=case.nodeid,
+            lane=case.lane,
+            outcome=case.outcome,
+            reason=case.reason,
+            start=start,
+            ready=ready,
+            call_start=call_start,
+            call_end=call_end,
+            end=end,
+            needs=case.needs,
+        )
+
+
+def _unfinished(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
+    running: dict[str, float] = {}
+    for event in events:
+        if isinstance(event, ev.CaseStarted):
+            running[event.nodeid] = frame(event.at)
+        elif isinstance(event, ev.CaseFinished):
+            running.pop(event.nodeid, None)
+    return running
+
+
+def _dependants(service: Service, fixtures: Mapping[str, Fixture]) -> frozenset[str]:
+    """Return the fixtures that need ``service``. ``ServiceReady`` may name them by id or by name."""
+    direct = set(service.fixtures)
+    found = {fixture.id for fixture in fixtures.values() if fixture.id in direct or fixture.name in direct}
+    while True:
+        more = {fixture.id for fixture in fixtures.values() if not found.isdisjoint(fixture.needs)} - found
+        if not more:
+            return frozenset(found)
+
+        found |= more
