@@ -1,0 +1,1 @@
+"""A small shop: users, products, orders and payments over HTTP."""

@@ -1,0 +1,174 @@
+"""The shop's data: frozen, money in integer cents, times in UTC. ``to_json`` is what clients and the cache see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+__all__ = [
+    "Line",
+    "NewProduct",
+    "NewUser",
+    "Order",
+    "OrderLine",
+    "OrderRequest",
+    "OrderStatus",
+    "Page",
+    "PageRequest",
+    "Product",
+    "ProductChanges",
+    "User",
+    "UserChanges",
+]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewUser:
+    email: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserChanges:
+    """What to change; None leaves a value as it is."""
+
+    email: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class User:
+    id: int
+    email: str
+    name: str
+    created_at: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        return {"id": self.id, "email": self.email, "name": self.name, "created_at": self.created_at.isoformat()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> User:
+        return cls(**{**data, "created_at": datetime.fromisoformat(data["created_at"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewProduct:
+    sku: str
+    name: str
+    price_cents: int
+    stock: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductChanges:
+    """What to change; None leaves a value as it is."""
+
+    price_cents: int | None = None
+    stock: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    id: int
+    sku: str
+    name: str
+    price_cents: int
+    stock: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "sku": self.sku,
+            "name": self.name,
+            "price_cents": self.price_cents,
+            "stock": self.stock,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Product:
+        return cls(**data)
+
+
+class OrderStatus(StrEnum):
+    """``pending -> paying -> paid``, or ``pending -> cancelled``. While its charge is in doubt it is ``paying``."""
+
+    PENDING = "pending"
+    PAYING = "paying"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """So many of a product, as a client asks for them."""
+
+    product_id: int
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRequest:
+    user_id: int
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderLine:
+    """A line with the unit price of the moment of ordering: later price changes don't touch it."""
+
+    product_id: int
+    quantity: int
+    unit_price_cents: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "product_id": self.product_id,
+            "quantity": self.quantity,
+            "unit_price_cents": self.unit_price_cents,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """An order. ``payment_attempt`` numbers the charges tried; ``payment_id`` is the provider's, once paid."""
+
+    id: int
+    user_id: int
+    status: OrderStatus
+    total_cents: int
+    payment_attempt: int
+    payment_id: str | None
+    created_at: datetime
+    lines: tuple[OrderLine, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "user_id": self.user_id,
+            "status": self.status,
+            "total_cents": self.total_cents,
+            "payment_id": self.payment_id,
+            "created_at": self.created_at.isoformat(),
+            "lines": [line.to_json() for line in self.lines],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageRequest:
+    """At most ``limit`` items whose id is greater than ``after``."""
+
+    limit: int = 20
+    after: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page(Generic[T]):
+    """Items in the order of their ids; ``next`` is the ``after`` of the next page, None on the last one."""
+
+    items: tuple[T, ...]
+    next: int | None

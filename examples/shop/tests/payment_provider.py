@@ -1,0 +1,50 @@
+"""A stand-in for the payment provider: charges once for each idempotency key, and fails when told to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+__all__ = ["PaymentProvider"]
+
+
+class PaymentProvider:
+    """An ASGI application with a memory.
+
+    Attributes:
+        charges: Amount in cents by idempotency key: what was really charged.
+        keys: The idempotency key of every request, in order.
+        hangs: Whether it charges and then never answers.
+    """
+
+    def __init__(self, *, latency: float) -> None:
+        self.charges: dict[str, int] = {}
+        self.keys: list[str] = []
+        self.hangs = False
+        self.app = Starlette(routes=[Route("/charges", self._charge, methods=["POST"])])
+        self._latency = latency
+        self._next: deque[Response] = deque()
+
+    def answer_next(self, *responses: Response) -> None:
+        """Give these answers, without charging, before behaving again."""
+        self._next.extend(responses)
+
+    async def _charge(self, request: Request) -> Response:
+        await asyncio.sleep(self._latency)
+        key = request.headers["idempotency-key"]
+        self.keys.append(key)
+
+        if self._next:
+            return self._next.popleft()
+
+        self.charges.setdefault(key, (await request.json())["amount_cents"])
+
+        if self.hangs:
+            await asyncio.Event().wait()
+
+        return JSONResponse({"id": f"payment-for-{key}"}, status_code=201)

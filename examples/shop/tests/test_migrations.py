@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+from uuid import uuid4
+
+import anyio
+import asyncpg
+import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+ALEMBIC_INI = Path(__file__).parents[1] / "alembic.ini"
+TABLES = "SELECT array_agg(tablename::text ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'"
+
+
+@pytest.fixture(scope="module")
+def scripts():
+    return ScriptDirectory.from_config(Config(ALEMBIC_INI))
+
+
+@pytest.fixture(scope="module")
+async def empty_database(postgres):
+    """URL of a database without any table."""
+    name = f"shop_migrations_{uuid4().hex}"
+    server = await asyncpg.connect(postgres.url)
+
+    try:
+        await server.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        yield urlunsplit(urlsplit(postgres.url)._replace(path=f"/{name}"))
+        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await server.close()
+
+
+async def alembic(url, *arguments):
+    """In a process of its own: alembic keeps its state in module globals."""
+    result = await anyio.run_process(
+        [sys.executable, "-m", "alembic", "-c", str(ALEMBIC_INI), *arguments],
+        env={**os.environ, "DATABASE_URL": url},
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr.decode()
+
+
+def test_history_is_one_line(scripts):
+    assert len(scripts.get_heads()) == 1
+    assert [each.revision for each in scripts.walk_revisions()] == ["0003", "0002", "0001"]
+
+
+@pytest.mark.anyio
+async def test_database_is_at_the_head(pg, scripts):
+    assert await pg.fetchval("SELECT version_num FROM alembic_version") == scripts.get_current_head()
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_migrations_go_up_and_down(empty_database):
+    connection = await asyncpg.connect(empty_database)
+
+    try:
+        await alembic(empty_database, "upgrade", "head")
+        assert await connection.fetchval(TABLES) == ["alembic_version", "order_lines", "orders", "products", "users"]
+
+        await alembic(empty_database, "downgrade", "base")
+        assert await connection.fetchval(TABLES) == ["alembic_version"]
+    finally:
+        await connection.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("statement", "constraint"),
+    [
+        ("UPDATE products SET stock = -1", "products_stock_not_negative"),
+        ("UPDATE products SET price_cents = 0", "products_price_positive"),
+        ("UPDATE users SET email = upper(email)", "users_email_lower"),
+        ("UPDATE orders SET status = 'lost'", "orders_status_known"),
+        ("UPDATE orders SET status = 'paid'", "orders_paid_has_payment"),
+        ("UPDATE orders SET total_cents = 0", "orders_total_positive"),
+        ("UPDATE order_lines SET quantity = 0", "order_lines_quantity_positive"),
+        ("DELETE FROM products", "order_lines_product_id_fkey"),
+        ("DELETE FROM orders", "order_lines_order_id_fkey"),
+    ],
+    ids=lambda value: None if " " in value else value,
+)
+async def test_database_keeps_its_own_rules(pg, place_order, statement, constraint):
+    await place_order()
+
+    with pytest.raises(asyncpg.IntegrityConstraintViolationError) as violation:
+        async with pg.transaction():
+            await pg.execute(statement)
+
+    assert violation.value.constraint_name == constraint
