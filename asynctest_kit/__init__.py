@@ -1,4 +1,7 @@
-"""Run a whole asyncio integration-test suite at once, isolated and timed."""
+"""Run a whole asyncio integration-test suite at once, isolated and timed.
+
+PYTEST_DONT_REWRITE: ``atk`` imports this package before pytest starts, and holds no asserts that pytest should rewrite.
+"""
 
 __version__ = "0.1.0"
 

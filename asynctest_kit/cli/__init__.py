@@ -1,0 +1,12 @@
+"""The command line: one module for each command, imported when it is called."""
+
+from __future__ import annotations
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Entry point of the console script ``atk``."""
+    from asynctest_kit.cli.commands import atk
+
+    atk()

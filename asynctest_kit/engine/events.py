@@ -38,7 +38,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """Base of all events; in JSON the key ``type`` holds the class name."""
 
 
-class RunStarted(Event):
+class RunStarted(Event, frozen=True):
     """The process began at ``at``; ``wall_clock`` is the same moment in seconds since the Unix epoch."""
 
     at: float
@@ -46,7 +46,7 @@ class RunStarted(Event):
     arguments: tuple[str, ...]
 
 
-class CollectionFinished(Event):
+class CollectionFinished(Event, frozen=True):
     """pytest collected ``cases`` tests between ``start`` and ``end``."""
 
     start: float
@@ -54,14 +54,14 @@ class CollectionFinished(Event):
     cases: int
 
 
-class LoopStarted(Event):
+class LoopStarted(Event, frozen=True):
     """The engine took over from pytest: tests may run from here on."""
 
     at: float
     concurrency: int
 
 
-class CaseStarted(Event):
+class CaseStarted(Event, frozen=True):
     """A test left the queue: its fixtures are being awaited or set up."""
 
     nodeid: str
@@ -69,7 +69,7 @@ class CaseStarted(Event):
     at: float
 
 
-class CaseFinished(Event):
+class CaseFinished(Event, frozen=True):
     """A test ended.
 
     Attributes:
@@ -97,7 +97,7 @@ class CaseFinished(Event):
     reason: str = ""
 
 
-class FixtureFinished(Event):
+class FixtureFinished(Event, frozen=True):
     """A shared fixture's set-up or tear-down ended."""
 
     fixture: str
@@ -110,7 +110,7 @@ class FixtureFinished(Event):
     failed: bool = False
 
 
-class ServicePhase(Event):
+class ServicePhase(Event, frozen=True):
     """One stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, remove."""
 
     service: str
@@ -119,7 +119,7 @@ class ServicePhase(Event):
     end: float
 
 
-class ServiceReady(Event):
+class ServiceReady(Event, frozen=True):
     """A service answered: who gave it, and what it is. ``fixtures`` names the shared fixtures that waited for it."""
 
     service: str
@@ -129,13 +129,13 @@ class ServiceReady(Event):
     fixtures: tuple[str, ...] = ()
 
 
-class LoopFinished(Event):
+class LoopFinished(Event, frozen=True):
     """Every test ended and every shared fixture is torn down."""
 
     at: float
 
 
-class RunFinished(Event):
+class RunFinished(Event, frozen=True):
     """The run is over, services included; ``exit_code`` is pytest's."""
 
     at: float

@@ -1,0 +1,51 @@
+"""The commands and their options. What each does is in the module of its name."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from asynctest_kit import __version__
+
+__all__ = ["atk"]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="atk")
+def atk() -> None:
+    """Run asyncio integration tests: at once, isolated, on real services, within a time budget."""
+
+
+@atk.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    epilog="Every other option and argument is pytest's: -k, -m, -x, -v, --junitxml, node ids, ...",
+)
+@click.option("--provider", metavar="NAME", help="Who gives services: auto (default), docker, embedded or external.")
+@click.option("--concurrency", metavar="N", help="Tests at once at most (default 64).")
+@click.option(
+    "--timeout", metavar="TIME", help="Time that one test may take, as 60s, 2m or 500ms (default 60s; 0: no limit)."
+)
+@click.option("--budget", metavar="TIME", help="Time that the whole run should take (default 30s).")
+@click.option(
+    "--budget-strict", is_flag=True, default=None, help="Exit with 6 if all passed but the budget did not hold."
+)
+@click.option("--report-json", metavar="FILE", help="Write the whole run as JSON.")
+@click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PATH]... [PYTEST OPTION]...")
+def run(pytest_arguments: tuple[str, ...], **options: str | bool | None) -> None:
+    r"""Run the tests under PATH concurrently and say where the time went.
+
+    \b
+    Exit codes: pytest's, and
+      4  a setting or an option is wrong
+      6  all passed, but the budget did not hold (with --budget-strict)
+    """
+    from asynctest_kit.cli.run import run as run_tests
+
+    given = {name: _text(value) for name, value in options.items() if value is not None}
+    run_tests(pytest_arguments, given)
+    sys.exit(0)
+
+
+def _text(value: str | bool) -> str:
+    return value if isinstance(value, str) else str(value).lower()

@@ -1,0 +1,124 @@
+"""``atk run``: settings, supervisor, pytest with the engine in it, budget and reports, in that order.
+
+The supervisor is spawned before pytest is imported, and asked at once for what the last run needed, so that services
+boot while this process still loads and collects.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from asynctest_kit.errors import AtkError
+from asynctest_kit.settings import Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from asynctest_kit.engine.events import Event
+    from asynctest_kit.provision.client import Client
+
+__all__ = ["run"]
+
+#: pytest's own code for a wrong invocation.
+_USAGE_ERROR = 4
+_BUDGET_MISSED = 6
+
+#: Where pytest's cache keeps the services that the last run needed.
+_RECORD = "asynctest_kit/services"
+
+
+def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
+    """Run the tests that ``arguments`` name and end the process with their exit code."""
+    started = _process_start()
+    gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
+    try:
+        settings = load(paths=arguments, directory=Path.cwd(), environ=os.environ, options=options)
+        code = _Run(settings, arguments, started).run()
+    except AtkError as error:
+        _leave(_USAGE_ERROR, f"atk: {error}")
+    _leave(code)
+
+
+def _leave(code: int, message: str = "") -> NoReturn:
+    """End at once: everything is torn down and flushed, and an interpreter's own tear-down is only waiting."""
+    if message:
+        print(message, file=sys.stderr)  # noqa: T201  # the command's own message
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+class _Run:
+    """One run, from loaded settings to exit code."""
+
+    def __init__(self, settings: Settings, arguments: Sequence[str], started: float) -> None:
+        self.settings = settings
+        self.arguments = arguments
+        self.started = started
+        self.events: list[Event] = []
+
+    def run(self) -> int:
+        """Run all, report, and give the exit code."""
+        if self.settings.report_json is not None:
+            from asynctest_kit.report.json import check_writable
+
+            check_writable(self.settings.report_json)
+        client = self._client_for_last_runs_services()
+        code = self._pytest(client)
+        return self._report(code)
+
+    def _client_for_last_runs_services(self) -> Client | None:
+        """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
+        names = _recorded(self.settings.root, self.arguments)
+        known = [name for name in names if name in self.settings.services]
+        if not known:
+            return None
+        from asynctest_kit.provision.catalog import spec_for
+        from asynctest_kit.provision.client import Client
+
+        client = Client.connect(self.settings.root)
+        for name in known:
+            client.ensure(spec_for(self.settings.services[name], provider=self.settings.provider))
+        return client
+
+    def _pytest(self, client: Client | None) -> int:
+        from asynctest_kit.engine.events import RunStarted
+
+        lag = time.monotonic() - self.started
+        self.events.append(RunStarted(at=self.started, wall_clock=time.time() - lag, arguments=tuple(self.arguments)))
+        import pytest
+
+        from asynctest_kit.cli.wiring import Wiring
+        from asynctest_kit.engine.runtestloop import Engine
+
+        engine = Engine(concurrency=self.settings.concurrency, timeout=self.settings.timeout, sink=self.events.append)
+        wiring = Wiring(self.settings, client, self.events.append, record=(_RECORD, _key(self.arguments)))
+        gc.enable()
+        gc.freeze()
+        return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
+
+    def _report(self, code: int) -> int:
+        from asynctest_kit.engine.events import RunFinished
+
+        self.events.append(RunFinished(at=time.monotonic(), exit_code=code))
+        return code
+
+
+def _process_start() -> float:
+    """When this process began, in seconds on ``CLOCK_MONOTONIC``; now where the system doesn't say.
+
+    Source: field 22 of ``/proc/self/stat``, see proc(5), in clock ticks since boot.
+    """
+    now = time.monotonic()
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
+    except (OSError, ValueError, IndexError, AttributeError):
+        return now
+    return now - max(age, 0.0)

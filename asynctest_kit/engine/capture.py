@@ -1,0 +1,222 @@
+"""Output of concurrent tests, routed to the test that made it.
+
+Python-level output (``sys.stdout``, ``sys.stderr``, logging, warnings) goes to the test whose context it was written
+in: a context variable names the running test, and child tasks and threads started with a copied context inherit it.
+What has no owner, such as output of a shared fixture, goes where pytest's own capture would put it. Output of child
+processes on the inherited descriptors can't be attributed; pytest's capture swallows it and it is shown once, at the
+end, under its own heading.
+
+pytest's global capture is on while the loop runs and is suspended for each report and for each test that pytest's own
+protocol runs.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import warnings
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TextIO, cast
+
+from asynctest_kit.engine import collection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pytest
+
+__all__ = ["Capture", "CaseOutput", "current_output"]
+
+
+class CaseOutput:
+    """What one test has written in its present phase."""
+
+    __slots__ = ("err", "item", "logs", "out")
+
+    def __init__(self, item: pytest.Item) -> None:
+        self.item = item
+        self.out = io.StringIO()
+        self.err = io.StringIO()
+        self.logs: Any = None
+
+    def end_phase(self, when: str) -> None:
+        """Move what was written into the item's report sections, as pytest names them."""
+        self._section(when, "stdout", self.out)
+        self._section(when, "stderr", self.err)
+        if self.logs is not None:
+            self.item.add_report_section(when, "log", self.logs.stream.getvalue().strip())
+            self.logs.reset()
+
+    def _section(self, when: str, name: str, stream: io.StringIO) -> None:
+        text = stream.getvalue()
+        if text:
+            self.item.add_report_section(when, name, text)
+            stream.seek(0)
+            stream.truncate()
+
+
+#: The output of the test that the current task belongs to.
+current_output: ContextVar[CaseOutput | None] = ContextVar("asynctest_kit_output", default=None)
+
+
+class _RoutedStream(io.TextIOBase):
+    """``sys.stdout`` or ``sys.stderr`` while the loop runs."""
+
+    def __init__(self, name: str, fallback: TextIO) -> None:
+        self._name = name
+        self._fallback = fallback
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._fallback.encoding
+
+    @property
+    def errors(self) -> str | None:  # type: ignore[override]
+        return self._fallback.errors
+
+    @property
+    def buffer(self) -> Any:
+        return _RoutedBytes(self)
+
+    def writable(self) -> bool:
+        return True
+
+    def isatty(self) -> bool:
+        return False
+
+    def fileno(self) -> int:
+        return self._fallback.fileno()
+
+    def flush(self) -> None:
+        self._fallback.flush()
+
+    def write(self, text: str) -> int:
+        output = current_output.get()
+        target = self._fallback if output is None else (output.out if self._name == "stdout" else output.err)
+        return target.write(text)
+
+
+class _RoutedBytes(io.RawIOBase):
+    """The ``buffer`` of a routed stream."""
+
+    def __init__(self, stream: _RoutedStream) -> None:
+        self._stream = stream
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._stream.write(bytes(data).decode(self._stream.encoding, "replace"))
+        return len(data)
+
+
+class _RoutedLogs(logging.Handler):
+    """The root logger's handler while the loop runs."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        super().__init__(level=0)
+        self._config = config
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        output = current_output.get()
+        if output is None:
+            return True
+        if output.logs is None:
+            output.logs = collection.log_handler(self._config)
+        if output.logs is not None:
+            output.logs.handle(record)
+        return True
+
+
+class Capture:
+    """Routing of output for one run of the loop. Use :meth:`running` around the whole of it."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._manager = collection.capture_manager(config)
+        self._captures = self._manager is not None and self._manager.is_globally_capturing()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Route output, logging and warnings until the block ends."""
+        with self._routed_logs(), self._routed_warnings():
+            self._resume()
+            try:
+                yield
+            finally:
+                self._suspend()
+                self._show_unowned()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Let the block write to the terminal, or pytest's protocol capture for itself."""
+        self._suspend()
+        try:
+            yield
+        finally:
+            self._resume()
+
+    def open(self, item: pytest.Item) -> CaseOutput:
+        """Start the output of one test."""
+        output = CaseOutput(item)
+        if "caplog" in collection.fixture_names(item):
+            output.logs = collection.log_handler(self._config)
+            collection.share_caplog(item, output.logs)
+        return output
+
+    def _resume(self) -> None:
+        if not self._captures:
+            return
+        self._manager.resume_global_capture()
+        sys.stdout = cast("TextIO", _RoutedStream("stdout", sys.stdout))
+        sys.stderr = cast("TextIO", _RoutedStream("stderr", sys.stderr))
+
+    def _suspend(self) -> None:
+        if self._captures:
+            self._manager.suspend_global_capture(in_=False)
+
+    def _show_unowned(self) -> None:
+        if not self._captures:
+            return
+        out, err = self._manager.read_global_capture()
+        reporter = self._config.pluginmanager.getplugin("terminalreporter")
+        for title, text in (("stdout", out), ("stderr", err)):
+            if text.strip() and reporter is not None:
+                reporter.ensure_newline()
+                reporter.write_sep("-", f"captured {title} that belongs to no test")
+                reporter.write_line(text.rstrip())
+
+    @contextmanager
+    def _routed_logs(self) -> Iterator[None]:
+        root = logging.getLogger()
+        handler = _RoutedLogs(self._config)
+        level, wanted = root.level, collection.log_level(self._config)
+        root.addHandler(handler)
+        if wanted is not None:
+            root.setLevel(min(level, wanted))
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+            root.setLevel(level)
+
+    @contextmanager
+    def _routed_warnings(self) -> Iterator[None]:
+        with collection.caught_warnings(self._config, None):
+            warnings.showwarning = self._record_warning
+            yield
+
+    def _record_warning(  # noqa: PLR0913, PLR0917  # the signature is the warnings module's
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,  # noqa: ARG002
+        line: str | None = None,
+    ) -> None:
+        output = current_output.get()
+        record = warnings.WarningMessage(message, category, filename, lineno, line=line)
+        collection.record_warning(self._config, record, "" if output is None else output.item.nodeid)

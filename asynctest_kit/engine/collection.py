@@ -1,0 +1,379 @@
+"""The one module that touches pytest's private names.
+
+pytest declares and collects; the engine needs a few things of what it found that have no public name: the fixture
+definitions in force for an item, the instance that a scope means, skip and xfail marks, the comparison hook of
+rewritten asserts, and the cache through which a fixture's value is handed to pytest's own protocol. Everything else in
+the engine sees pytest through the functions here, so a new pytest version is a change to this file alone.
+
+Tried with pytest 8.4, 9.0 and 9.2.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import pytest
+from _pytest import assertion, skipping
+from _pytest.assertion import util as assertion_util
+from _pytest.fixtures import (
+    FixtureLookupError,
+    SubRequest,
+    TopRequest,
+    get_scope_node,
+    get_scope_package,
+    resolve_fixture_function,
+)
+from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key
+from _pytest.scope import Scope
+from _pytest.unittest import TestCaseFunction
+from _pytest.warnings import catch_warnings_for_item
+
+if TYPE_CHECKING:
+    import warnings
+    from types import TracebackType
+
+__all__ = [
+    "Owner",
+    "Parameter",
+    "Request",
+    "TestRequest",
+    "bound_function",
+    "call_info",
+    "capture_manager",
+    "caught_warnings",
+    "clear_runtime_state",
+    "comparison_of",
+    "definition_of",
+    "evaluate_marks",
+    "fixture_names",
+    "foreign_setup_hooks",
+    "is_coroutine_item",
+    "lend",
+    "log_handler",
+    "parameter_of",
+    "routed_comparison",
+    "scope_instance",
+    "share_caplog",
+    "take_back",
+    "test_argument_names",
+]
+
+ScopeName = Literal["session", "package", "module", "class", "function"]
+_NOTSET = object()
+
+
+class Owner(Protocol):
+    """What a request needs from whoever sets its fixture up."""
+
+    def add_finalizer(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` when the fixture is torn down."""
+
+    def dynamic_value(self, name: str, request: _EngineRequest) -> object:
+        """Give the value of a fixture asked for while running."""
+
+
+class _EngineRequest:
+    """The part of ``request`` that the engine answers instead of pytest."""
+
+    owner: Owner
+
+    def getfixturevalue(self, argname: str) -> Any:
+        """Give the value of ``argname``, setting it up if it can be set up from running code."""
+        return self.owner.dynamic_value(argname, self)
+
+    def addfinalizer(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` when the fixture (or the test) is torn down."""
+        self.owner.add_finalizer(finalizer)
+
+
+class Request(_EngineRequest, SubRequest):  # type: ignore[misc]  # final in name; a request has no other constructor
+    """The ``request`` of a fixture that the engine sets up."""
+
+
+class TestRequest(_EngineRequest, TopRequest):  # type: ignore[misc]  # final in name; a request has no other constructor
+    """The ``request`` of a test that the engine runs."""
+
+    __test__ = False
+
+
+class Parameter:
+    """A fixture's parameter for one item: its value, its index and the scope it is cached for."""
+
+    __slots__ = ("index", "scope", "value")
+
+    def __init__(self, value: object, index: int, scope: Scope) -> None:
+        self.value = value
+        self.index = index
+        self.scope = scope
+
+    def key(self) -> object:
+        """What makes two parameters one: equality where they can be hashed, else identity."""
+        try:
+            hash(self.value)
+        except TypeError:
+            return id(self.value)
+        return (type(self.value), self.value)
+
+
+def is_coroutine_item(item: pytest.Item) -> bool:
+    """Tell whether ``item`` is a coroutine function that the engine can call itself."""
+    return (
+        isinstance(item, pytest.Function)
+        and not isinstance(item, TestCaseFunction)
+        and inspect.iscoroutinefunction(item.function)
+    )
+
+
+def fixture_names(item: pytest.Item) -> Sequence[str]:
+    """The names of every fixture that ``item`` requests, widest scope first, as pytest would set them up."""
+    return getattr(item, "fixturenames", ())
+
+
+def test_argument_names(item: pytest.Function) -> tuple[str, ...]:
+    """The names that the test function itself takes."""
+    return item._fixtureinfo.argnames
+
+
+def parameter_of(item: pytest.Function, name: str) -> Parameter | None:
+    """The parameter that ``item`` gives to the fixture ``name``, if it gives one."""
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or name not in callspec.params:
+        return None
+    return Parameter(callspec.params[name], callspec.indices[name], callspec._arg2scope[name])
+
+
+def definition_of(item: pytest.Function, name: str, parent: TestRequest | Request) -> pytest.FixtureDef[Any]:
+    """The definition in force when ``parent`` requests ``name``.
+
+    A fixture that requests its own name, or whose dependencies do, gets the one that it overrides.
+
+    Raises:
+        FixtureLookupError: No such fixture is visible from the item.
+    """
+    definitions = item._fixtureinfo.name2fixturedefs.get(name)
+    if definitions is None:
+        definitions = item.session._fixturemanager.getfixturedefs(name, item)
+    depth = 1 + sum(1 for request in parent._iter_chain() if request.fixturename == name)
+    if not definitions or depth > len(definitions):
+        raise FixtureLookupError(name, parent)
+    return definitions[-depth]
+
+
+def request_for(
+    item: pytest.Function,
+    definition: pytest.FixtureDef[Any],
+    parent: TestRequest | Request,
+) -> tuple[Request, ScopeName]:
+    """Make the ``request`` of one fixture, and tell the scope that its value is kept for.
+
+    Raises:
+        Failed: ``definition`` has a narrower scope than its requester (pytest's own message).
+    """
+    parameter = parameter_of(item, definition.argname)
+    if parameter is None:
+        parent._check_fixturedef_without_param(definition)
+        scope = definition._scope
+        request = Request(parent, scope, _pytest_notset(), 0, definition, _ispytest=True)
+    else:
+        scope = parameter.scope
+        request = Request(parent, scope, parameter.value, parameter.index, definition, _ispytest=True)
+    parent._check_scope(definition, definition._scope)
+    return request, scope.value
+
+
+def _pytest_notset() -> Any:
+    from _pytest.compat import NOTSET
+
+    return NOTSET
+
+
+def scope_instance(item: pytest.Item, definition: pytest.FixtureDef[Any], scope: ScopeName) -> object:
+    """The session, package, module or class for which ``scope`` means one value; the item where there is none."""
+    value = Scope(scope)
+    if value is Scope.Package:
+        return get_scope_package(item, definition)
+    return get_scope_node(item, value) or item
+
+
+def check_scope(definition: pytest.FixtureDef[Any], parent: TestRequest | Request) -> None:
+    """Refuse a fixture of narrower scope than its requester, with pytest's own message."""
+    parent._check_scope(definition, definition._scope)
+
+
+def bound_function(definition: pytest.FixtureDef[Any], request: Request) -> Callable[..., Any]:
+    """The fixture's function, bound to the test's instance where it is a method."""
+    return cast("Callable[..., Any]", resolve_fixture_function(definition, request))
+
+
+def evaluate_marks(item: pytest.Item) -> None:
+    """Apply skip, skipif and ``xfail(run=False)`` marks, and note xfail marks for the report.
+
+    Raises:
+        Skipped: A skip mark holds.
+        XFailed: An xfail mark says not to run.
+    """
+    skipping.pytest_runtest_setup(item)
+
+
+def refresh_xfail(item: pytest.Item) -> None:
+    """Note xfail marks that were added while the test ran."""
+    if item.stash.get(skipping.xfailed_key, None) is None:
+        item.stash[skipping.xfailed_key] = skipping.evaluate_xfail_marks(item)
+
+
+def foreign_setup_hooks(config: pytest.Config) -> Callable[[pytest.Item], object] | None:
+    """The ``pytest_runtest_setup`` hooks of conftest files and third-party plugins, without pytest's own.
+
+    Returns None when there is none, which is the usual case and costs nothing.
+    """
+    manager = config.pluginmanager
+    own = [plugin for plugin in manager.get_plugins() if _is_pytests_own(plugin)]
+    caller = manager.subset_hook_caller("pytest_runtest_setup", remove_plugins=own)
+    if not caller.get_hookimpls():
+        return None
+    return lambda item: caller(item=item)
+
+
+def _is_pytests_own(plugin: object) -> bool:
+    module = getattr(plugin, "__name__", None) or type(plugin).__module__
+    return module.startswith(("_pytest.", "anyio."))
+
+
+def call_info(
+    when: Literal["setup", "call", "teardown"],
+    error: BaseException | None,
+    *,
+    start: float,
+    duration: float,
+) -> pytest.CallInfo[None]:
+    """Pytest's record of one phase; ``start`` in seconds since the Unix epoch, ``duration`` in seconds."""
+    excinfo = None if error is None else pytest.ExceptionInfo.from_exception(error)
+    return pytest.CallInfo(
+        None,
+        excinfo,
+        start=start,
+        stop=start + duration,
+        duration=duration,
+        when=when,
+        _ispytest=True,
+    )
+
+
+def clear_runtime_state(item: pytest.Item) -> None:
+    """Let go of what a finished item held, as pytest does, so that values of fixtures can be freed."""
+    if isinstance(item, pytest.Function):
+        item._request = False  # type: ignore[assignment]  # pytest's own way to say "not running"
+        item.funcargs = None  # type: ignore[assignment]
+
+
+# --- values handed to pytest's own protocol ---------------------------------------------------------------------------
+
+
+def lend(
+    definition: pytest.FixtureDef[Any],
+    request: Request,
+    value: object,
+    error: BaseException | None,
+) -> None:
+    """Let pytest find ``value`` (or raise ``error``) as if it had set the fixture up itself."""
+    failure: tuple[BaseException, TracebackType | None] | None = None
+    if error is not None:
+        failure = (error, error.__traceback__)
+    definition.cached_result = (value, definition.cache_key(request), failure)  # type: ignore[assignment]
+
+
+def take_back(definition: pytest.FixtureDef[Any]) -> None:
+    """Undo :func:`lend`, so that pytest neither keeps the value nor tears it down."""
+    definition.cached_result = None
+    definition._finalizers.clear()
+
+
+# --- rewritten asserts ------------------------------------------------------------------------------------------------
+
+Comparison = Callable[[str, object, object], str | None]
+
+
+def comparison_of(item: pytest.Item) -> Comparison | None:
+    """The comparison hook that pytest would install for ``item``, with its escaping and truncation."""
+    protocol = assertion.pytest_runtest_protocol(item)
+    next(protocol)
+    try:
+        return assertion_util._reprcompare
+    finally:
+        protocol.close()
+
+
+@contextmanager
+def routed_comparison(config: pytest.Config, comparison: Comparison) -> Iterator[None]:
+    """Install ``comparison`` for rewritten asserts as long as the block runs."""
+    saved = assertion_util._reprcompare
+    saved_config = getattr(assertion_util, "_config", None)
+    assertion_util._reprcompare = comparison
+    assertion_util._config = config
+    try:
+        yield
+    finally:
+        assertion_util._reprcompare = saved
+        assertion_util._config = saved_config
+
+
+# --- capture ----------------------------------------------------------------------------------------------------------
+
+
+def capture_manager(config: pytest.Config) -> Any:
+    """Pytest's capture plugin, or None with ``-p no:capture``."""
+    return config.pluginmanager.getplugin("capturemanager")
+
+
+def skipped_at_test(skipped: BaseException) -> BaseException:
+    """Say that the test is what was skipped, not the fixture that said so."""
+    if isinstance(skipped, pytest.skip.Exception):
+        skipped._use_item_location = True
+    return skipped
+
+
+def log_handler(config: pytest.Config) -> LogCaptureHandler | None:
+    """A new handler that keeps and formats records as pytest's logging plugin would; None when that is off."""
+    plugin = config.pluginmanager.getplugin("logging-plugin")
+    if plugin is None:
+        return None
+    handler = LogCaptureHandler()
+    handler.setFormatter(plugin.formatter)
+    return handler
+
+
+def log_level(config: pytest.Config) -> int | None:
+    """The level that pytest's ``log_level`` sets for the root logger."""
+    plugin = config.pluginmanager.getplugin("logging-plugin")
+    return cast("int | None", getattr(plugin, "log_level", None))
+
+
+def share_caplog(item: pytest.Item, handler: LogCaptureHandler) -> None:
+    """Let the ``caplog`` fixture of ``item`` read from ``handler``."""
+    item.stash[caplog_handler_key] = handler
+    item.stash[caplog_records_key] = {}
+
+
+def note_caplog_phase(item: pytest.Item, when: str, handler: LogCaptureHandler) -> None:
+    """Start a phase in ``caplog``: forget the last one's records, keep them under its name."""
+    records = item.stash.get(caplog_records_key, None)
+    if records is not None:
+        handler.reset()
+        records[when] = handler.records
+
+
+@contextmanager
+def caught_warnings(config: pytest.Config, item: pytest.Item | None) -> Generator[None]:
+    """Apply the filters of the command line, the ini file and ``item``'s marks; record what is warned."""
+    with catch_warnings_for_item(config=config, ihook=config.hook, when="runtest", item=item):
+        yield
+
+
+def record_warning(config: pytest.Config, message: warnings.WarningMessage, nodeid: str) -> None:
+    """Tell pytest's summary of a warning that the test ``nodeid`` gave."""
+    config.hook.pytest_warning_recorded.call_historic(
+        kwargs={"warning_message": message, "nodeid": nodeid, "when": "runtest", "location": None}
+    )

@@ -1,0 +1,239 @@
+"""From pytest's items to what must be set up for each: a graph of fixtures shared by scope instance and parameter.
+
+A fixture of a wider scope than one test is one :class:`SharedFixture` for each (definition, scope instance,
+parameters): every test that needs the same one holds the same object. A fixture of one test is a
+:class:`LocalFixture` of that test's :class:`Case`. The graph is built once, before the loop runs, so the number of
+users of every shared fixture is known from the start.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asynctest_kit.engine import collection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterable, Iterator
+
+    from asynctest_kit.engine.collection import Request, ScopeName, TestRequest
+
+__all__ = ["Case", "Graph", "LocalFixture", "SharedFixture", "build"]
+
+#: Scopes from widest to narrowest, as pytest orders them.
+_SHARED_SCOPES = ("session", "package", "module", "class")
+
+
+@dataclass(eq=False, slots=True)
+class SharedFixture:
+    """One value that several tests share.
+
+    Attributes:
+        id: Names it in events: the fixture's name, what it is shared by, its parameter.
+        definition: pytest's definition.
+        scope: ``session``, ``package``, ``module`` or ``class``.
+        request: Its ``request``, on behalf of the first test that needs it.
+        arguments: What its function takes, by name.
+        needs: The shared fixtures that must be up before it; all of them, not only the direct ones.
+        users: How many tests need it, directly or not.
+        parameters: What tells it apart from its siblings with other parameters.
+    """
+
+    id: str
+    definition: pytest.FixtureDef[Any]
+    scope: ScopeName
+    request: Request
+    arguments: dict[str, Source]
+    needs: tuple[SharedFixture, ...]
+    parameters: frozenset[Hashable]
+    users: int = 0
+
+    @property
+    def name(self) -> str:
+        """The name by which tests request it."""
+        return self.definition.argname
+
+
+@dataclass(eq=False, slots=True)
+class LocalFixture:
+    """A fixture that belongs to one test: set up and torn down in the test's own task."""
+
+    definition: pytest.FixtureDef[Any]
+    request: Request
+    arguments: dict[str, Source]
+    needs: tuple[SharedFixture, ...]
+    parameters: frozenset[Hashable]
+
+    @property
+    def name(self) -> str:
+        """The name by which the test requests it."""
+        return self.definition.argname
+
+
+Source = SharedFixture | LocalFixture
+
+
+@dataclass(eq=False, slots=True)
+class Case:
+    """One test, with all that must be set up for it.
+
+    Attributes:
+        item: pytest's item.
+        index: Its place in pytest's order.
+        request: The test's own ``request``; None for what isn't a Python function.
+        shared: Shared fixtures that it needs, dependencies first.
+        local: Its own fixtures in the order of set-up.
+        by_name: The fixture in force for each requested name.
+        error: Why its fixtures can't be resolved (a lookup error or a scope mismatch), or None.
+    """
+
+    item: pytest.Item
+    index: int
+    request: TestRequest | None = None
+    shared: tuple[SharedFixture, ...] = ()
+    local: tuple[LocalFixture, ...] = ()
+    by_name: dict[str, Source] = field(default_factory=dict)
+    error: BaseException | None = None
+
+    @property
+    def nodeid(self) -> str:
+        """Pytest's node id."""
+        return self.item.nodeid
+
+    @property
+    def sources(self) -> Iterator[Source]:
+        """Every fixture of the case."""
+        yield from self.shared
+        yield from self.local
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """All cases of a run and the fixtures that they share."""
+
+    cases: tuple[Case, ...]
+    shared: tuple[SharedFixture, ...]
+
+
+def build(items: Iterable[pytest.Item]) -> Graph:
+    """Resolve the fixtures of every item. An item that can't be resolved carries its error; nothing is raised."""
+    interned: dict[Hashable, SharedFixture] = {}
+    cases = tuple(_case(item, index, interned) for index, item in enumerate(items))
+    for case in cases:
+        for shared in case.shared:
+            shared.users += 1
+    return Graph(cases, tuple(shared for shared in interned.values() if shared.users))
+
+
+def _case(item: pytest.Item, index: int, interned: dict[Hashable, SharedFixture]) -> Case:
+    if not isinstance(item, pytest.Function):
+        return Case(item, index)
+    return _Resolver(item, index, interned).case()
+
+
+class _Resolver:
+    """Resolves one item. Lives only as long as that takes."""
+
+    def __init__(self, item: pytest.Function, index: int, interned: dict[Hashable, SharedFixture]) -> None:
+        self.item = item
+        self.index = index
+        self.interned = interned
+        self.request = collection.TestRequest(item, _ispytest=True)
+        self.local: list[LocalFixture] = []
+        self.resolved: dict[pytest.FixtureDef[Any], Source] = {}
+
+    def case(self) -> Case:
+        by_name: dict[str, Source] = {}
+        error: BaseException | None = None
+        try:
+            for name in collection.fixture_names(self.item):
+                if name != "request":
+                    by_name[name] = self.source(name, self.request)
+        except (LookupError, pytest.fail.Exception) as caught:
+            error = caught
+        if error is not None:
+            return Case(self.item, self.index, self.request, error=error)
+        needed: dict[SharedFixture, None] = {}
+        for source in self.resolved.values():
+            _add_with_needs(needed, source)
+        return Case(self.item, self.index, self.request, tuple(needed), tuple(self.local), by_name)
+
+    def source(self, name: str, parent: TestRequest | Request) -> Source:
+        definition = collection.definition_of(self.item, name, parent)
+        known = self.resolved.get(definition)
+        if known is not None:
+            collection.check_scope(definition, parent)
+            return known
+        request, scope = collection.request_for(self.item, definition, parent)
+        arguments = {
+            argument: self.source(argument, request) for argument in definition.argnames if argument != "request"
+        }
+        source = self.node(definition, request, scope, arguments)
+        self.resolved[definition] = source
+        return source
+
+    def node(
+        self,
+        definition: pytest.FixtureDef[Any],
+        request: Request,
+        scope: ScopeName,
+        arguments: dict[str, Source],
+    ) -> Source:
+        needed: dict[SharedFixture, None] = {}
+        for argument in arguments.values():
+            _add_with_needs(needed, argument)
+        parameters = self.parameters(definition, arguments)
+        instance = collection.scope_instance(self.item, definition, scope)
+        # A wide fixture over a parameter that changes with every test is one value a test, as in pytest.
+        per_test = instance is self.item or any(isinstance(source, LocalFixture) for source in arguments.values())
+        if scope not in _SHARED_SCOPES or per_test:
+            local = LocalFixture(definition, request, arguments, tuple(needed), parameters)
+            self.local.append(local)
+            return local
+        key = (definition, instance, parameters)
+        if key not in self.interned:
+            self.interned[key] = SharedFixture(
+                _identifier(definition, scope, instance, request),
+                definition,
+                scope,
+                request,
+                arguments,
+                tuple(needed),
+                parameters,
+            )
+        return self.interned[key]
+
+    def parameters(self, definition: pytest.FixtureDef[Any], arguments: dict[str, Source]) -> frozenset[Hashable]:
+        found: set[Hashable] = set()
+        parameter = collection.parameter_of(self.item, definition.argname)
+        if parameter is not None:
+            found.add((definition.argname, parameter.key()))
+        for argument in arguments.values():
+            found |= argument.parameters
+        return frozenset(found)
+
+
+def _add_with_needs(needed: dict[SharedFixture, None], source: Source) -> None:
+    for shared in source.needs:
+        needed[shared] = None
+    if isinstance(source, SharedFixture):
+        needed[source] = None
+
+
+def _identifier(
+    definition: pytest.FixtureDef[Any],
+    scope: ScopeName,
+    instance: object,
+    request: Request,
+) -> str:
+    parameter = f"[{request.param!r}]" if hasattr(request, "param") else ""
+    where = "" if scope == "session" else f" ({getattr(instance, 'nodeid', '') or scope})"
+    return f"{definition.argname}{parameter}{where}"
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Tell whether a fixture's function is a coroutine function or an async generator function."""
+    return inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)

@@ -1,0 +1,522 @@
+"""How fixtures live: set up, hold, tear down, each in one task with one context.
+
+The problem. A shared fixture is wanted by many tests that start and end in any order. An async generator fixture may
+hold a cancel scope or a task group across its ``yield``, and anyio promises nothing if such a scope is entered in one
+task and left in another. Two tests that ask for the same fixture must get one set-up, a test that is cancelled must
+not cancel the fixture that others wait for, and nothing may be torn down while it is used.
+
+The rules.
+
+1. Every shared fixture has a task of its own. Set-up, the wait at the ``yield`` and tear-down happen in that task.
+2. It starts when the first test asks, waits for its own dependencies, and then is up (or failed) for good: a failure is
+   raised in every test that needs it, as pytest does.
+3. It is released when its last user, known from collection, is done; on an early end every one is released. It tears
+   down only after every fixture that depends on it has ended, so the order is the reverse of set-up.
+4. A test's own fixtures live in the test's task, in pytest's order, and are torn down there in reverse.
+5. Tear-down always runs to its end: the rest goes on after one finalizer fails, and all errors are raised together.
+
+If a shared fixture's task is cancelled from inside while it holds (a child of its task group failed), the cancellation
+is thrown into it at its ``yield``, as its own scope expects; what comes out is the tear-down's error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asynctest_kit.engine import collection
+from asynctest_kit.engine.events import FixtureFinished
+from asynctest_kit.engine.graph import LocalFixture, SharedFixture, Source, is_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+
+    from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.events import Sink
+    from asynctest_kit.engine.graph import Case
+
+__all__ = ["CaseFixtures", "Lifetime", "Lifetimes"]
+
+
+class Finalizers:
+    """What must run when a fixture, or a test's set of fixtures, ends: last in, first out."""
+
+    def __init__(self) -> None:
+        self._pending: list[Callable[[], object]] = []
+        self._generator: AsyncGenerator[Any, None] | None = None
+
+    def add_generator(self, generator: AsyncGenerator[Any, None], leave: Callable[[], object]) -> None:
+        """Run ``leave`` at the end, unless :meth:`interrupt` ends ``generator`` before."""
+        self._generator = generator
+        self.add(leave)
+
+    def add(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` at the end; if it gives an awaitable, that is awaited."""
+        self._pending.append(finalizer)
+
+    async def run(self, title: str) -> None:
+        """Run all, in this task.
+
+        Raises:
+            BaseException: The one that failed, or a group named ``title`` of all that did.
+        """
+        __tracebackhide__ = True
+        errors: list[BaseException] = []
+        while self._pending:
+            try:
+                result = self._pending.pop()()
+                if inspect.isawaitable(result):
+                    await result
+            except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
+                errors.append(error)
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup(title, errors[::-1])
+
+    async def interrupt(self, cancelled: asyncio.CancelledError) -> BaseException | None:
+        """Throw a cancellation that hit a held fixture into its generator; give the error that comes out, if any."""
+        generator = self._generator
+        if generator is None:
+            return None
+        self._pending.pop()
+        try:
+            await generator.athrow(cancelled)
+        except StopAsyncIteration:
+            return None
+        except BaseException as error:  # noqa: BLE001  # handed to the caller, who reports it
+            return error
+        await generator.aclose()
+        return None
+
+
+async def _set_up(
+    definition: pytest.FixtureDef[Any],
+    request: Request,
+    arguments: dict[str, Any],
+    finalizers: Finalizers,
+) -> object:
+    """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
+    __tracebackhide__ = True
+    function = collection.bound_function(definition, request)
+    try:
+        if inspect.isasyncgenfunction(function):
+            return await _enter_async(function(**arguments), definition, finalizers)
+        if inspect.iscoroutinefunction(function):
+            return await function(**arguments)
+    except pytest.skip.Exception as skipped:
+        raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
+    return _set_up_sync(function, definition, arguments, finalizers)
+
+
+def _set_up_sync(
+    function: Callable[..., Any],
+    definition: pytest.FixtureDef[Any],
+    arguments: dict[str, Any],
+    finalizers: Finalizers,
+) -> object:
+    __tracebackhide__ = True
+    try:
+        if inspect.isgeneratorfunction(function):
+            return _enter_sync(function(**arguments), definition, finalizers)
+        return function(**arguments)
+    except pytest.skip.Exception as skipped:
+        raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
+
+
+async def _enter_async(
+    generator: AsyncGenerator[Any, None],
+    definition: pytest.FixtureDef[Any],
+    finalizers: Finalizers,
+) -> object:
+    __tracebackhide__ = True
+    try:
+        value = await anext(generator)
+    except StopAsyncIteration:
+        raise _no_value(definition) from None
+
+    async def leave() -> None:
+        __tracebackhide__ = True
+        try:
+            await anext(generator)
+        except StopAsyncIteration:
+            return
+        await generator.aclose()
+        raise _second_value(definition)
+
+    finalizers.add_generator(generator, leave)
+    return value
+
+
+def _enter_sync(
+    generator: Generator[Any, None, None],
+    definition: pytest.FixtureDef[Any],
+    finalizers: Finalizers,
+) -> object:
+    __tracebackhide__ = True
+    try:
+        value = next(generator)
+    except StopIteration:
+        raise _no_value(definition) from None
+
+    def leave() -> None:
+        __tracebackhide__ = True
+        try:
+            next(generator)
+        except StopIteration:
+            return
+        generator.close()
+        raise _second_value(definition)
+
+    finalizers.add(leave)
+    return value
+
+
+def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> BaseException:
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
+    error = pytest.fail.Exception(f"the set-up of fixture {fixture.id} was cancelled", pytrace=False)
+    error.__cause__ = cancelled
+    return error
+
+
+def _no_value(definition: pytest.FixtureDef[Any]) -> ValueError:
+    return ValueError(f"{definition.argname} did not yield a value")
+
+
+def _second_value(definition: pytest.FixtureDef[Any]) -> BaseException:
+    where = definition.func.__code__
+    return pytest.fail.Exception(
+        f"fixture function has more than one 'yield':\n\n{definition.argname}\n"
+        f"{where.co_filename}:{where.co_firstlineno}",
+        pytrace=False,
+    )
+
+
+class Lifetime:
+    """One shared fixture, from asked for to torn down."""
+
+    def __init__(self, fixture: SharedFixture, lifetimes: Lifetimes) -> None:
+        self.fixture = fixture
+        self.users = fixture.users
+        self.ended = asyncio.Event()
+        self.teardown_error: BaseException | None = None
+        self._lifetimes = lifetimes
+        self._released = asyncio.Event()
+        self._value: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._finalizers = Finalizers()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it has a value that can be had without waiting."""
+        return self._value.done() and self._value.exception() is None
+
+    def start(self) -> None:
+        """Start the set-up, if nobody has."""
+        if self._task is None:
+            self._task = self._lifetimes.spawn(self._live(), f"fixture {self.fixture.id}")
+
+    async def settled(self) -> None:
+        """Wait until it is up or has failed."""
+        self.start()
+        await asyncio.wait([self._value])
+
+    async def value(self) -> Any:
+        """Wait until it is up. Cancelling the wait doesn't cancel the set-up, since others wait too."""
+        __tracebackhide__ = True
+        self.start()
+        return await asyncio.shield(self._value)
+
+    def value_now(self) -> Any:
+        """The value of a fixture that is up."""
+        return self._value.result()
+
+    def release(self) -> None:
+        """Let it tear down once what depends on it has ended."""
+        if self._task is None:
+            self.ended.set()
+        self._released.set()
+
+    def abandon(self) -> None:
+        """Give up on a set-up that still runs: the run is being interrupted."""
+        if self._task is not None and not self._value.done():
+            self._task.cancel()
+        self.release()
+
+    def add_finalizer(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` at its tear-down."""
+        self._finalizers.add(finalizer)
+
+    def dynamic_value(self, name: str, request: collection._EngineRequest) -> object:
+        """Give a fixture that this one asked for by ``request.getfixturevalue``."""
+        return request if name == "request" else self._lifetimes.dynamic_value(name, self.fixture.arguments)
+
+    async def _live(self) -> None:
+        self.fixture.request.owner = self
+        try:
+            await self._set_up()
+            await self._hold()
+        finally:
+            for dependent in self._lifetimes.dependents(self.fixture):
+                await dependent.ended.wait()
+            await self._tear_down()
+            self.ended.set()
+
+    async def _set_up(self) -> None:
+        start = time.monotonic()
+        try:
+            arguments = await self._lifetimes.arguments(self.fixture, self.fixture.request)
+            start = time.monotonic()
+            value = await _set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
+        except asyncio.CancelledError as cancelled:
+            self._fail(_interrupted(self.fixture, cancelled))
+        except KeyboardInterrupt as interrupt:
+            self._fail(interrupt)
+            raise
+        except BaseException as error:  # noqa: BLE001  # kept, and raised in every test that needs the fixture
+            self._fail(error)
+        else:
+            self._value.set_result(value)
+        self._emit("setup", start, failed=not self.is_up)
+
+    def _fail(self, error: BaseException) -> None:
+        self._value.set_exception(error)
+        # Retrieved here, so that a fixture whose users are all gone doesn't warn of it.
+        self._value.exception()
+
+    async def _hold(self) -> None:
+        try:
+            await self._released.wait()
+        except asyncio.CancelledError as cancelled:
+            self.teardown_error = await self._finalizers.interrupt(cancelled)
+
+    async def _tear_down(self) -> None:
+        start = time.monotonic()
+        try:
+            await self._finalizers.run(f"errors while tearing down fixture {self.fixture.name!r}")
+        except BaseException as error:  # noqa: BLE001  # kept, and reported by the last test that used it
+            self.teardown_error = error
+        self._emit("teardown", start, failed=self.teardown_error is not None)
+
+    def _emit(self, phase: Any, start: float, *, failed: bool) -> None:
+        self._lifetimes.sink(
+            FixtureFinished(
+                fixture=self.fixture.id,
+                name=self.fixture.name,
+                scope=self.fixture.scope,
+                phase=phase,
+                start=start,
+                end=time.monotonic(),
+                needs=tuple(need.id for need in self.fixture.needs),
+                failed=failed,
+            )
+        )
+
+
+class Lifetimes:
+    """All shared fixtures of a run. Owns their tasks; leave its context and every one has ended."""
+
+    def __init__(self, group: asyncio.TaskGroup, sink: Sink) -> None:
+        self.sink = sink
+        self._group = group
+        self._by_fixture: dict[SharedFixture, Lifetime] = {}
+        self._closing = False
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, sink: Sink) -> AsyncIterator[Lifetimes]:
+        """Give a set of lifetimes; at the end release and await all that were started, cancelled or not."""
+        async with asyncio.TaskGroup() as group:
+            lifetimes = cls(group, sink)
+            try:
+                yield lifetimes
+            finally:
+                await lifetimes.close()
+
+    def spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
+        """Start a fixture's task, owned by the run."""
+        return self._group.create_task(coroutine, name=name)
+
+    def of(self, fixture: SharedFixture) -> Lifetime:
+        """The lifetime of ``fixture``, not started unless somebody has asked for its value."""
+        if fixture not in self._by_fixture:
+            self._by_fixture[fixture] = Lifetime(fixture, self)
+        return self._by_fixture[fixture]
+
+    def dependents(self, fixture: SharedFixture) -> list[Lifetime]:
+        """The lifetimes that must end before ``fixture`` may."""
+        return [lifetime for lifetime in self._by_fixture.values() if fixture in lifetime.fixture.needs]
+
+    async def wait_until_up(self, fixtures: tuple[SharedFixture, ...]) -> None:
+        """Set up ``fixtures`` at once and return when each is up or has failed."""
+        lifetimes = [self.of(fixture) for fixture in fixtures]
+        for lifetime in lifetimes:
+            lifetime.start()
+        for lifetime in lifetimes:
+            await lifetime.settled()
+
+    async def arguments(self, fixture: SharedFixture, request: Request) -> dict[str, Any]:
+        """Await what a shared fixture's function takes."""
+        __tracebackhide__ = True
+        for need in fixture.needs:
+            self.of(need).start()
+        values: dict[str, Any] = {}
+        for name in fixture.definition.argnames:
+            source = fixture.arguments.get(name)
+            values[name] = request if source is None else await self.of(_shared(source)).value()
+        return values
+
+    def release(self, case: Case) -> list[Lifetime]:
+        """Note that ``case`` is done; give the lifetimes that this ends, in the order of their set-up."""
+        ended = []
+        for fixture in case.shared:
+            lifetime = self.of(fixture)
+            lifetime.users -= 1
+            if lifetime.users == 0:
+                ended.append(lifetime)
+        for lifetime in reversed(ended):
+            lifetime.release()
+        return ended
+
+    async def close(self) -> None:
+        """End every fixture, whoever used it, and wait until all have."""
+        for lifetime in reversed(list(self._by_fixture.values())):
+            lifetime.abandon()
+        for lifetime in list(self._by_fixture.values()):
+            await lifetime.ended.wait()
+
+    def dynamic_value(self, name: str, arguments: dict[str, Source]) -> object:
+        """Answer ``request.getfixturevalue`` of a shared fixture: what it declared, or what is up already."""
+        source = arguments.get(name)
+        if isinstance(source, SharedFixture):
+            return self.of(source).value_now()
+        for fixture, lifetime in self._by_fixture.items():
+            if fixture.name == name and lifetime.is_up:
+                return lifetime.value_now()
+        raise _not_from_running_code(name)
+
+
+class CaseFixtures:
+    """The fixtures of one running test, set up and torn down in its task."""
+
+    def __init__(self, case: Case, lifetimes: Lifetimes) -> None:
+        self.case = case
+        self._lifetimes = lifetimes
+        self._finalizers = Finalizers()
+        self._values: dict[Source, Any] = {}
+
+    async def wait(self) -> None:
+        """Wait until the shared fixtures are up or have failed."""
+        await self._lifetimes.wait_until_up(self.case.shared)
+
+    async def lend(self) -> list[Source]:
+        """Set up what a test of pytest's own protocol borrows, and let pytest find it; give what was lent."""
+        error: BaseException | None = None
+        lent: list[Source] = []
+        for source in self.case.sources:
+            if error is None:
+                try:
+                    await self._enter(source)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as raised:  # noqa: BLE001  # pytest raises it in the test's set-up
+                    error = raised
+            collection.lend(source.definition, source.request, self._values.get(source), error)
+            lent.append(source)
+        return lent
+
+    async def set_up(self) -> dict[str, Any]:
+        """Set up all, in pytest's order.
+
+        Returns:
+            The values by name.
+
+        Raises:
+            BaseException: What the first fixture that failed raised.
+        """
+        __tracebackhide__ = True
+        if self.case.error is not None:
+            raise self.case.error
+        if self.case.request is not None:
+            self.case.request.owner = self
+        await self.wait()
+        for source in self.case.sources:
+            await self._enter(source)
+        return {name: self._values[source] for name, source in self.case.by_name.items()}
+
+    async def tear_down(self) -> None:
+        """Tear the test's own fixtures down, last first."""
+        __tracebackhide__ = True
+        await self._finalizers.run(f"errors while tearing down {self.case.nodeid}")
+
+    def add_finalizer(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` when the test is torn down."""
+        self._finalizers.add(finalizer)
+
+    def dynamic_value(self, name: str, request: collection._EngineRequest) -> object:
+        """Answer ``request.getfixturevalue``: what is up, or a sync fixture set up here and now.
+
+        Raises:
+            RuntimeError: The fixture is async, or shared and not up: it can't be set up from running code.
+            FixtureLookupError: No such fixture.
+        """
+        if name == "request":
+            return request
+        source = self.case.by_name.get(name)
+        if source is not None and source in self._values:
+            return self._values[source]
+        item, top = self.case.item, self.case.request
+        if not isinstance(item, pytest.Function) or top is None:
+            raise _not_from_running_code(name)
+        definition = collection.definition_of(item, name, top)
+        for known, value in self._values.items():
+            if known.definition is definition:
+                return value
+        subrequest, scope = collection.request_for(item, definition, top)
+        if scope != "function" or is_async(definition.func):
+            raise _not_from_running_code(name)
+        subrequest.owner = self
+        arguments = {
+            argument: subrequest if argument == "request" else self.dynamic_value(argument, subrequest)
+            for argument in definition.argnames
+        }
+        function = collection.bound_function(definition, subrequest)
+        value = _set_up_sync(function, definition, arguments, self._finalizers)
+        late = LocalFixture(definition, subrequest, {}, (), frozenset())
+        self.case.by_name[name] = late
+        self._values[late] = value
+        return value
+
+    async def _enter(self, source: Source) -> None:
+        __tracebackhide__ = True
+        if isinstance(source, SharedFixture):
+            self._values[source] = await self._lifetimes.of(source).value()
+            return
+        source.request.owner = self
+        arguments = self._arguments(source)
+        self._values[source] = await _set_up(source.definition, source.request, arguments, self._finalizers)
+
+    def _arguments(self, fixture: LocalFixture) -> dict[str, Any]:
+        return {
+            name: fixture.request if name == "request" else self._values[fixture.arguments[name]]
+            for name in fixture.definition.argnames
+        }
+
+
+def _shared(source: Source) -> SharedFixture:
+    assert isinstance(source, SharedFixture)  # noqa: S101  # the graph makes a fixture over a local one local
+    return source
+
+
+def _not_from_running_code(name: str) -> RuntimeError:
+    return RuntimeError(
+        f"request.getfixturevalue({name!r}) can't set up an async or shared fixture from running code: "
+        f"name it in the signature, or add @pytest.mark.usefixtures({name!r}), so that it is up before"
+    )
