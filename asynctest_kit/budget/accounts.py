@@ -23,7 +23,7 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
     """Account for a run's time.
 
     Args:
-        events: The events of one run in any order, cut off anywhere. What a stream does not tell (a run that was
+        events: The events of one run, cut off anywhere. What a stream does not tell (a run that was
             interrupted before its loop started) is left out; the phases partition the wall time all the same.
     """
     stream = tuple(events)

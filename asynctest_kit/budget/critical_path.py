@@ -107,7 +107,7 @@ class _Walk:
             return None
 
         before = self._facts.tests[ended - 1]
-        running = bisect_left(self._starts, before.end) - bisect_right(self._ends, before.end) + 1
+        running = bisect_left(self._starts, before.end) - bisect_left(self._ends, before.end)
         full = self._concurrency is not None and running >= self._concurrency
         if not (exclusive or full or before.lane != "shared"):
             return None

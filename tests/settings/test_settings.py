@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctest_kit.errors import SettingsError
@@ -11,6 +11,9 @@ from asynctest_kit.settings import KINDS, Migrations, Settings, load, parse_dura
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+steady = settings(deadline=None)  # the machine may be busy
 
 
 def read(folder: Path, toml: str | None = None, *, paths: Any = (), environ: Any = None, **options: str) -> Settings:
@@ -251,17 +254,20 @@ def test_services_that_would_share_variables_are_refused(tmp_path: Path) -> None
     assert "ATK_A_B_*" in refusal(tmp_path, toml)
 
 
+@steady
 @given(st.integers(0, 99), st.integers(0, 10_000), st.integers(0, 10_000), st.integers(0, 10_000))
 def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int, milliseconds: int) -> None:
     text = f"{hours}h{minutes}m{seconds}s{milliseconds}ms"
     assert parse_duration(text) == pytest.approx(hours * 3600 + minutes * 60 + seconds + milliseconds / 1000)
 
 
+@steady
 @given(st.floats(0, 1e9, allow_subnormal=False).map(lambda value: f"{value:.6f}"))
 def test_a_bare_number_is_seconds(text: str) -> None:
     assert parse_duration(text) == float(text) == parse_duration(f"{text}s")
 
 
+@steady
 @given(st.text(max_size=8))
 def test_any_text_is_a_duration_or_is_refused_by_name(text: str) -> None:
     try:
