@@ -83,17 +83,17 @@ class Fields:
         if not isinstance(value, list) or not 1 <= len(value) <= most:
             return self._bad(name, f"must be a list of 1 to {most} objects", [])
 
-        prefixes = [f"{self._prefix}{name}[{index}]" for index in range(len(value))]
+        readers = []
 
-        for prefix, item in zip(prefixes, value, strict=True):
-            if not isinstance(item, dict):
+        for index, item in enumerate(value):
+            prefix = f"{self._prefix}{name}[{index}]"
+
+            if isinstance(item, dict):
+                readers.append(Fields(item, prefix=f"{prefix}.", problems=self._problems))
+            else:
                 self._problems[prefix] = "must be an object"
 
-        return [
-            Fields(item, prefix=f"{prefix}.", problems=self._problems)
-            for prefix, item in zip(prefixes, value, strict=True)
-            if isinstance(item, dict)
-        ]
+        return readers
 
     def problem(self, name: str, problem: str) -> None:
         self._problems.setdefault(self._prefix + name, problem)
