@@ -29,7 +29,7 @@ _SERVICE_REMEDIES = {
     "pull": "have the image on the machine before the run",
     "migrate": "squash its migrations, or apply a dump of the schema",
 }
-_SERVICE_REMEDY = "use one that is up already (set its URL), or an image with prepared data"
+_SERVICE_REMEDY = "use one that is up already: set its URL"
 
 _OWN_PHASES = {
     "start-up": ("start-up", "import less in plugins and conftest.py, load fewer plugins"),
@@ -109,13 +109,17 @@ def _of_service(name: str, steps: Sequence[Step], facts: Facts) -> _Words:
         phases[step.part] = phases.get(step.part, 0.0) + step.seconds
     phase = max(phases, key=lambda part: phases[part])
     remedy = _SERVICE_REMEDIES.get(phase, _SERVICE_REMEDY)
-    waiting = [test for test in facts.tests if not facts.dependants.get(name, frozenset()).isdisjoint(test.needs)]
+    waiting = [test for test in facts.tests if not facts.dependants[name].isdisjoint(test.needs)]
     ready = max(step.end for step in steps)
     effect = (
         "no test ran before it"
         if all(test.call_start >= ready for test in facts.tests)
         else f"{len(waiting)} of {several(len(facts.tests), 'test')} waited for it"
     )
+    if facts.services[name].ready is None:
+        spent = duration(fsum(step.seconds for step in steps))
+        return f"{name} never was ready, and {several(len(waiting), 'test')} waited {spent} for it", "mend its start"
+
     return f"{name}'s {phase or 'start'} ({duration(phases[phase])}) bounds the run: {effect}", remedy
 
 

@@ -147,7 +147,7 @@ class _Walk:
         met += [
             (at, service)
             for service in self._facts.services.values()
-            if fixture.id in service.fixtures or fixture.name in service.fixtures
+            if fixture.id in self._facts.waiting[service.name]
             for at in _milestones(service)
             if at <= fixture.setup_end
         ]
@@ -162,7 +162,7 @@ class _Walk:
         if self._moment <= self._facts.loop_start:
             return None
 
-        waiting = [self._facts.fixtures[id_] for id_ in self._facts.dependants.get(service.name, ())]
+        waiting = [self._facts.fixtures[id_] for id_ in self._facts.waiting[service.name]]
         asking = [fixture for fixture in waiting if fixture.setup_start <= self._moment]
         first = min(asking, key=attrgetter("setup_start"), default=None)
         if first is None:
@@ -206,7 +206,7 @@ class _EarliestReady:
         """Yield, for each service that ``fixture`` waited for, when it was ready and when it could have been."""
         for service in self._facts.services.values():
             times = [at for at in _milestones(service) if at <= fixture.setup_end]
-            if times and (fixture.id in service.fixtures or fixture.name in service.fixtures):
+            if times and fixture.id in self._facts.waiting[service.name]:
                 at = max(times)
                 begun = min([span.start for span in service.spans] or [at])
                 yield at, at - max(0.0, begun - self._facts.loop_start)
@@ -219,9 +219,9 @@ def _latest(facts: Facts, needs: Iterable[str], no_later: float) -> Fixture | No
 
 
 def _milestones(service: Service) -> list[float]:
-    """Return when a wait for ``service`` may have ended: it answered, or was migrated."""
+    """Return when a wait for ``service`` may have ended: it answered, was migrated, or had failed."""
     if service.ready is None:
-        return []
+        return [service.started_until]
 
     return [service.ready, *(span.end for span in service.spans if span.phase == "migrate")]
 

@@ -82,6 +82,11 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     spans: tuple[ServiceSpan, ...]
     fixtures: tuple[str, ...]
 
+    @property
+    def started_until(self) -> float:
+        """When its start was over, migrations included, or given up; 0 if it never began."""
+        return max([self.ready or 0.0, *(span.end for span in self.spans if span.phase != "remove")])
+
     def seconds(self, phase: str) -> float | None:
         """Return how long ``phase`` took, or None if it never was."""
         spans = [span for span in self.spans if span.phase == phase]

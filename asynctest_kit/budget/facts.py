@@ -37,7 +37,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         fixtures: By id.
         tests: In order of their end.
         unfinished: Start of each test that started and did not end, by node id.
-        dependants: For each service that was ready, the ids of the fixtures that need it, themselves or by another.
+        waiting: For each service, the ids of the fixtures that waited for it.
+        dependants: The same, with the fixtures that need one of those.
     """
 
     wall: float
@@ -50,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: Mapping[str, Fixture]
     tests: tuple[Test, ...]
     unfinished: Mapping[str, float]
+    waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
 
 
@@ -63,6 +65,7 @@ def gather(events: Sequence[ev.Event]) -> Facts:
     frame = _Frame(origin=origin, wall=max(0.0, last - origin))
     services = _services(events, frame)
     fixtures = _fixtures(events, frame)
+    waiting = {service.name: _waiting(service, fixtures) for service in services.values()}
     tests = tuple(sorted(_tests(events, frame), key=lambda test: (test.end, test.nodeid)))
     unfinished = _unfinished(events, frame)
     collect_start, loop_start, cases_end, loop_end = _boundaries(events, frame, tests, unfinished)
@@ -77,9 +80,8 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         fixtures=fixtures,
         tests=tests,
         unfinished=unfinished,
-        dependants={
-            service.name: _dependants(service, fixtures) for service in services.values() if service.ready is not None
-        },
+        waiting=waiting,
+        dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
     )
 
 
@@ -196,10 +198,26 @@ def _unfinished(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
     return running
 
 
-def _dependants(service: Service, fixtures: Mapping[str, Fixture]) -> frozenset[str]:
-    """Return the fixtures that need ``service``. ``ServiceReady`` may name them by id or by name."""
-    direct = set(service.fixtures)
-    found = {fixture.id for fixture in fixtures.values() if fixture.id in direct or fixture.name in direct}
+def _waiting(service: Service, fixtures: Mapping[str, Fixture]) -> frozenset[str]:
+    """Return the fixtures that waited for ``service``.
+
+    ``ServiceReady`` names them, by id or by name. One that never was ready has no such event: those fixtures waited
+    for it whose set-up failed, but not before the service had.
+    """
+    if service.ready is not None:
+        named = set(service.fixtures)
+        return frozenset(fixture.id for fixture in fixtures.values() if fixture.id in named or fixture.name in named)
+
+    end = service.started_until
+    return frozenset(
+        fixture.id
+        for fixture in fixtures.values()
+        if fixture.failed and fixture.setup_start <= end <= fixture.setup_end
+    )
+
+
+def _dependants(waiters: frozenset[str], fixtures: Mapping[str, Fixture]) -> frozenset[str]:
+    found = set(waiters)
     while True:
         more = {fixture.id for fixture in fixtures.values() if not found.isdisjoint(fixture.needs)} - found
         if not more:

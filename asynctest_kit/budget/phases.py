@@ -99,11 +99,7 @@ def _activities(facts: Facts) -> Iterator[tuple[float, float, _Activity]]:
 
 def _services_ready(facts: Facts, test: Test) -> float:
     """Return when the last service that ``test`` needed was ready, or its own readiness if that was earlier."""
-    needed = [
-        name
-        for name, service in facts.services.items()
-        if service.ready is None or not facts.dependants[name].isdisjoint(test.needs)
-    ]
+    needed = [name for name, service in facts.services.items() if not facts.dependants[name].isdisjoint(test.needs)]
     return min(test.ready, _last_ready(facts, needed))
 
 
@@ -114,8 +110,5 @@ def _last_ready(facts: Facts, names: Iterable[str]) -> float:
 
 def _ready(facts: Facts, name: str) -> float:
     service = facts.services[name]
-    ends = [span.end for span in service.spans if span.phase != "remove"]
-    if service.ready is None and not facts.complete:
-        return facts.wall
-
-    return max((*ends, service.ready or 0.0), default=0.0)
+    still_starting = service.ready is None and not facts.complete
+    return facts.wall if still_starting else service.started_until

@@ -43,9 +43,17 @@ def called(nodeid: str, start: float, end: float, **more: Any) -> ev.CaseFinishe
     return case(nodeid, start, start, start, end, end, **more)
 
 
-def fixture(name: str, start: float, end: float, *, needs: tuple[str, ...] = (), phase: Any = "setup") -> ev.Event:
+def fixture(name: str, start: float, end: float, *, needs: tuple[str, ...] = (), **more: Any) -> ev.Event:
+    phase = more.pop("phase", "setup")
     return ev.FixtureFinished(
-        fixture=name, name=name, scope="session", phase=phase, start=ORIGIN + start, end=ORIGIN + end, needs=needs
+        fixture=name,
+        name=name,
+        scope="session",
+        phase=phase,
+        start=ORIGIN + start,
+        end=ORIGIN + end,
+        needs=needs,
+        **more,
     )
 
 
@@ -245,9 +253,12 @@ def test_a_run_interrupted_while_a_service_boots() -> None:
 
 def test_a_service_that_failed_is_waited_for() -> None:
     boot = ev.ServicePhase(service="redis", phase="boot", start=ORIGIN + 0.5, end=ORIGIN + 3)
-    book = ledger([started(), collected(0.2, 1), loop(1), boot, case("a", 1, 3.1, 3.1, 3.1, 3.1), *finished(3.1, 3.1)])
+    failed = fixture("redis", 1, 3.1, failed=True)
+    waits = case("a", 1, 3.1, 3.1, 3.1, 3.1, needs=("redis",))
+    book = ledger([started(), collected(0.2, 1), loop(1), boot, failed, waits, *finished(3.1, 3.1)])
     assert phases(book)["services"] == pytest.approx(2.0)
     assert (book.services[0].ready, book.services[0].provider) == (None, "")
+    assert book.bounds[0].sentence == "redis never was ready, and 1 test waited 2.50 s for it"
 
 
 def test_no_events_at_all() -> None:

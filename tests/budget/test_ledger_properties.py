@@ -185,7 +185,7 @@ def shifted(event: ev.Event, later: float) -> ev.Event:
 
 @steady
 @given(runs())
-def test_a_run_with_room_for_all_takes_no_longer_than_its_lower_bound_says(stream: list[ev.Event]) -> None:
+def test_the_lower_bound_holds_the_longest_test(stream: list[ev.Event]) -> None:
     book = ledger(stream)
     longest = max((test.total for test in book.tests), default=0.0)
     assert book.lower_bound >= longest

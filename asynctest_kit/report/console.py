@@ -1,0 +1,300 @@
+"""The report that a person reads after a run.
+
+It stands on words and numbers: colour and bars only repeat them, so a CI log, a pipe and a terminal without colour or
+without UTF-8 lose nothing. The one thing that is shortened is the folder part of a long node id.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from rich.rule import Rule
+from rich.text import Text
+
+from asynctest_kit.budget.wording import duration, percent, several
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.console import Console
+
+    from asynctest_kit.budget import Ledger, Service, Step, Test, Verdict
+
+__all__ = ["render"]
+
+_LABEL: Final = 14
+_SLOWEST: Final = 5
+_UNFINISHED: Final = 5
+_REMEDIES: Final = 3
+_LEAST_SHARE: Final = 0.01  # of the wall, for a step to be named in the critical path's line
+_LEAST_SHOWN: Final = 0.0005  # seconds; less reads 0 ms
+_WIDEST: Final = 100
+
+_STYLES: Final = {
+    "start-up": "blue",
+    "collect": "cyan",
+    "services": "magenta",
+    "fixtures": "yellow",
+    "tests": "green",
+    "idle": "dim",
+    "tear-down": "yellow",
+    "end": "blue",
+}
+
+_PHASES: Final = {
+    "start-up": "start-up",
+    "collect": "collection",
+    "services": "waiting for services",
+    "fixtures": "fixtures",
+    "tests": "tests",
+    "idle": "idle",
+    "tear-down": "tear-down",
+    "end": "end",
+}
+
+
+def render(ledger: Ledger, verdict: Verdict, *, console: Console) -> None:
+    """Print the report of a run to ``console``, as wide as it is."""
+    page = _Page(console)
+    page.rule("asynctest_kit")
+    page.line(*_headline(ledger, verdict, page))
+    if ledger.complete and not verdict.held:
+        _print_remedies(ledger, verdict, page)
+    if ledger.unfinished:
+        _print_unfinished(ledger, page)
+    if ledger.wall:
+        _print_phases(ledger, page)
+    _print_services(ledger.services, page)
+    _print_slowest(ledger, page)
+    _print_concurrency(ledger, page)
+    _print_bounds(ledger, page)
+
+
+class _Glyphs(msgspec.Struct, frozen=True):
+    full: str
+    empty: str
+    sliver: str
+    dot: str
+    arrow: str
+    cut: str
+
+
+_UNICODE: Final = _Glyphs("█", "░", "▏", "·", "→", "…")
+_ASCII: Final = _Glyphs("#", "-", "|", "|", "->", "...")
+
+
+class _Page:
+    """A console, with the signs that its encoding has."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.glyphs = _ASCII if console.options.ascii_only else _UNICODE
+        self.width = min(console.width, _WIDEST)
+        self.dot = f" {self.glyphs.dot} "
+
+    def rule(self, title: str) -> None:
+        line = "-" if self.glyphs is _ASCII else "─"
+        self._console.print(Rule(Text(title, "bold"), align="left", characters=line, style="dim"), width=self.width)
+
+    def line(self, *pieces: str | tuple[str, str]) -> None:
+        """Print one line, never wrapped: a log keeps it whole, a terminal breaks it where it ends."""
+        self._console.print(Text.assemble(*pieces), soft_wrap=True, highlight=False)
+
+    def labelled(self, label: str, *pieces: str | tuple[str, str]) -> None:
+        """Print a line whose label stands in the first column; an empty label continues the one above."""
+        self.line((f"{label:<{_LABEL}}", "bold"), *pieces)
+
+    def paragraph(self, label: str, text: str, *, lead: str = "", style: str = "") -> None:
+        """Print ``text`` after ``lead``, over as many lines as it needs; a long word is kept whole."""
+        room = self.width - _LABEL - len(lead)
+        for line in wrap(text, room, break_long_words=False, break_on_hyphens=False):
+            self.labelled(label, lead, (line, style))
+            label, lead = "", " " * len(lead)
+
+    def listed(self, label: str, words: Iterable[str], joint: str) -> None:
+        """Print ``words``, joined, over as many lines as they need."""
+        room = self.width - _LABEL
+        line = ""
+        for word in words:
+            if line and len(line) + len(joint) + len(word) > room:
+                self.labelled(label, line + joint.rstrip())
+                label, line = "", word
+            else:
+                line = f"{line}{joint}{word}" if line else word
+        self.labelled(label, line)
+
+    def nodeid(self, nodeid: str, room: int) -> str:
+        """Leave out leading folders as far as ``nodeid`` needs to fit; its file and name always stay."""
+        path, colons, name = nodeid.partition("::")
+        folders = path.split("/")
+        shortened = nodeid
+        while len(shortened) > room and len(folders) > 1:
+            folders.pop(0)
+            shortened = f"{self.glyphs.cut}/{'/'.join(folders)}{colons}{name}"
+        return shortened
+
+
+def _headline(ledger: Ledger, verdict: Verdict, page: _Page) -> Iterator[str | tuple[str, str]]:
+    if not ledger.complete:
+        word, style = "INTERRUPTED", "bold yellow"
+    elif verdict.held:
+        word, style = "held", "bold green"
+    else:
+        word, style = f"MISSED by {duration(verdict.wall - verdict.budget)}", "bold red"
+    yield f"budget {_round(verdict.budget)}{page.dot}used {duration(verdict.wall)} ({percent(verdict.share)}){page.dot}"
+    yield word, style
+    room = 16
+    filled = min(room, round(verdict.share * room) or 1)
+    yield "  "
+    yield page.glyphs.full * filled, style
+    yield page.glyphs.empty * (room - filled), "dim"
+
+
+def _round(budget: float) -> str:
+    """Write a budget as it was probably given."""
+    return f"{budget:g} s"
+
+
+def _print_remedies(ledger: Ledger, verdict: Verdict, page: _Page) -> None:
+    page.line()
+    page.labelled("over budget", ("What to change, by what it can gain at most:", "bold red"))
+    for bound in ledger.bounds[:_REMEDIES]:
+        page.paragraph("", bound.sentence, lead=f"{duration(bound.seconds):>7}  ")
+        page.paragraph("", bound.remedy, lead=f"{page.glyphs.arrow:>7}  ", style="cyan")
+    if ledger.lower_bound > verdict.budget:
+        longest = duration(ledger.lower_bound)
+        page.paragraph("", f"More concurrency alone can't do it: the longest chain takes {longest}.")
+
+
+def _print_unfinished(ledger: Ledger, page: _Page) -> None:
+    page.line()
+    rest = len(ledger.unfinished) - _UNFINISHED
+    label = "not finished"
+    for nodeid in ledger.unfinished[:_UNFINISHED]:
+        page.labelled(label, (page.nodeid(nodeid, page.width - _LABEL), "yellow"))
+        label = ""
+    if rest > 0:
+        page.labelled("", f"and {several(rest, 'more test')}")
+
+
+def _print_phases(ledger: Ledger, page: _Page) -> None:
+    page.line()
+    label = "wall time"
+    lasting = [phase for phase in ledger.phases if phase.seconds]
+    title = max(len(_PHASES[phase.name]) for phase in lasting)
+    room = page.width - _LABEL - title - 20
+    before = 0.0
+    for phase in lasting:
+        share = phase.seconds / ledger.wall
+        start, end = round(before * room), round((before + share) * room)
+        before += share
+        bar = page.glyphs.full * (end - start) or page.glyphs.sliver
+        page.labelled(
+            label,
+            f"{_PHASES[phase.name]:<{title}} {duration(phase.seconds):>9} {percent(share):>6}  ",
+            " " * start,
+            (bar, _STYLES[phase.name]),
+        )
+        label = ""
+
+
+def _print_services(services: Sequence[Service], page: _Page) -> None:
+    if services:
+        page.line()
+    for service in services:
+        given = ", ".join(filter(None, (service.provider, service.detail)))
+        failed = ("never was ready", "bold red")
+        page.labelled(service.name, given if service.ready is not None else failed)
+        phases = {span.phase: service.seconds(span.phase) or 0.0 for span in service.spans}
+        words = [f"{phase} {duration(seconds)}" for phase, seconds in phases.items() if seconds >= _LEAST_SHOWN]
+        if words:
+            page.listed("", words, page.dot)
+
+
+def _print_slowest(ledger: Ledger, page: _Page) -> None:
+    tests = ledger.slowest(_SLOWEST)
+    if not tests:
+        return
+
+    page.line()
+    page.labelled("slowest tests", (f"{'call':>9} {'with set-up':>12}", "dim"))
+    for test in tests:
+        page.labelled("", f"{duration(test.call):>9} {duration(test.total):>12}  ", *_test(test, page))
+
+
+def _test(test: Test, page: _Page) -> Iterator[str | tuple[str, str]]:
+    yield page.nodeid(test.nodeid, page.width - _LABEL - 24)
+    if test.outcome not in ("passed", "xfailed"):
+        yield f"  {test.outcome}", "red" if test.outcome in ("failed", "error") else "yellow"
+
+
+def _print_concurrency(ledger: Ledger, page: _Page) -> None:
+    if not ledger.tests:
+        return
+
+    page.line()
+    limit = f" of {ledger.concurrency}" if ledger.concurrency else ""
+    words = [
+        f"{several(len(ledger.tests), 'test')}, {duration(ledger.test_seconds)} in {duration(ledger.tests_wall)}",
+        f"{ledger.effective_concurrency:.1f} at once on average",
+        f"{ledger.peak}{limit} at most",
+    ]
+    page.listed("concurrency", words, page.dot)
+    if len(ledger.lanes) > 1 or ledger.lanes[0].lane != "shared":
+        lanes = (f"{lane.lane}: {several(lane.tests, 'test')} in {duration(lane.wall)}" for lane in ledger.lanes)
+        page.listed("lanes", lanes, page.dot)
+
+
+def _print_bounds(ledger: Ledger, page: _Page) -> None:
+    if not ledger.bounds:
+        return
+
+    page.line()
+    page.paragraph("bottleneck", ledger.bounds[0].sentence, style="bold")
+    page.listed("critical path", _stages(ledger, page), f" {page.glyphs.arrow} ")
+    if ledger.tests and not ledger.unfinished:
+        gain = "" if ledger.lower_bound < ledger.wall * (1 - _LEAST_SHARE) else ", which this run reached"
+        page.labelled("lower bound", f"{duration(ledger.lower_bound)} with unlimited concurrency{gain}")
+
+
+def _stages(ledger: Ledger, page: _Page) -> Iterator[str]:
+    """Tell the critical path in its order, what belongs together as one, what is too short to matter left out."""
+    stages = (list(steps) for _, steps in groupby(ledger.critical_path, key=_stage))
+    lasting = [steps for steps in stages if sum(step.seconds for step in steps) >= _LEAST_SHARE * ledger.wall]
+    for steps in lasting:
+        seconds = duration(sum(step.seconds for step in steps))
+        yield f"{_stage_name(steps, ledger, page)} {seconds}"
+
+
+def _stage(step: Step) -> tuple[str, str]:
+    """A service's phases are one stage, and so are tests one after the other with the gaps between them."""
+    if step.kind == "service" or (step.kind == "idle" and step.name):
+        return "service", step.name
+
+    if step.kind in ("test", "queue"):
+        return "test", ""
+
+    return step.kind, step.name
+
+
+def _stage_name(steps: Sequence[Step], ledger: Ledger, page: _Page) -> str:
+    kind, name = _stage(steps[0])
+    if kind == "service":
+        longest = max(steps, key=lambda step: step.seconds)
+        return f"{name} ({longest.part})" if longest.part else name
+
+    if kind == "fixture":
+        names = {fixture.id: fixture.name for fixture in ledger.fixtures}
+        return f"fixture {names[name]}"
+
+    if kind != "test":
+        return _PHASES.get(kind, kind)
+
+    tests = list(dict.fromkeys(step.name for step in steps if step.kind == "test"))
+    if len(tests) > 1:
+        return several(len(tests), "test")
+
+    return page.nodeid(tests[0], page.width - _LABEL - 12) if tests else "queue"
