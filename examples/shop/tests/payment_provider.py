@@ -35,7 +35,16 @@ class PaymentProvider:
         self._next.extend(responses)
 
     async def _charge(self, request: Request) -> Response:
+        """Decide first, then take time: a client that gives up early can't undo the charge."""
+        answer = await self._decide(request)
         await asyncio.sleep(self._latency)
+
+        if self.hangs:
+            await asyncio.Event().wait()
+
+        return answer
+
+    async def _decide(self, request: Request) -> Response:
         key = request.headers["idempotency-key"]
         self.keys.append(key)
 
@@ -43,8 +52,4 @@ class PaymentProvider:
             return self._next.popleft()
 
         self.charges.setdefault(key, (await request.json())["amount_cents"])
-
-        if self.hangs:
-            await asyncio.Event().wait()
-
         return JSONResponse({"id": f"payment-for-{key}"}, status_code=201)
