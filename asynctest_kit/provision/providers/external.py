@@ -1,0 +1,101 @@
+"""A server that the user runs: its URL is checked and used as it is; nothing is started, stopped or removed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import NoReturn, TYPE_CHECKING
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.providers import Order, Refusal, Running, await_ready
+from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.service import Endpoint, ProviderName
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.catalog.kind import Kind
+    from collections.abc import AsyncIterator
+
+__all__ = ["External"]
+
+#: Seconds to wait for a server that should be up already; CI's may be a moment late.
+_PATIENCE = 5.0
+
+_TLS_MODES = {"require", "verify-ca", "verify-full"}
+
+
+class External:
+    """The external provider."""
+
+    name: ProviderName = "external"
+
+    @asynccontextmanager
+    async def give(self, order: Order) -> AsyncIterator[Running]:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        if not order.spec.url:
+            raise Refusal("no URL is set")
+
+        url = _parsed(order)
+        address = _address(order.kind, url)
+        endpoint = _endpoint(order, address, url)
+        order.resolved(self.name)
+        order.deadline = min(order.deadline, time.monotonic() + _PATIENCE)
+        with order.phase("ready", self.name):
+            await await_ready(order, address, _Stranger(), subject=f"The server at {endpoint.safe_url}")
+        yield Running(endpoint=endpoint, ended=_Stranger().ended)
+
+
+class _Stranger:
+    """A server whose process and log we don't have."""
+
+    async def ended(self) -> NoReturn:
+        await asyncio.Event().wait()
+        raise AssertionError("nobody sets that event")
+
+    async def last_words(self) -> None:
+        return None
+
+
+def _parsed(order: Order) -> SplitResult:
+    kind = order.kind
+    try:
+        url = urlsplit(order.spec.url or "")
+        is_usable = url.scheme in kind.schemes and url.hostname and url.port != 0
+    except ValueError:  # of a port that is none; its text is not repeated, for it may be a part of the password
+        is_usable = False
+    if is_usable:
+        return url
+
+    raise ProvisionError(
+        f"The URL of the service {order.spec.name!r} can't be used: it should look like "
+        f"{kind.schemes[0]}://user:password@host:{kind.port}/database (a password with one of /?#@: in it must be "
+        "percent-encoded)."
+    )
+
+
+def _address(kind: Kind, url: SplitResult) -> Address:
+    return Address(
+        host=url.hostname or "",
+        port=url.port or kind.port,
+        username=unquote(url.username) if url.username else None,
+        password=unquote(url.password) if url.password else None,
+        database=unquote(url.path[1:]) or None,
+        tls=url.scheme in kind.tls_schemes or not _TLS_MODES.isdisjoint(parse_qs(url.query).get("sslmode", ())),
+    )
+
+
+def _endpoint(order: Order, address: Address, url: SplitResult) -> Endpoint:
+    return Endpoint(
+        service=order.spec.name,
+        kind=order.kind.name,
+        provider="external",
+        scheme=url.scheme if url.scheme in order.kind.tls_schemes else order.kind.schemes[0],
+        host=address.host,
+        port=address.port,
+        username=address.username,
+        password=address.password,
+        database=address.database,
+        query=url.query,
+        detail="as given by its URL",
+    )

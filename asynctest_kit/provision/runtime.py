@@ -1,0 +1,243 @@
+"""Where clients and supervisors of one user meet, and what dead ones left behind.
+
+    <base>/                          $XDG_RUNTIME_DIR/asynctest_kit, else <temp dir>/asynctest_kit-<uid>
+      <project>/                     one a project root (and release of this package)
+        lock                         flock: who holds it listens
+        socket                       where it listens
+        <session>/                   one a supervisor
+          owner.json                 its identity
+          log                        its stderr
+    /dev/shm or <temp dir>/
+      asynctest_kit-<uid>-<random>/  data of one embedded server: owner.json, server.json, ...
+
+Every directory is 0700 and checked to be ours before it is used, because the temp dir is open to other users.
+What is found without its owner being proven dead is left alone; without an owner at all it is left for an hour,
+which is how long the moment between making a directory and signing it could last at the very most.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from asynctest_kit import __version__
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.identity import Identity, identify, proven_dead, this_process
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "Project",
+    "base_directory",
+    "data_directory",
+    "new_session",
+    "own_server",
+    "project_of",
+    "remove",
+    "sign",
+    "sweep",
+    "take_lock",
+]
+
+_OWNER = "owner.json"
+_SERVER = "server.json"
+_UNSIGNED_SECONDS = 3600.0
+
+#: Free bytes that a memory file system must have before a server's data goes there.
+_ROOM = 1 << 30
+
+_MEMORY = Path("/dev/shm")  # noqa: S108 (a private directory is made in it)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The meeting place of one project root's clients and supervisors."""
+
+    key: str
+    directory: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the supervisor that listens."""
+        return self.directory / "lock"
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.directory / "socket"
+
+
+def base_directory() -> Path:
+    """This user's private directory for all projects, made if missing.
+
+    Raises:
+        ProvisionError: It belongs to someone else or can't be made.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    base = Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
+    return _private(base)
+
+
+def project_of(root: Path) -> Project:
+    """The meeting place for ``root``; its directory is made if missing."""
+    key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:16]
+    return Project(key=key, directory=_private(base_directory() / key))
+
+
+def new_session(project: Project) -> Path:
+    """A directory for one supervisor, yet to be signed by it."""
+    directory = _private(project.directory) / secrets.token_hex(6)
+    directory.mkdir(mode=0o700)
+    return directory
+
+
+def data_directory() -> Path:
+    """A signed directory for one server's data: in memory if there is room, else in the temp dir."""
+    directory = _data_parent() / f"{_data_prefix()}{secrets.token_hex(6)}"
+    directory.mkdir(mode=0o700)
+    sign(directory)
+    return directory
+
+
+def sign(directory: Path) -> None:
+    """Say in ``directory`` that it belongs to this process."""
+    (directory / _OWNER).write_bytes(msgspec.json.encode(this_process()))
+
+
+def own_server(directory: Path, pid: int) -> None:
+    """Say in ``directory`` that process ``pid`` works on it, to be ended with it."""
+    (directory / _SERVER).write_bytes(msgspec.json.encode(identify(pid)))
+
+
+def take_lock(project: Project) -> int | None:
+    """Become the one who listens for ``project``.
+
+    Returns:
+        A descriptor that holds the lock until it is closed, or None if another process holds it.
+    """
+    descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+
+    return descriptor
+
+
+def remove(directory: Path) -> None:
+    """Remove ``directory`` with all in it, whoever else is at it."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def sweep() -> list[str]:
+    """End the servers and remove the directories of this user's dead supervisors; blocking.
+
+    Returns:
+        The names of the directories removed.
+    """
+    removed = []
+    for directory in _candidates():
+        if _is_abandoned(directory):
+            _end_server(directory)
+            remove(directory)
+            removed.append(directory.name)
+    _remove_empty_projects()
+    return removed
+
+
+def _candidates() -> Iterator[Path]:
+    for parent in {_MEMORY, Path(tempfile.gettempdir())}:
+        yield from filter(_is_ours, parent.glob(f"{_data_prefix()}*"))
+
+    for project in filter(_is_ours, base_directory().iterdir()):
+        yield from filter(_is_ours, project.iterdir())
+
+
+def _remove_empty_projects() -> None:
+    for project in filter(_is_ours, base_directory().iterdir()):
+        # A socket that nobody listens on any more may be all that is left; the lock file tells whether that is so.
+        if any(entry.is_dir() for entry in project.iterdir()):
+            continue
+
+        with suppress(OSError):
+            if time.time() - project.stat().st_mtime > _UNSIGNED_SECONDS:
+                remove(project)
+
+
+def _is_abandoned(directory: Path) -> bool:
+    owner = _identity_in(directory / _OWNER)
+    if owner is not None:
+        return proven_dead(owner)
+
+    with suppress(OSError):
+        return time.time() - directory.stat().st_mtime > _UNSIGNED_SECONDS
+    return False
+
+
+def _end_server(directory: Path) -> None:
+    server = _identity_in(directory / _SERVER)
+    if server is None or not server.started or server != identify(server.pid):
+        return
+
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(server.pid, signal.SIGKILL)
+
+
+def _identity_in(path: Path) -> Identity | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Identity)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _is_ours(directory: Path) -> bool:
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+
+
+def _private(directory: Path) -> Path:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.lstat()
+    except OSError as error:
+        raise ProvisionError(
+            f"The private directory {directory} can't be made: {error}. Point XDG_RUNTIME_DIR or TMPDIR elsewhere."
+        ) from error
+
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise ProvisionError(
+            f"{directory} should be a directory that only you can enter (mode 0700), but it is not: remove it, "
+            "or point XDG_RUNTIME_DIR or TMPDIR elsewhere."
+        )
+
+    return directory
+
+
+def _data_prefix() -> str:
+    return f"asynctest_kit-{os.getuid()}-"
+
+
+def _data_parent() -> Path:
+    with suppress(OSError):
+        room = os.statvfs(_MEMORY)
+        if os.access(_MEMORY, os.W_OK | os.X_OK) and room.f_bavail * room.f_frsize >= _ROOM:
+            return _MEMORY
+    return Path(tempfile.gettempdir())

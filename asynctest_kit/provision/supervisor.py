@@ -1,0 +1,370 @@
+"""The process that owns every container and server of a project: ``python -m asynctest_kit.provision.supervisor``.
+
+Why a process of its own: containers should boot while the run that needs them still imports and collects, should be
+shared between runs and worker processes, and should be gone when the last of these is, however it went. So no user of
+a service can be its owner.
+
+Invariants:
+
+- A service is a task. Set-up, hold and removal happen in it; it lives as long as its provider's context is open.
+  Cancelling the task is the one way to end it, whether it is starting or held.
+- One spec is one service: the first who asks starts it, everybody who asks gets its one answer. A failed start is
+  forgotten when it was answered, so that a later client may try again.
+- The supervisor lives as long as it has clients, and a client is there while its socket is open *and* its process
+  lives (a forked child may hold the socket open without knowing).
+- When the last client goes, the doors close before anything is removed: the listening socket is gone and the lock is
+  free. Who knocks too late sees the stream end without a greeting, and starts another supervisor.
+
+Crash rules: what this process made is signed with its identity (containers by labels, directories by a file). If it
+is killed, the kernel ends embedded servers, and the next supervisor's sweep removes whatever has an owner that is
+proven dead. Two supervisors never share anything, so a sweep can't hit the living.
+
+Its own session: Ctrl-C in the terminal goes to the run, whose end is this process's signal to clean up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision import messages, runtime
+from asynctest_kit.provision.catalog import kind_of
+from asynctest_kit.provision.messages import Bye, Ensure, Failed, Farewell, Hello, Measured, Ready, Reply
+from asynctest_kit.provision.providers import Order, Provider
+from asynctest_kit.provision.providers.docker import Docker
+from asynctest_kit.provision.providers.embedded import Embedded
+from asynctest_kit.provision.providers.external import External
+from asynctest_kit.provision.selection import give
+from asynctest_kit.provision.waiting import first_of
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
+    from collections.abc import AsyncIterator, Sequence
+
+__all__ = ["Supervisor", "main"]
+
+_log = logging.getLogger("asynctest_kit.supervisor")
+
+_ENDED_EARLY = "The supervisor was told to end ({reason}) before the service {name!r} was ready."
+
+
+class Supervisor:
+    """Clients in, services out; open from its first client to its last.
+
+    Args:
+        providers: Who may give services, in the order in which they are asked.
+        log: Path of this process's log, for clients to quote from.
+    """
+
+    def __init__(self, providers: Sequence[Provider], *, log: Path) -> None:
+        self._providers = providers
+        self._log_path = log
+        self._clients: set[_Client] = set()
+        self._leaving: set[_Client] = set()
+        self._services: dict[bytes, _Service] = {}
+        self._over = asyncio.Event()
+        self._reason = "its last client left"
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self, first: socket.socket, meeting: _Meeting | None) -> None:
+        """Serve ``first`` and whoever comes to ``meeting``, until nobody is left; then remove every service."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self._admit(first)
+            doors = tasks.create_task(self._keep_doors(meeting)) if meeting else None
+            await self._over.wait()
+            _log.info("ends: %s", self._reason)
+            if doors is not None and meeting is not None:
+                doors.cancel()
+                meeting.close()
+            await self._remove_all()
+            self._part()
+
+    def end(self, reason: str) -> None:
+        """Remove everything and end, clients or not."""
+        self._reason = reason
+        self._over.set()
+
+    def _admit(self, connection: socket.socket) -> None:
+        client = _Client()
+        self._clients.add(client)
+        client.task = self._tasks.create_task(self._serve(client, connection))
+
+    async def _keep_doors(self, meeting: _Meeting) -> None:
+        while True:
+            connection = await meeting.accept()
+            if self._over.is_set():
+                connection.close()
+                return
+            self._admit(connection)
+
+    async def _serve(self, client: _Client, connection: socket.socket) -> None:
+        async with client.connected(connection) as reader:
+            client.send(Hello(pid=os.getpid(), log=str(self._log_path)))
+            try:
+                await first_of(self._obey(client, reader), _process_ended(connection))
+            finally:
+                self._forget(client)
+            if client in self._leaving:
+                await client.parted.wait()
+
+    async def _obey(self, client: _Client, reader: asyncio.StreamReader) -> None:
+        try:
+            while line := await reader.readline():
+                match messages.request(line):
+                    case Ensure() as request:
+                        self._ensure(client, request)
+                    case Bye():
+                        self._leaving.add(client)
+                        return
+        except ConnectionError:
+            return
+        except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
+            _log.error("a client is cut off, for it does not speak our language: %s", error)  # noqa: TRY400
+
+    def _forget(self, client: _Client) -> None:
+        self._clients.discard(client)
+        if not self._clients:
+            self._over.set()
+        elif client in self._leaving:
+            self._dismiss(client)
+
+    def _dismiss(self, client: _Client) -> None:
+        client.send(Farewell())
+        client.parted.set()
+
+    def _part(self) -> None:
+        for client in self._clients | self._leaving:
+            self._dismiss(client)
+        for client in self._clients:
+            client.task.cancel()
+
+    def _ensure(self, client: _Client, request: Ensure) -> None:
+        if self._over.is_set():
+            client.send(Failed(request.number, _ENDED_EARLY.format(reason=self._reason, name=request.spec.name)))
+            return
+
+        key = msgspec.json.encode(request.spec, order="deterministic")
+        service = self._services.get(key)
+        if service is None:
+            service = self._services[key] = _Service(spec=request.spec, asked=request.asked)
+            service.task = self._tasks.create_task(self._hold(service, key))
+        service.ask(client, request.number)
+
+    async def _hold(self, service: _Service, key: bytes) -> None:
+        try:
+            order = service.order(asyncio.get_running_loop().time())
+            async with give(self._providers, order) as running:
+                service.answer_ready(running.endpoint)
+                _log.info("%s is ready: %r", service.spec.name, running.endpoint)
+                how = await running.ended()
+                _log.error("%s %s while it was in use", service.spec.name, how)
+                del self._services[key]  # who asks from here on gets a new one
+        except ProvisionError as error:
+            service.answer_failed(str(error))
+        except asyncio.CancelledError:
+            service.answer_failed(_ENDED_EARLY.format(reason=self._reason, name=service.spec.name))
+            raise
+        except Exception:  # one service's fault must not take the others with it
+            _log.exception("%s failed unexpectedly", service.spec.name)
+            service.answer_failed(
+                f"The supervisor failed to start the service {service.spec.name!r} by a fault of its own; "
+                f"see its log {self._log_path}."
+            )
+        finally:
+            if self._services.get(key) is service:
+                del self._services[key]
+
+    async def _remove_all(self) -> None:
+        tasks = [service.task for service in self._services.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One connected process."""
+
+    task: asyncio.Task[None] = field(init=False)
+    parted: asyncio.Event = field(default_factory=asyncio.Event)
+    _writer: asyncio.StreamWriter | None = None
+
+    @asynccontextmanager
+    async def connected(self, connection: socket.socket) -> AsyncIterator[asyncio.StreamReader]:
+        """Its lines; the connection is closed with the context, all that was sent before."""
+        reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=messages.LONGEST_LINE)
+        try:
+            yield reader
+        finally:
+            self._writer.close()
+            with suppress(ConnectionError):
+                await self._writer.wait_closed()
+
+    def send(self, message: Reply) -> None:
+        """Send if it is still there. Nobody waits for a client that doesn't read."""
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(messages.line(message))
+
+
+@dataclass(slots=True, eq=False)
+class _Service:
+    """One service and those who asked for it."""
+
+    spec: ServiceSpec
+    asked: float
+    task: asyncio.Task[None] = field(init=False)
+    _endpoint: Endpoint | None = None
+    _waiting: list[tuple[_Client, int]] = field(default_factory=list)
+    _users: set[_Client] = field(default_factory=set)
+
+    def order(self, now: float) -> Order:
+        """The order for it, to be fulfilled within its time-out from ``now`` (seconds, the loop's clock)."""
+        return Order(
+            spec=self.spec,
+            kind=kind_of(self.spec),
+            asked=self.asked,
+            deadline=now + self.spec.startup_timeout,
+            record=self._record,
+        )
+
+    def ask(self, client: _Client, number: int) -> None:
+        """Answer ``client`` under ``number``, now or when it is known."""
+        self._users.add(client)
+        if self._endpoint is None:
+            self._waiting.append((client, number))
+        else:
+            client.send(Ready(number, self._endpoint))
+
+    def answer_ready(self, endpoint: Endpoint) -> None:
+        """It is up."""
+        self._endpoint = endpoint
+        for client, number in self._waiting:
+            client.send(Ready(number, endpoint))
+        self._waiting.clear()
+
+    def answer_failed(self, message: str) -> None:
+        """It will not be; to those who have its endpoint already this is no answer."""
+        for client, number in self._waiting:
+            client.send(Failed(number, message))
+        self._waiting.clear()
+
+    def _record(self, phase: ServicePhase) -> None:
+        for client in self._users:
+            client.send(Measured(phase))
+
+
+class _Meeting:
+    """The project's listening socket, held by the one who has the lock."""
+
+    def __init__(self, project: runtime.Project, lock: int) -> None:
+        self._project = project
+        self._lock = lock
+        project.socket.unlink(missing_ok=True)
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.setblocking(False)
+        self._socket.bind(str(project.socket))
+        project.socket.chmod(0o600)
+        self._socket.listen(64)
+
+    async def accept(self) -> socket.socket:
+        """The next one who comes."""
+        connection, _ = await asyncio.get_running_loop().sock_accept(self._socket)
+        return connection
+
+    def close(self) -> None:
+        """Let nobody in any more, and another supervisor listen; idempotent."""
+        if self._lock < 0:
+            return
+
+        self._project.socket.unlink(missing_ok=True)
+        self._socket.close()
+        os.close(self._lock)
+        self._lock = -1
+
+
+async def _process_ended(connection: socket.socket) -> None:
+    """Wait until the process at the other end has ended, where the system can tell; else for ever."""
+    never = asyncio.Event()
+    if not hasattr(os, "pidfd_open"):
+        await never.wait()
+
+    try:
+        descriptor = os.pidfd_open(_peer(connection))
+    except ProcessLookupError:
+        return
+    except OSError:  # an old kernel: the end of the stream must do
+        await never.wait()
+        return
+
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+
+
+def _peer(connection: socket.socket) -> int:
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return int.from_bytes(credentials[:4], sys.byteorder)
+
+
+async def _sweep(docker: Docker) -> None:
+    try:
+        removed = await asyncio.to_thread(runtime.sweep)
+        # Without a sign of a dead supervisor the engine is asked only if it is needed anyway.
+        removed += await docker.sweep(now=bool(removed))
+    except Exception:  # what others left behind must not hinder this run; the next one tries again
+        _log.exception("the sweep failed")
+    else:
+        _log.info("swept of what dead supervisors left: %s", ", ".join(removed) or "nothing")
+
+
+async def _supervise(first: socket.socket, project: runtime.Project, session: Path) -> None:
+    async with AsyncExitStack() as resources:
+        docker = await resources.enter_async_context(Docker(session=session.name, project=project.key))
+        lock = runtime.take_lock(project)
+        meeting = _Meeting(project, lock) if lock is not None else None
+        if meeting is not None:
+            resources.callback(meeting.close)
+
+        supervisor = Supervisor((docker, Embedded(), External()), log=session / "log")
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, supervisor.end, sign.name)
+        async with asyncio.TaskGroup() as tasks:
+            sweep = tasks.create_task(_sweep(docker))
+            await supervisor.run(first, meeting)
+            sweep.cancel()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a supervisor to its end."""
+    parser = argparse.ArgumentParser(prog="asynctest_kit.provision.supervisor", description=main.__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="the project's root")
+    parser.add_argument("--session", type=Path, required=True, help="this supervisor's private directory")
+    parser.add_argument("--first", type=int, required=True, help="descriptor of the first client's socket")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    runtime.sign(options.session)
+    asyncio.run(_supervise(socket.socket(fileno=options.first), runtime.project_of(options.root), options.session))
+    runtime.remove(options.session)
+
+
+if __name__ == "__main__":
+    main()
