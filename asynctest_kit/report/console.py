@@ -220,13 +220,13 @@ def _print_slowest(ledger: Ledger, page: _Page) -> None:
         return
 
     page.line()
-    page.labelled("slowest tests", (f"{'call':>9} {'with set-up':>12}", "dim"))
+    page.labelled("slowest tests", ("in the call; with own set-up and tear-down", "dim"))
     for test in tests:
-        page.labelled("", f"{duration(test.call):>9} {duration(test.total):>12}  ", *_test(test, page))
+        page.line(f"{duration(test.call):>10}{duration(test.total):>10}  ", *_test(test, page))
 
 
 def _test(test: Test, page: _Page) -> Iterator[str | tuple[str, str]]:
-    yield page.nodeid(test.nodeid, page.width - _LABEL - 24)
+    yield page.nodeid(test.nodeid, page.width - 22)
     if test.outcome not in ("passed", "xfailed"):
         yield f"  {test.outcome}", "red" if test.outcome in ("failed", "error") else "yellow"
 

