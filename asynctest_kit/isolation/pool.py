@@ -1,0 +1,129 @@
+"""What code under test takes for asyncpg's pool."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Self
+
+import asyncpg
+
+from asynctest_kit.isolation.connection import SandboxConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from types import TracebackType
+
+    from asynctest_kit.isolation.sandbox import Sandbox
+
+__all__ = ["SandboxPool"]
+
+
+def _borrow(sandbox: Sandbox) -> SandboxConnection:
+    connection = SandboxConnection(sandbox, commits=True)
+    sandbox.lend(connection)
+    return connection
+
+
+class _Acquisition:
+    """``pool.acquire()``: awaited, or entered."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._connection: SandboxConnection | None = None
+
+    async def _acquire(self) -> SandboxConnection:
+        return _borrow(self._sandbox)
+
+    def __await__(self) -> Generator[Any, Any, SandboxConnection]:
+        return self._acquire().__await__()
+
+    async def __aenter__(self) -> SandboxConnection:
+        self._connection = _borrow(self._sandbox)
+        return self._connection
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.give_back()
+
+
+def _pooled(name: str) -> Any:
+    """A method of the pool that runs one statement on a connection borrowed for it."""
+
+    @functools.wraps(getattr(asyncpg.Pool, name))
+    async def borrowing(self: SandboxPool, *args: Any, **options: Any) -> Any:
+        async with self.acquire() as connection:
+            return await getattr(connection, name)(*args, **options)
+
+    return borrowing
+
+
+class SandboxPool:
+    """What code under test takes for an :class:`asyncpg.Pool`: any number of connections, all in one transaction."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+
+    def acquire(self, *, timeout: float | None = None) -> _Acquisition:
+        """A connection, at once; await it or use it as an async context manager."""
+        del timeout
+        return _Acquisition(self._sandbox)
+
+    async def release(self, connection: SandboxConnection, *, timeout: float | None = None) -> None:  # noqa: ASYNC109  # asyncpg's
+        """Give a connection back; an explicit transaction that is still open is rolled back."""
+        del timeout
+        await connection.give_back()
+
+    execute = _pooled("execute")
+    executemany = _pooled("executemany")
+    fetch = _pooled("fetch")
+    fetchval = _pooled("fetchval")
+    fetchrow = _pooled("fetchrow")
+    fetchmany = _pooled("fetchmany")
+    copy_from_query = _pooled("copy_from_query")
+    copy_from_table = _pooled("copy_from_table")
+    copy_to_table = _pooled("copy_to_table")
+    copy_records_to_table = _pooled("copy_records_to_table")
+
+    async def close(self) -> None:
+        """Do nothing: the test still needs its transaction after the code under test has shut down."""
+
+    def terminate(self) -> None:
+        """Do nothing, for the reason of :meth:`close`."""
+
+    async def expire_connections(self) -> None:
+        """Do nothing: there is one connection, and it stays."""
+
+    def is_closing(self) -> bool:
+        """Never: see :meth:`close`."""
+        return False
+
+    def get_size(self) -> int:
+        """One."""
+        return 1
+
+    def get_min_size(self) -> int:
+        """One."""
+        return 1
+
+    def get_max_size(self) -> int:
+        """One."""
+        return 1
+
+    def get_idle_size(self) -> int:
+        """One while nobody runs a statement, else none."""
+        return 0 if self._sandbox.busy else 1
+
+    def __await__(self) -> Generator[Any, Any, SandboxPool]:
+        return self._itself().__await__()
+
+    async def _itself(self) -> SandboxPool:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

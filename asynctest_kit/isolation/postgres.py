@@ -1,0 +1,185 @@
+"""A transaction for each test: the manual.
+
+Each test leases a held connection. The first statement opens a transaction, and when the test ends it is rolled back,
+so tests that run at once on one migrated database see only their own rows. ``pg`` is that connection, ``pg_pool`` a
+pool for the code under test; both share the one transaction, so the test sees what the code wrote.
+
+    async def test_order_is_stored(pg, pg_pool):
+        await place_order(pg_pool, sku="A-1")
+        assert await pg.fetchval("SELECT count(*) FROM orders") == 1
+
+Code under test may acquire connections, run statements, begin, commit, roll back and nest. A COMMIT keeps its work for
+the rest of the test, a ROLLBACK drops it, a failed statement outside a transaction harms nothing else. Deferred
+constraints are checked where code commits, and for ``pg``'s own statements at the end of the test.
+
+What it does not isolate
+========================
+
+- **Sequences** don't roll back: don't expect ``id == 1``, compare with what the INSERT returned.
+- **now()** is frozen at the test's first statement: two transactions of one test get the same time;
+  ``clock_timestamp()`` goes on.
+- **LISTEN** is refused and **NOTIFY** goes nowhere: notifications are sent on COMMIT.
+- **VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY** fail: they can't run inside a transaction.
+- **Roles and session advisory locks** are seen by the whole server; the locks are freed at the test's end.
+- **SET LOCAL** holds until the test's end, not until the code's COMMIT.
+- **DDL** is rolled back too, but blocks other tests on the same table until then.
+
+For these use ``pg_database``: a clone of the migrated database for one test.
+
+FAQ
+===
+
+"Two transactions at once in one test"
+    Two connections had a transaction open at the same time: ``asyncio.gather`` over two calls, or a call inside another
+    one's transaction that acquires a connection of its own. They can't be independent inside one transaction, and if
+    one waited the two might wait for each other. Use ``pg_database``.
+
+My test hangs, or is slow, only beside others
+    Two tests write the same unique key: the second waits until the first has ended. Give each test keys of its own, for
+    example ``f"user-{uuid4()}@example.com"``.
+
+"deadlock detected"
+    Two tests write the same two rows in different order. Use rows of the test's own, as above.
+
+"it left a deferred constraint violated"
+    A COMMIT would have failed: the test, or code under test, wrote a row whose partner never came.
+
+"it ended while a statement was running", "it left a transaction open"
+    Something that the test started goes on after it. Await it, or stop it in a fixture's tear-down.
+
+My JSON columns come as text
+    The application sets codecs in its pool's ``init``. Override the fixture ``pg_init`` to return that function.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.sandbox import Sandbox
+from asynctest_kit.isolation.slots import Slots, SlotsExhausted
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from asynctest_kit.provision.service import Endpoint
+
+__all__ = ["PostgresSlots", "connect", "open_slots"]
+
+#: Every initially deferred constraint, unless another of its name could not be deferred with it.
+_DEFERRED = """
+    SELECT format('%I.%I', nspname, conname)
+    FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+    GROUP BY nspname, conname HAVING bool_or(condeferred) AND bool_and(condeferrable)
+    ORDER BY 1
+"""
+
+
+async def connect(endpoint: Endpoint, *, database: str | None = None, name: str = "atk") -> asyncpg.Connection:
+    """Connect to an endpoint's database, or to another one of its server, as the application ``name``."""
+    return await asyncpg.connect(
+        host=endpoint.host,
+        port=endpoint.port,
+        user=endpoint.username,
+        password=endpoint.password,
+        database=database or endpoint.database,
+        # A server of ours is on this machine and speaks no TLS: asking costs a round trip.
+        ssl=None if endpoint.provider == "external" else False,
+        server_settings={"application_name": name},
+    )
+
+
+@asynccontextmanager
+async def open_slots(
+    endpoint: Endpoint,
+    *,
+    limit: int = 64,
+    init: Callable[[asyncpg.Connection], Awaitable[object]] | None = None,
+) -> AsyncIterator[PostgresSlots]:
+    """Held connections to a migrated database, bound to the running loop.
+
+    Args:
+        endpoint: The database.
+        limit: Most connections at once.
+        init: Called once with each new connection, as ``init`` of :func:`asyncpg.create_pool`.
+    """
+    slots = PostgresSlots(endpoint, limit=limit, init=init)
+    async with slots.held:
+        yield slots
+
+
+class PostgresSlots:
+    """Connections that are held between tests; each lease is one test's sandbox."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        limit: int,
+        init: Callable[[asyncpg.Connection], Awaitable[object]] | None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._init = init
+        self._deferred: tuple[str, ...] | None = None
+        self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Sandbox]:
+        """One test's transaction, rolled back at the end.
+
+        Raises:
+            IsolationError: At the end, what the test left behind: a violated constraint, an open transaction.
+        """
+        connection = await self.held.take()
+        sandbox = Sandbox(connection, reconnect=self._connect, deferred=self._deferred or ())
+        problems: tuple[str, ...] = ()
+        ended = False
+        try:
+            yield sandbox
+        finally:
+            try:
+                problems = await sandbox.end()
+                ended = True
+            finally:
+                self._take_back(sandbox, ended=ended)
+        if problems:
+            raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")
+
+    def _take_back(self, sandbox: Sandbox, *, ended: bool) -> None:
+        if ended and sandbox.reusable:
+            self.held.give_back(sandbox.connection)
+            return
+
+        sandbox.connection.terminate()
+        self.held.discard()
+
+    async def _connect(self) -> asyncpg.Connection:
+        try:
+            connection = await connect(self._endpoint)
+        except asyncpg.TooManyConnectionsError as error:
+            raise SlotsExhausted(
+                f"{self._endpoint.safe_url} has no connection left for tests: {error}. "
+                "Close what else is connected, raise the server's max_connections, or lower --concurrency."
+            ) from error
+
+        try:
+            if self._deferred is None:
+                self._deferred = tuple(row[0] for row in await connection.fetch(_DEFERRED))
+            if self._init is not None:
+                await self._init(connection)
+        except BaseException:
+            connection.terminate()
+            raise
+
+        return connection
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    await connection.close(timeout=2)
+
+
+def _is_open(connection: asyncpg.Connection) -> bool:
+    return not connection.is_closed()

@@ -1,0 +1,402 @@
+"""One test's transaction, shared by everyone who works for that test; its statements, one at a time.
+
+The problem. A test's work must vanish at its end, so it all happens in one transaction on one connection. But code
+under test acquires connections from a pool, several at once, begins, commits, nests and fails, and expects that a
+failed statement harms nothing but itself.
+
+The invariants.
+
+1. One *unit* runs at a time: a bare statement, or a borrower's explicit transaction. The *base* is the state before the
+   unit: a savepoint, or the beginning of the transaction while nothing was kept yet. A unit that succeeds is ahead of
+   the base; one that fails, is rolled back or is interrupted goes back to it.
+2. The base is moved, or gone back to, before the next unit, never after the last: a failure and a cancellation need no
+   work at all where they happen, so nothing can interrupt that work. Only an explicit rollback goes back at once, to
+   free its locks.
+3. Two savepoint names take turns. If moving the base is itself interrupted, going back to the new name succeeds when
+   the server had moved it and fails loudly when it had not: nothing kept is lost in silence.
+4. Every statement holds the lock, for asyncpg refuses two at once. Another borrower's bare statement inside an explicit
+   transaction is a *guest*: it gets a savepoint of its own. Another borrower's transaction is refused: it can't be
+   nested, for the two may end in any order, and if it waited the two might wait for each other.
+5. When the test ends, so does the sandbox: whoever comes later is told, and what the test left open is its failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+
+import asyncpg
+
+from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from asynctest_kit.isolation.statements import Head
+
+__all__ = ["OWN_DATABASE", "Borrower", "Sandbox", "refuse_listening"]
+
+T = TypeVar("T")
+
+#: What to do when one transaction can't give what a test needs.
+OWN_DATABASE = "Give this test a database of its own: use the fixture pg_database in place of pg and pg_pool."
+_LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.AdminShutdownError, OSError)
+_READS = frozenset({"SELECT", "SHOW", "VALUES", "TABLE", "EXPLAIN", "FETCH"})
+_CHANGES_SCHEMA = frozenset({"CREATE", "ALTER", "DROP", "DO", "CALL"})
+_OUTLIVES_ROLLBACK = frozenset({"PREPARE", "DEALLOCATE", "DISCARD", "LOAD"})
+
+
+class Borrower(Protocol):
+    """Who runs statements in a sandbox."""
+
+    @property
+    def commits(self) -> bool:
+        """Whether its bare statements are committed each, as far as it knows."""
+
+
+class _State(Enum):
+    """Where the connection is, seen from the base."""
+
+    NEW = auto()  # no transaction yet
+    AT_BASE = auto()
+    AHEAD = auto()  # a unit succeeded: move the base here
+    ASTRAY = auto()  # a unit failed or was interrupted: go back
+
+
+class Sandbox:
+    """A test's transaction on its leased connection; the only one who talks to that connection.
+
+    Args:
+        connection: A connection outside a transaction.
+        reconnect: Opens another, for a connection that turns out to be dead before the test used it.
+        deferred: The constraints that are initially deferred, quoted, as ``SET CONSTRAINTS`` wants them.
+    """
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        *,
+        reconnect: Callable[[], Awaitable[asyncpg.Connection]],
+        deferred: tuple[str, ...] = (),
+    ) -> None:
+        self._connection = connection
+        self._reconnect = reconnect
+        self._check = _constraint_check(deferred)
+        self._checks_statements = bool(deferred)
+        self._lock = asyncio.Lock()
+        self._state = _State.NEW
+        self._base = 0
+        self._owner: Borrower | None = None
+        self._guest_astray = False
+        self._guest_writes: list[str] = []
+        self._borrowed: set[Borrower] = set()
+        self._running = ""
+        self._problems: list[str] = []
+        self._ended = False
+        self._schema_changed = False
+        self._session_changed = False
+
+    @property
+    def connection(self) -> asyncpg.Connection:
+        """The connection in use: the leased one, or what replaced it."""
+        return self._connection
+
+    @property
+    def reusable(self) -> bool:
+        """After :meth:`end`: whether another test may lease the connection."""
+        return not (self._session_changed or self._lock.locked() or self._connection.is_closed())
+
+    @property
+    def busy(self) -> bool:
+        """Whether a statement is running."""
+        return self._lock.locked()
+
+    def lend(self, borrower: Borrower) -> None:
+        """Count a borrower that must come back before the test ends."""
+        self._borrowed.add(borrower)
+
+    def take_back(self, borrower: Borrower) -> None:
+        """The borrower is done."""
+        self._borrowed.discard(borrower)
+
+    def change_session(self) -> None:
+        """The connection's own state was changed: no other test may get it."""
+        self._session_changed = True
+
+    def owned_by(self, borrower: Borrower) -> bool:
+        """Whether the borrower has an explicit transaction open."""
+        return self._owner is borrower
+
+    async def run(self, borrower: Borrower, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Run one statement for a borrower.
+
+        Raises:
+            IsolationError: The statement can't be had inside another transaction.
+        """
+        found = heads(query)
+        self._refuse(found, query)
+        async with self._lock:
+            self._note(found, query)
+            await self._enter()
+            if self._owner is borrower:
+                return await operation(self._connection)
+
+            if self._owner is not None:
+                return await self._run_guest(found, query, operation)
+
+            return await self._run_bare(borrower, operation)
+
+    async def begin(self, borrower: Borrower, *, readonly: bool) -> None:
+        """Open a borrower's explicit transaction.
+
+        Raises:
+            IsolationError: Another borrower's is open.
+        """
+        async with self._lock:
+            self._running = "BEGIN"
+            await self._enter()
+            if self._owner is not None:
+                raise IsolationError(
+                    "Two transactions at once in one test: a connection began one while another connection of the same "
+                    "test had one open. All connections of pg and pg_pool share the test's single transaction, so a "
+                    f"second one can't be independent of the first. {OWN_DATABASE}"
+                )
+
+            await self._settle()
+            if readonly:
+                await self._begin_readonly()
+            self._owner = borrower
+
+    async def commit(self) -> None:
+        """Keep the open transaction; as PostgreSQL does, one that failed is rolled back instead.
+
+        Raises:
+            asyncpg.PostgresError: A deferred constraint is violated.
+        """
+        async with self._lock:
+            self._running = "COMMIT"
+            await self._enter()
+            self._owner = None
+            self._state = _State.ASTRAY
+            try:
+                await self._connection.execute(self._check)
+            except asyncpg.InFailedSQLTransactionError:
+                self._lose_guests()
+                await self._settle()
+            except asyncpg.PostgresError:
+                self._lose_guests()
+                raise
+            else:
+                self._state = _State.AHEAD
+                self._guest_writes.clear()
+
+    async def roll_back(self) -> None:
+        """Drop the open transaction, and its locks at once."""
+        async with self._lock:
+            self._running = "ROLLBACK"
+            self._guest_astray = False
+            self._lose_guests()
+            self._owner = None
+            self._state = _State.ASTRAY
+            await self._settle()
+
+    async def end(self) -> tuple[str, ...]:
+        """Roll everything back; whoever comes later is refused.
+
+        Returns:
+            What the test did wrong, in words; empty if nothing.
+        """
+        self._ended = True
+        if self._lock.locked():
+            return (*self._problems, f"it ended while a statement was running: {_shown(self._running)}")
+
+        self._note_leaks()
+        if self._state is not _State.NEW and not self._connection.is_closed():
+            await self._roll_back_all()
+        if self._schema_changed and not self._connection.is_closed():
+            # Statements prepared for tables that no longer exist would fail in the next test.
+            await self._connection.reload_schema_state()
+        return tuple(self._problems)
+
+    async def _enter(self) -> None:
+        """Called with the lock: see that the sandbox is open, and clear up after an interrupted guest."""
+        if self._ended:
+            raise IsolationError(
+                "A connection of a test that has ended was used: something that the test started goes on after it. "
+                "Stop it in the test, or in the tear-down of the fixture that started it."
+            )
+
+        if self._state is not _State.NEW and self._connection.is_closed():
+            raise IsolationError(
+                "The server closed the connection that held this test's transaction, and the test's data with it. "
+                f"A test that ends connections needs its own. {OWN_DATABASE}"
+            )
+
+        if self._guest_astray:
+            await self._connection.execute("ROLLBACK TO atk_guest; RELEASE atk_guest")
+            self._guest_astray = False
+
+    async def _settle(self) -> None:
+        """Called with the lock: bring the connection to the base of the next unit."""
+        if self._state is _State.AT_BASE:
+            return
+
+        if self._state is _State.NEW:
+            await self._begin_all()
+        elif self._state is _State.AHEAD:
+            await self._move_base()
+        else:
+            await self._go_back()
+        self._state = _State.AT_BASE
+
+    async def _begin_all(self) -> None:
+        try:
+            await self._connection.execute("BEGIN")
+        except _LOST:
+            # It died while it was idle, and this test has lost nothing by it.
+            self._connection.terminate()
+            self._connection = await self._reconnect()
+            await self._connection.execute("BEGIN")
+
+    async def _move_base(self) -> None:
+        release = f"RELEASE {self._name}; " if self._base else ""
+        self._base += 1
+        self._state = _State.ASTRAY
+        await self._connection.execute(f"{release}SAVEPOINT {self._name}")
+
+    async def _go_back(self) -> None:
+        if not self._base:
+            await self._connection.execute("ROLLBACK; BEGIN")
+            return
+
+        try:
+            await self._connection.execute(f"ROLLBACK TO {self._name}")
+        except asyncpg.InvalidSavepointSpecificationError as error:
+            raise IsolationError(
+                "A statement was cancelled between two savepoints, and what the test had written is lost. "
+                "Run the test again."
+            ) from error
+
+    @property
+    def _name(self) -> str:
+        return f"atk_base_{self._base % 2}"
+
+    async def _begin_readonly(self) -> None:
+        if not self._base:
+            # Read-only ends with its savepoint; without one it would hold for the whole test.
+            await self._move_base()
+            self._state = _State.AT_BASE
+        await self._connection.execute("SET TRANSACTION READ ONLY")
+
+    async def _run_bare(self, borrower: Borrower, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        await self._settle()
+        self._state = _State.ASTRAY
+        try:
+            result = await operation(self._connection)
+        except asyncpg.InvalidCachedStatementError:
+            # Outside a transaction asyncpg would try again, and code under test believes that it is outside of one.
+            await self._settle()
+            self._state = _State.ASTRAY
+            result = await operation(self._connection)
+        except asyncpg.ActiveSQLTransactionError as error:
+            error.add_note(f"atk: every statement of this test runs inside its transaction. {OWN_DATABASE}")
+            raise
+        if borrower.commits and self._checks_statements:
+            await self._connection.execute(self._check)
+        self._state = _State.AHEAD
+        return result
+
+    async def _run_guest(
+        self, found: tuple[Head, ...], query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]
+    ) -> T:
+        try:
+            await self._connection.execute("SAVEPOINT atk_guest")
+        except asyncpg.InFailedSQLTransactionError as error:
+            raise IsolationError(
+                "A connection was used while another connection of the same test had a failed transaction open. "
+                "All connections of pg and pg_pool share the test's single transaction. "
+                f"Roll the failed one back first, or: {OWN_DATABASE}"
+            ) from error
+
+        self._guest_astray = True
+        result = await operation(self._connection)
+        await self._connection.execute("RELEASE atk_guest")
+        self._guest_astray = False
+        if not all(head[0] in _READS for head in found):
+            self._guest_writes.append(query)
+        return result
+
+    def _lose_guests(self) -> None:
+        for query in self._guest_writes:
+            self._problems.append(
+                "one of its connections rolled a transaction back, and with it what another connection had written "
+                f"meanwhile: {_shown(query)} All connections of pg and pg_pool share one transaction. {OWN_DATABASE}"
+            )
+        self._guest_writes.clear()
+
+    def _refuse(self, found: tuple[Head, ...], query: str) -> None:
+        for head in found:
+            first, second = head[0], head[1] if len(head) > 1 else ""
+            if first == "LISTEN":
+                refuse_listening()
+
+            if "PREPARED" in head[:2] or (first, second) == ("PREPARE", "TRANSACTION"):
+                raise IsolationError(f"Two-phase commit would outlive the test: {_shown(query)} {OWN_DATABASE}")
+
+            if first in BEGINS | COMMITS or (first in ROLLBACKS and "TO" not in head):
+                raise IsolationError(
+                    f"A transaction is begun or ended in the middle of a text: {_shown(query)} "
+                    "The test's own transaction is around it. Execute BEGIN, COMMIT and ROLLBACK as statements of "
+                    f"their own, or use connection.transaction(). Otherwise: {OWN_DATABASE}"
+                )
+
+    def _note(self, found: tuple[Head, ...], query: str) -> None:
+        self._running = query
+        for head in found:
+            self._schema_changed |= head[0] in _CHANGES_SCHEMA
+            self._session_changed |= head[0] in _OUTLIVES_ROLLBACK
+
+    def _note_leaks(self) -> None:
+        if self._owner is not None:
+            self._problems.append("it left a transaction open: neither committed nor rolled back")
+        if self._borrowed:
+            self._problems.append(f"it never gave {len(self._borrowed)} connection(s) back to pg_pool")
+
+    async def _roll_back_all(self) -> None:
+        """End the transaction, deferred constraints checked if it is whole; one round trip."""
+        whole = self._owner is None and not self._guest_astray
+        if whole and self._state is _State.ASTRAY:
+            await self._settle()
+        try:
+            check = "SET CONSTRAINTS ALL IMMEDIATE; " if whole else ""
+            await self._connection.execute(f"{check}{_END}")
+        except asyncpg.IntegrityConstraintViolationError as error:
+            self._problems.append(f"it left a deferred constraint violated, a COMMIT would have failed: {error}")
+            await self._connection.execute(_END)
+        except _LOST:
+            # Its transaction died with it. reusable tells.
+            self._connection.terminate()
+
+
+_END = "ROLLBACK; SELECT pg_advisory_unlock_all()"
+
+
+def _constraint_check(deferred: tuple[str, ...]) -> str:
+    """What COMMIT does: check all that is deferred, then go back to the initial modes."""
+    again = f"; SET CONSTRAINTS {', '.join(deferred)} DEFERRED" if deferred else ""
+    return f"SET CONSTRAINTS ALL IMMEDIATE{again}"
+
+
+def _shown(query: str) -> str:
+    text = " ".join(query.split())
+    return f"{text[:117]}..." if len(text) > 120 else f"{text}."  # noqa: PLR2004  # a line
+
+
+def refuse_listening() -> NoReturn:
+    """Raise the IsolationError that says why nobody may listen."""
+    raise IsolationError(
+        "LISTEN would wait for ever: a notification is sent on COMMIT, and a test's transaction never commits. "
+        f"{OWN_DATABASE}"
+    )

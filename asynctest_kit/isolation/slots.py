@@ -1,0 +1,167 @@
+"""Held resources that tests lease in turn: made on demand, kept for the next test, replaced when they break.
+
+The problem. Opening a connection costs ten to a hundred times a lease, so connections are held. Sixty-four tests that
+start at once all ask at once, but one connection serves several short tests in the time that a second one takes to
+open.
+
+The rules.
+
+1. Whoever asks gets what is idle; else it waits, first come first served, for what is given back or made, whichever is
+   first. While somebody waits, at most ``_MAKERS`` are being made.
+2. Makers run in the task group of the slots: a test that is cancelled while it waits cancels no maker, and what was
+   made for it goes to the next.
+3. When the server has no more, the slots stop growing and go on with those they have. With none at all, every waiter
+   fails with the reason.
+4. What is discarded makes room for a new one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from asynctest_kit.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from types import TracebackType
+
+__all__ = ["Slots", "SlotsExhausted"]
+
+_MAKERS = 2
+
+T = TypeVar("T")
+
+
+class SlotsExhausted(Exception):  # noqa: N818  # a state of the server that is handled, not an error that is shown
+    """The server has no more to give; the message says why and what to do."""
+
+
+class Slots(Generic[T]):
+    """A pool that grows while tests wait; use it as an async context manager.
+
+    Args:
+        make: Opens one; raises :class:`SlotsExhausted` when there are no more.
+        close: Closes one.
+        usable: Whether an idle one may still be handed out.
+        limit: Most at once.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Awaitable[T]],
+        *,
+        close: Callable[[T], Awaitable[object]],
+        usable: Callable[[T], bool],
+        limit: int,
+    ) -> None:
+        self._make = make
+        self._close = close
+        self._usable = usable
+        self._most = limit
+        self._limit = limit
+        self._idle: list[T] = []
+        self._waiters: deque[asyncio.Future[T]] = deque()
+        self._size = 0
+        self._making = 0
+        self._makers = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Slots[T]:
+        await self._makers.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._limit = self._most = 0
+        try:
+            await self._makers.__aexit__(kind, error, traceback)
+        finally:
+            async with asyncio.TaskGroup() as closing:
+                for item in self._idle:
+                    closing.create_task(_awaited(self._close(item)))
+            self._idle.clear()
+
+    async def take(self) -> T:
+        """Lease one; it must come back by :meth:`give_back` or :meth:`discard`.
+
+        Raises:
+            IsolationError: The server has none to give.
+        """
+        while self._idle:
+            # The last one given back is the warmest, and the others may be closed by an idle time-out meanwhile.
+            item = self._idle.pop()
+            if self._usable(item):
+                return item
+
+            self._size -= 1
+        return await self._wait()
+
+    def give_back(self, item: T) -> None:
+        """Hand it to who waits longest, or keep it for the next."""
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(item)
+                return
+
+        self._idle.append(item)
+
+    def discard(self) -> None:
+        """One that was taken is broken and closed: make room for another."""
+        self._size -= 1
+        self._grow()
+
+    async def _wait(self) -> T:
+        waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        self._grow()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                self.give_back(waiter.result())
+            raise
+
+    def _grow(self) -> None:
+        waiting = sum(not waiter.done() for waiter in self._waiters)
+        while self._making < min(waiting, _MAKERS) and self._size + self._making < self._limit:
+            self._making += 1
+            self._makers.create_task(self._make_one())
+
+    async def _make_one(self) -> None:
+        try:
+            item = await self._make()
+        except SlotsExhausted as exhausted:
+            self._making -= 1
+            self._exhausted(exhausted)
+        except Exception as error:  # noqa: BLE001  # raised in the test that waits
+            self._making -= 1
+            self._fail_first(error)
+            self._grow()
+        else:
+            self._making -= 1
+            self._size += 1
+            self.give_back(item)
+            self._grow()
+
+    def _exhausted(self, exhausted: SlotsExhausted) -> None:
+        if self._size or self._making:
+            self._limit = self._size + self._making
+            return
+
+        self._limit = self._most
+        while self._waiters:
+            self._fail_first(IsolationError(str(exhausted)))
+
+    def _fail_first(self, error: Exception) -> None:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
+                return
+
+
+async def _awaited(awaitable: Awaitable[object]) -> None:
+    await awaitable

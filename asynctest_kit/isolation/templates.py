@@ -1,0 +1,175 @@
+"""A migrated template database, built once for each state of the migrations, and clones of it.
+
+The problem. Migrations take seconds, a clone takes milliseconds, and several runs and workers share one server.
+
+The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
+
+1. A template is ``atk_template_<fingerprint>``. It is built under an advisory lock, so that one builds and the others
+   wait; all sessions must use the same maintenance database for that, and do, for it is the endpoint's.
+2. It is complete when the catalogue says so: IS_TEMPLATE true and ALLOW_CONNECTIONS false are set together, last. What
+   is found without them was left by a builder that died: it is dropped and built again. Nothing else is recorded.
+3. This run's own database is ``atk_run_<random>``. As long as the run lives, a session whose application name is the
+   database's name is connected to the server, from before it is created: its keeper.
+4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
+   isn't forced, so it can't hit a database that is in use after all.
+
+A pooler in front of the server (PgBouncer) hides sessions from each other: point the URL at the server itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import asyncpg
+import msgspec
+
+from asynctest_kit.errors import MigrationError
+from asynctest_kit.isolation.migrations import apply, fingerprint
+from asynctest_kit.isolation.postgres import connect
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from asynctest_kit.provision.service import Endpoint
+    from asynctest_kit.settings import Migrations
+
+__all__ = ["Template", "ensure_template", "open_clone"]
+
+#: Versions from which on the server knows ``CREATE DATABASE ... STRATEGY``, and ``DROP DATABASE ... WITH (FORCE)``.
+_STRATEGY = (15, 0)
+_FORCE = (13, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A database that is complete and closed for connections, and can be cloned.
+
+    Attributes:
+        server: The endpoint with its maintenance database.
+        name: The template's name; None for an empty database.
+    """
+
+    server: Endpoint
+    name: str | None
+
+
+async def ensure_template(server: Endpoint, migrations: Migrations | None, *, root: Path) -> Template:
+    """Return the template of these migrations, built if need be.
+
+    Args:
+        server: An endpoint whose user may create databases.
+        migrations: What makes the schema; None for an empty database.
+        root: Where a migration command runs.
+
+    Raises:
+        MigrationError: The migrations failed. The next call tries again.
+    """
+    if migrations is None:
+        return Template(server, None)
+
+    name = f"atk_template_{await asyncio.to_thread(fingerprint, migrations)}"
+    connection = await connect(server, name=name)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
+        if not await _is_complete(connection, name):
+            await _build(connection, server, name, migrations, root)
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(_needs_privilege(server, error)) from error
+    finally:
+        # Ends the session, and with it the lock.
+        connection.terminate()
+    return Template(server, name)
+
+
+@asynccontextmanager
+async def open_clone(template: Template, *, drop: bool = True) -> AsyncIterator[Endpoint]:
+    """A database of one's own, cloned from the template.
+
+    Args:
+        template: What to clone.
+        drop: Whether it is dropped at the end; not needed where the server itself ends.
+
+    Raises:
+        MigrationError: The server's user may not create databases.
+    """
+    name = f"atk_run_{secrets.token_hex(6)}"
+    keeper = await connect(template.server, name=name)
+    try:
+        await _drop_orphans(keeper)
+        try:
+            await keeper.execute(_create(keeper, name, template))
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(_needs_privilege(template.server, error)) from error
+
+        yield msgspec.structs.replace(template.server, database=name)
+        if drop:
+            await _drop(template.server, keeper, name)
+    finally:
+        keeper.terminate()
+
+
+async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
+    complete: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)", name
+    )
+    return complete
+
+
+async def _build(
+    connection: asyncpg.Connection, server: Endpoint, name: str, migrations: Migrations, root: Path
+) -> None:
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
+    await connection.execute(f'CREATE DATABASE "{name}"')
+    await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
+    await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
+
+
+async def _drop_orphans(connection: asyncpg.Connection) -> None:
+    orphans = await connection.fetch(
+        r"""
+        SELECT datname FROM pg_database AS database
+        WHERE datname LIKE 'atk\_run\_%' AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
+            SELECT FROM pg_stat_activity
+            WHERE datid = database.oid OR application_name = database.datname
+        )
+        """
+    )
+    for (name,) in orphans:
+        try:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{name}"')
+        except (asyncpg.ObjectInUseError, asyncpg.InvalidCatalogNameError, asyncpg.InternalServerError):
+            # Another run is at it too, or somebody has connected to look into it.
+            continue
+
+
+async def _drop(server: Endpoint, keeper: asyncpg.Connection, name: str) -> None:
+    connection = await connect(server) if keeper.is_closed() else keeper
+    try:
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
+    finally:
+        connection.terminate()
+
+
+def _create(connection: asyncpg.Connection, name: str, template: Template) -> str:
+    if template.name is None:
+        return f'CREATE DATABASE "{name}"'
+
+    # Copying files is twice as fast where a checkpoint costs nothing; on a server of others' it might cost them much.
+    ours = template.server.provider != "external" and tuple(connection.get_server_version()[:2]) >= _STRATEGY
+    return f'CREATE DATABASE "{name}" TEMPLATE "{template.name}"{" STRATEGY FILE_COPY" if ours else ""}'
+
+
+def _forced(connection: asyncpg.Connection) -> str:
+    return " WITH (FORCE)" if tuple(connection.get_server_version()[:2]) >= _FORCE else ""
+
+
+def _needs_privilege(server: Endpoint, error: Exception) -> str:
+    return (
+        f"{server.safe_url} doesn't let {server.username} create the databases that tests need: {error}. "
+        f'Grant it: ALTER ROLE "{server.username}" CREATEDB'
+    )
