@@ -131,8 +131,8 @@ def load(
     """Read the settings of a run.
 
     Args:
-        paths: The path arguments of the run, node ids allowed. The settings file is the first pyproject.toml
-            with a ``[tool.asynctest_kit]`` table from their common ancestor upwards.
+        paths: The run's arguments; what exists, node ids allowed, counts as pytest counts it. The settings file is
+            the first pyproject.toml with a ``[tool.asynctest_kit]`` table from their common ancestor upwards.
         directory: The working directory; relative paths of the environment and the command line start here.
         environ: The process's environment; only ``ATK_*`` is read.
         options: What the command line gave, by key (``budget-strict`` or ``budget_strict``); None for not given.
@@ -200,8 +200,8 @@ _Parser = Callable[[_Given], _T]
 
 def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Mapping[str, object]]:
     """Return the settings file and its table; (None, {}) where no pyproject.toml upwards has one."""
-    starts = [os.path.abspath(directory / path.split("::", 1)[0]) for path in paths] or [str(directory)]  # noqa: PTH100
-    start = Path(os.path.commonpath(starts))
+    named = [os.path.abspath(directory / path.split("::", 1)[0]) for path in paths if path[:1] != "-"]  # noqa: PTH100
+    start = Path(os.path.commonpath([path for path in named if os.path.exists(path)] or [directory]))  # noqa: PTH110
     for folder in (start, *start.parents):
         file = folder / "pyproject.toml"
         if not file.is_file():

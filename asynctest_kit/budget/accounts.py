@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 from math import fsum
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Final, get_args
 
 from asynctest_kit.budget.bounds import bounds
 from asynctest_kit.budget.critical_path import critical_path, lower_bound
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 __all__ = ["ledger", "verdict"]
+
+_INTERRUPTED: Final = 2  # pytest's exit code
 
 
 def ledger(events: Iterable[ev.Event]) -> Ledger:
@@ -37,7 +39,7 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
         wall=facts.wall,
         wall_clock=started.wall_clock if started else None,
         arguments=started.arguments if started else (),
-        complete=facts.complete,
+        complete=finished is not None and finished.exit_code != _INTERRUPTED,
         exit_code=finished.exit_code if finished else None,
         collected=next((event.cases for event in stream if isinstance(event, ev.CollectionFinished)), None),
         concurrency=concurrency,

@@ -195,8 +195,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         wall: From the process's start to the end of the run, or to the last event of an interrupted one.
         wall_clock: The run's start, in seconds since the Unix epoch; None if unknown.
         arguments: The run's arguments.
-        complete: Whether the run came to its end.
-        exit_code: pytest's, or None if the run did not come to its end.
+        complete: Whether the run came to its end; an interrupt that pytest caught is not its end.
+        exit_code: pytest's, or None if the stream was cut off.
         collected: How many tests were collected, or None.
         concurrency: Most tests at once that were allowed, or None.
         slices: A partition of the wall time.

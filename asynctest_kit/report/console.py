@@ -11,6 +11,7 @@ from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
@@ -19,11 +20,9 @@ from asynctest_kit.budget.wording import duration, percent, several
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rich.console import Console
-
     from asynctest_kit.budget import Ledger, Service, Step, Test, Verdict
 
-__all__ = ["render"]
+__all__ = ["render", "stdout"]
 
 _LABEL: Final = 14
 _SLOWEST: Final = 5
@@ -71,6 +70,11 @@ def render(ledger: Ledger, verdict: Verdict, *, console: Console) -> None:
     _print_slowest(ledger, page)
     _print_concurrency(ledger, page)
     _print_bounds(ledger, page)
+
+
+def stdout() -> Console:
+    """Return a console on standard output: in colour on a terminal unless NO_COLOR is set, 80 columns wide in a log."""
+    return Console(highlight=False)
 
 
 class _Glyphs(msgspec.Struct, frozen=True):
@@ -212,6 +216,8 @@ def _print_services(services: Sequence[Service], page: _Page) -> None:
         words = [f"{phase} {duration(seconds)}" for phase, seconds in phases.items() if seconds >= _LEAST_SHOWN]
         if words:
             page.listed("", words, page.dot)
+        elif service.ready is not None and service.provider != "external":
+            page.labelled("", "was up already")
 
 
 def _print_slowest(ledger: Ledger, page: _Page) -> None:

@@ -51,7 +51,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     complete: Annotated[
         bool, Meta(description="False for a run that was interrupted: it is told up to its last event.")
     ]
-    exit_code: Annotated[int | None, Meta(description="pytest's; null for a run that was interrupted.")]
+    exit_code: Annotated[int | None, Meta(description="pytest's; null if the events were cut off.")]
     collected: Annotated[int | None, Meta(description="Tests collected.")]
     wall_s: Duration
 

@@ -149,6 +149,15 @@ def test_the_file_is_found_upwards_from_the_common_ancestor(tmp_path: Path, path
     assert (settings.root, settings.budget) == (tmp_path, 5.0)
 
 
+def test_arguments_that_are_no_paths_are_passed_over(tmp_path: Path) -> None:
+    nested = tmp_path / "nested"
+    nested.mkdir()
+    toml = "[tool.asynctest_kit]\nbudget = 5"
+    (nested / "pyproject.toml").write_text(toml)
+    assert read(tmp_path, paths=["-k", "some words", "--rootdir=/", "", "nested/gone.py"]).root == tmp_path
+    assert read(tmp_path, paths=["-k", "some words", "nested"]).root == nested
+
+
 def test_the_nearest_table_is_the_root(tmp_path: Path) -> None:
     nested = tmp_path / "nested"
     nested.mkdir()
