@@ -201,7 +201,7 @@ _Parser = Callable[[_Given], _T]
 def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Mapping[str, object]]:
     """Return the settings file and its table; (None, {}) where no pyproject.toml upwards has one."""
     named = [os.path.abspath(directory / path.split("::", 1)[0]) for path in paths if path[:1] != "-"]  # noqa: PTH100
-    start = Path(os.path.commonpath([path for path in named if os.path.exists(path)] or [directory]))  # noqa: PTH110
+    start = Path(os.path.commonpath([path for path in named if os.path.exists(path)] or [str(directory)]))  # noqa: PTH110
     for folder in (start, *start.parents):
         file = folder / "pyproject.toml"
         if not file.is_file():
