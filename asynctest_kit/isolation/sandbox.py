@@ -42,7 +42,14 @@ T = TypeVar("T")
 
 #: What to do when one transaction can't give what a test needs.
 OWN_DATABASE = "Give this test a database of its own: use the fixture pg_database in place of pg and pg_pool."
-_LOST = (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.AdminShutdownError, OSError)
+# What asyncpg raises for a connection that the server has ended; the second last while the news is half read.
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InternalClientError,
+    OSError,
+)
 _READS = frozenset({"SELECT", "SHOW", "VALUES", "TABLE", "EXPLAIN", "FETCH"})
 _CHANGES_SCHEMA = frozenset({"CREATE", "ALTER", "DROP", "DO", "CALL"})
 _OUTLIVES_ROLLBACK = frozenset({"PREPARE", "DEALLOCATE", "DISCARD", "LOAD"})

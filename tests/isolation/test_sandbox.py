@@ -1,0 +1,446 @@
+"""Sandboxed connections on a real server: what code under test may do, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+
+import asyncpg
+import pytest
+
+from asynctest_kit.errors import IsolationError
+
+pytestmark = pytest.mark.anyio
+
+ADD = "INSERT INTO notes (text) VALUES ($1)"
+TEXTS = "SELECT text FROM notes ORDER BY text"
+
+
+async def texts(connection):
+    return [row["text"] for row in await connection.fetch(TEXTS)]
+
+
+async def test_nothing_outlives_the_lease(lease):
+    async with lease() as (pg, _):
+        await pg.execute(ADD, "a")
+        assert await texts(pg) == ["a"]
+    async with lease() as (pg, _):
+        assert await texts(pg) == []
+
+
+async def test_concurrent_leases_see_only_their_own_rows(lease):
+    async def case(number):
+        async with lease() as (pg, pool):
+            await pg.execute(ADD, f"mine {number}")
+            await pool.execute(ADD, f"code's {number}")
+            await asyncio.sleep(0)
+            return await texts(pg)
+
+    seen = await asyncio.gather(*(case(number) for number in range(64)))
+    assert seen == [[f"code's {number}", f"mine {number}"] for number in range(64)]
+
+
+async def test_test_and_code_share_one_transaction(lease):
+    async with lease() as (pg, pool):
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(ADD, "code's")
+        assert await texts(pg) == ["code's"]
+
+
+async def test_failed_statement_harms_only_itself(lease):
+    async with lease() as (pg, pool):
+        await pool.execute(ADD, "a")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await pool.execute(ADD, "a")
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            await pg.fetch("SELEC 1")
+        await pg.execute(ADD, "b")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await pg.fetchval("INSERT INTO notes (text) VALUES ('b') RETURNING id")
+        assert await texts(pool) == ["a", "b"]
+
+
+async def test_failed_first_statement(lease):
+    async with lease() as (pg, _):
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await pg.fetch("SELECT * FROM nowhere")
+        assert await texts(pg) == []
+
+
+async def test_commits_rollbacks_and_nesting(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(ADD, "committed")
+            with pytest.raises(ZeroDivisionError):
+                async with connection.transaction():
+                    await connection.execute(ADD, "nested, rolled back")
+                    raise ZeroDivisionError
+            async with connection.transaction():
+                await connection.execute(ADD, "nested")
+        with pytest.raises(ZeroDivisionError):
+            async with connection.transaction():
+                await connection.execute(ADD, "rolled back")
+                raise ZeroDivisionError
+        assert await texts(pg) == ["committed", "nested"]
+
+
+async def test_failure_inside_a_transaction_fails_the_rest_of_it(lease):
+    async with lease() as (_, pool), pool.acquire() as connection:
+        await connection.execute(ADD, "before")
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute(ADD, "lost")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute(ADD, "before")
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await connection.execute(ADD, "after")
+        await transaction.commit()  # as PostgreSQL does: a ROLLBACK, and no error
+        assert await texts(connection) == ["before"]
+
+
+async def test_failed_nested_transaction_leaves_the_outer_one_whole(lease):
+    async with lease() as (_, pool), pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(ADD, "a")
+            with pytest.raises(asyncpg.UniqueViolationError):
+                async with connection.transaction():
+                    await connection.execute(ADD, "a")
+            await connection.execute(ADD, "b")
+        assert await texts(connection) == ["a", "b"]
+
+
+async def test_transactions_one_after_the_other_by_many_connections(lease):
+    async with lease() as (_, pool):
+        for number in range(5):
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute(ADD, str(number))
+        assert await texts(pool) == ["0", "1", "2", "3", "4"]
+
+
+async def test_concurrent_statements_of_many_connections(lease):
+    async with lease() as (_, pool):
+        await asyncio.gather(*(pool.execute(ADD, str(number)) for number in range(9)))
+        assert await texts(pool) == [str(number) for number in range(9)]
+
+
+async def test_overlapping_transactions_are_refused(lease):
+    async with lease() as (_, pool), pool.acquire() as first, pool.acquire() as second:
+        async with first.transaction():
+            await first.execute(ADD, "first")
+            with pytest.raises(IsolationError, match=r"Two transactions at once in one test.*pg_database"):
+                await second.transaction().start()
+        async with second.transaction():
+            await second.execute(ADD, "second")
+        assert await texts(pool) == ["first", "second"]
+
+
+async def test_bare_statement_beside_a_transaction(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        async with connection.transaction():
+            await connection.execute(ADD, "a")
+            with pytest.raises(asyncpg.UniqueViolationError):
+                await pg.execute(ADD, "a")
+            await pg.execute(ADD, "b")
+            await connection.execute(ADD, "c")
+        assert await texts(pg) == ["a", "b", "c"]
+
+
+async def test_what_a_rollback_takes_from_another_connection_is_told(lease):
+    with pytest.raises(IsolationError, match="what another connection had written meanwhile: INSERT"):
+        async with lease() as (pg, pool), pool.acquire() as connection:
+            with pytest.raises(ZeroDivisionError):
+                async with connection.transaction():
+                    await texts(pg)
+                    await pg.execute(ADD, "lost")
+                    raise ZeroDivisionError
+
+
+async def test_statement_beside_a_failed_transaction_is_refused(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        with pytest.raises(asyncpg.PostgresSyntaxError):
+            async with connection.transaction():
+                try:
+                    await connection.execute("SELEC")
+                finally:
+                    with pytest.raises(IsolationError, match="failed transaction"):
+                        await texts(pg)
+        assert await texts(pg) == []
+
+
+async def test_readonly_transaction(lease):
+    async with lease() as (_, pool), pool.acquire() as connection:
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+            async with connection.transaction(readonly=True, isolation="serializable"):
+                await connection.execute(ADD, "a")
+        async with connection.transaction(readonly=True):
+            assert await texts(connection) == []
+        await connection.execute(ADD, "b")
+        assert await texts(connection) == ["b"]
+
+
+async def test_text_transactions_are_translated(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        assert await connection.execute("begin isolation level serializable;") == "BEGIN"
+        assert connection.is_in_transaction()
+        await connection.execute(ADD, "kept")
+        await connection.execute("SAVEPOINT own")
+        await connection.execute(ADD, "dropped")
+        await connection.execute("ROLLBACK TO own")
+        assert await connection.execute("COMMIT") == "COMMIT"
+        await connection.execute("START TRANSACTION")
+        await connection.execute(ADD, "rolled back")
+        assert await connection.execute(" /* now */ ROLLBACK -- all") == "ROLLBACK"
+        assert not connection.is_in_transaction()
+        assert await connection.execute("COMMIT") == "COMMIT"  # a warning in PostgreSQL
+        assert await texts(pg) == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("INSERT INTO notes (text) VALUES ('a'); COMMIT", "in the middle of a text"),
+        ("BEGIN; SELECT 1; COMMIT", "in the middle of a text"),
+        ("PREPARE TRANSACTION 'x'", "Two-phase"),
+        ("COMMIT PREPARED 'x'", "Two-phase"),
+        ("LISTEN channel", "LISTEN would wait for ever"),
+    ],
+)
+async def test_what_would_break_the_isolation_is_refused(lease, query, reason):
+    async with lease() as (pg, _):
+        with pytest.raises(IsolationError, match=reason):
+            await pg.execute(query)
+        assert await texts(pg) == []
+
+
+async def test_words_in_bodies_and_strings_are_no_statements(lease):
+    async with lease() as (pg, _):
+        await pg.execute("DO $$ BEGIN PERFORM 1; COMMIT_NOTHING := 1; END $$" .replace("COMMIT_NOTHING := 1; ", ""))
+        await pg.execute("""
+            CREATE FUNCTION one() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
+            SELECT 'x; COMMIT'; -- ; ROLLBACK
+        """)
+        assert await pg.fetchval("SELECT CASE WHEN one() = 1 THEN 'yes' END") == "yes"
+
+
+async def test_add_listener_is_refused(lease):
+    async with lease() as (pg, _):
+        with pytest.raises(IsolationError, match="LISTEN would wait for ever"):
+            await pg.add_listener("channel", print)
+
+
+async def test_what_needs_no_transaction_says_what_to_do(lease):
+    async with lease() as (pg, _):
+        with pytest.raises(asyncpg.ActiveSQLTransactionError) as caught:
+            await pg.execute("VACUUM")
+        assert "pg_database" in caught.value.__notes__[0]
+
+
+async def test_cancelled_statement_harms_only_itself(lease):
+    async with lease() as (pg, pool):
+        await pool.execute(ADD, "a")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await pool.fetch("SELECT pg_sleep(30)")
+        with pytest.raises(TimeoutError):
+            await pool.fetch("SELECT pg_sleep(30)", timeout=0.05)
+        await pool.execute(ADD, "b")
+        assert await texts(pg) == ["a", "b"]
+
+
+async def test_cancelled_transaction_is_rolled_back(lease):
+    async with lease() as (pg, pool):
+        await pool.execute(ADD, "a")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), pool.acquire() as connection, connection.transaction():
+                await connection.execute(ADD, "b")
+                await connection.fetch("SELECT pg_sleep(30)")
+        assert await texts(pg) == ["a"]
+
+
+@pytest.mark.parametrize("steps", range(1, 12))
+async def test_cancelled_at_every_step(lease, steps):
+    """Wherever a cancellation hits, what was kept before is there and the connection goes on."""
+
+    async def work(pool):
+        await pool.execute(ADD, "maybe")
+        async with pool.acquire() as connection, connection.transaction():
+            await connection.execute(ADD, "maybe too")
+
+    async with lease() as (pg, pool):
+        await pool.execute(ADD, "a")
+        task = asyncio.ensure_future(work(pool))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await pool.execute(ADD, "b")
+        assert {"a", "b"} <= set(await texts(pg)) <= {"a", "b", "maybe", "maybe too"}
+
+
+async def test_deferred_constraint_is_checked_where_code_commits(lease):
+    async with lease() as (pg, pool):
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("INSERT INTO children VALUES (1, 7)")
+        with pytest.raises(asyncpg.ForeignKeyViolationError):
+            await pool.execute("INSERT INTO children VALUES (1, 7)")
+        for number in (1, 2):
+            async with pool.acquire() as connection, connection.transaction():
+                await connection.execute("INSERT INTO children VALUES ($1, $1)", number)
+                await connection.execute("INSERT INTO parents VALUES ($1)", number)
+        assert await pg.fetchval("SELECT count(*) FROM children") == 2
+
+
+async def test_deferred_constraint_left_violated_is_the_tests_failure(lease):
+    with pytest.raises(IsolationError, match=r"deferred constraint violated.*children_parent"):
+        async with lease() as (pg, _):
+            await pg.execute("INSERT INTO children VALUES (1, 7)")
+    async with lease() as (pg, _):
+        await pg.execute("INSERT INTO children VALUES (1, 1)")
+        await pg.execute("INSERT INTO parents VALUES (1)")
+
+
+async def test_what_is_left_open_is_the_tests_failure(lease):
+    with pytest.raises(IsolationError, match=r"left a transaction open.*never gave 1 connection"):
+        async with lease() as (_, pool):
+            connection = await pool.acquire()
+            await connection.transaction().start()
+    async with lease() as (pg, _):
+        assert await texts(pg) == []
+
+
+async def test_statement_that_outlives_the_test_is_its_failure(lease):
+    with pytest.raises(IsolationError, match=r"while a statement was running: SELECT pg_sleep"):
+        async with lease() as (pg, _):
+            task = asyncio.ensure_future(pg.fetch("SELECT pg_sleep(30)"))
+            await asyncio.sleep(0.05)
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+        await task
+    with pytest.raises(IsolationError, match="a test that has ended"):
+        await pg.fetch("SELECT 1")
+    async with lease() as (pg, _):
+        assert await texts(pg) == []
+
+
+async def test_killed_backend_does_not_harm_the_next_lease(lease):
+    async with lease() as (pg, _):
+        killed = pg.get_server_pid()
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await pg.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises((IsolationError, asyncpg.InterfaceError, OSError)):
+            await pg.fetch("SELECT 1")
+    async with lease() as (pg, _):
+        assert await texts(pg) == []
+        assert pg.get_server_pid() != killed
+
+
+async def test_connection_killed_while_idle_is_replaced(slots, lease, database):
+    async with lease() as (pg, _):
+        pid = pg.get_server_pid()
+    async with lease() as (pg, _):
+        # Leased, but not used yet: the death is noticed at the first statement, which goes to another connection.
+        killer = await asyncpg.connect(database.url)
+        await killer.execute("SELECT pg_terminate_backend($1)", pid)
+        await killer.close()
+        await pg.execute(ADD, "a")
+        assert await texts(pg) == ["a"]
+
+
+async def test_session_state_does_not_reach_the_next_lease(lease):
+    async with lease() as (pg, _):
+        pid = pg.get_server_pid()
+        await pg.execute("SET search_path TO nowhere")
+        await pg.execute("SELECT pg_advisory_lock(1)")
+    async with lease() as (pg, _):
+        assert pg.get_server_pid() == pid
+        assert await pg.fetchval("SHOW search_path") == '"$user", public'
+        assert await pg.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+        await pg.set_type_codec("int4", schema="pg_catalog", encoder=str, decoder=lambda text: f"<{text}>")
+        assert await pg.fetchval("SELECT 1") == "<1>"
+    async with lease() as (pg, _):
+        assert pg.get_server_pid() != pid
+        assert await pg.fetchval("SELECT 1") == 1
+
+
+async def test_rolled_back_tables_do_not_confuse_prepared_statements(lease):
+    for kind, value in (("int", 1), ("text", "one")):
+        async with lease() as (pg, _):
+            await pg.execute(f"CREATE TABLE things (thing {kind})")
+            await pg.execute("INSERT INTO things VALUES ($1)", value)
+            assert await pg.fetchval("SELECT thing FROM things") == value
+
+
+async def test_schema_change_within_a_test(lease):
+    async with lease() as (pg, _):
+        await pg.execute(ADD, "1")
+        assert await pg.fetchval("SELECT text FROM notes") == "1"
+        await pg.execute("ALTER TABLE notes ALTER text TYPE int USING text::int")
+        assert await pg.fetchval("SELECT text FROM notes") == 1
+
+
+async def test_the_rest_of_a_connections_methods(lease):
+    async with lease() as (pg, pool):
+        await pool.executemany(ADD, [("a",), ("b",)])
+        statement = await pg.prepare("SELECT text FROM notes WHERE text > $1 ORDER BY text")
+        assert statement.get_query().startswith("SELECT")
+        assert [row["text"] for row in await statement.fetch("")] == ["a", "b"]
+        with pytest.raises(asyncpg.DataError):
+            await statement.fetch(1)
+        assert await pg.fetchrow("SELECT 1 AS one") == (1,)
+        assert await pg.fetchmany("SELECT $1::int", [(1,), (2,)]) == [(1,), (2,)]
+        await pool.copy_records_to_table("parents", records=[(1,), (2,)])
+        await pool.copy_to_table("parents", source=io.BytesIO(b"3\n"))
+        output = io.BytesIO()
+        await pool.copy_from_query("SELECT * FROM parents WHERE id > $1", 1, output=output)
+        assert output.getvalue() == b"2\n3\n"
+        async with pg.transaction():
+            assert [row["id"] async for row in pg.cursor("SELECT id FROM parents ORDER BY id")] == [1, 2, 3]
+        with pytest.raises(asyncpg.NoActiveSQLTransactionError):
+            pg.cursor("SELECT 1")
+        assert isinstance(pg, asyncpg.Connection)
+        assert pg.get_server_version().major >= 13
+        assert not pg.is_closed()
+        await pg.close()
+        assert pg.is_closed()
+
+
+async def test_pool_is_shaped_like_asyncpgs(lease):
+    async with lease() as (_, pool):
+        assert await pool is pool
+        async with pool as entered:
+            assert entered is pool
+        connection = await pool.acquire(timeout=1)
+        assert (pool.get_size(), pool.get_idle_size(), pool.get_min_size(), pool.get_max_size()) == (1, 1, 1, 1)
+        await pool.release(connection)
+        with pytest.raises(asyncpg.InterfaceError, match="released"):
+            await connection.fetch("SELECT 1")
+        await pool.close()
+        pool.terminate()
+        assert not pool.is_closing()
+        assert await pool.fetchval("SELECT 1") == 1
+
+
+async def test_release_rolls_back_what_is_open(lease):
+    async with lease() as (pg, pool):
+        connection = await pool.acquire()
+        await connection.execute("BEGIN")
+        await connection.execute(ADD, "a")
+        await pool.release(connection)
+        assert await texts(pg) == []
+
+
+async def test_misused_transaction_objects(lease):
+    async with lease() as (pg, _):
+        transaction = pg.transaction()
+        with pytest.raises(asyncpg.InterfaceError, match="cannot commit"):
+            await transaction.commit()
+        async with transaction:
+            with pytest.raises(asyncpg.InterfaceError, match="within an `async with`"):
+                await transaction.rollback()
+        with pytest.raises(asyncpg.InterfaceError, match="cannot start"):
+            await transaction.start()
+        transaction = pg.transaction()
+        await transaction.start()
+        await pg.execute("ROLLBACK")
+        with pytest.raises(asyncpg.NoActiveSQLTransactionError):
+            await transaction.commit()
