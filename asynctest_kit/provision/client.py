@@ -23,17 +23,18 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
 from asynctest_kit.provision.messages import Bye, Ensure, Failed, Farewell, Hello, Measured, Ready, Reply, Request
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
     from collections.abc import Iterator, Mapping
+
+    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
 __all__ = ["Client"]
 
@@ -51,7 +52,9 @@ class Client:
         self._root = root
         self._link = link
         self._mutex = threading.Lock()
+        self._questions: list[_Question] = []
         self._asked: dict[bytes, _Question] = {}
+        self._epitaph = ""
         self._phases: list[ServicePhase] = []
         self._endpoints: dict[str, Endpoint] = {}
         self._is_closed = False
@@ -78,10 +81,11 @@ class Client:
             if key in self._asked:
                 return self._asked[key].future
 
-            question = _Question(Ensure(number=len(self._asked), spec=spec, asked=time.monotonic()))
+            question = _Question(Ensure(number=len(self._questions), spec=spec, asked=time.monotonic()))
+            self._questions.append(question)
             self._asked[key] = question
-            if self._is_closed:
-                question.fail(f"The service {spec.name!r} was asked for after its client had closed.")
+            if self._epitaph:
+                question.fail(f"The service {spec.name!r} was asked for after {self._epitaph}")
             else:
                 self._link.send(question.request)
         return question.future
@@ -120,27 +124,32 @@ class Client:
         (the removal goes on without us then). What is still pending fails.
         """
         with self._mutex:
-            is_first = not self._is_closed
             self._is_closed = True
             link = self._link
-        if is_first:
-            self._fail_pending("The client was closed before the service {name!r} was ready.")
-            link.send(Bye())
+        self._bury("its client was closed.")
+        link.send(Bye())
         self._reader.join(timeout)
         link.close()
 
     def _read(self) -> None:
-        while True:
-            link = self._link
-            is_over = False
-            for reply in link.replies():
-                is_over = self._take(link, reply) or is_over
-            if is_over or self._is_closed or not self._try_again(link):
-                break
-        link.reap()
-        self._fail_pending(link.epitaph() if not self._is_closed else "The client was closed.")
+        try:
+            while self._listen(self._link):
+                self._start_another()
+        except (OSError, ProvisionError) as error:
+            self._bury(f"no supervisor can be started for it: {error}")
 
-    def _take(self, link: _Link, reply: Reply) -> bool:
+    def _listen(self, link: _Link) -> bool:
+        """Take what comes until the stream ends; whether another supervisor should be asked instead."""
+        for reply in link.replies():
+            self._take(link, reply)
+        if link.was_late and not self._is_closed:
+            return True
+
+        link.reap()
+        self._bury(link.epitaph())
+        return False
+
+    def _take(self, link: _Link, reply: Reply) -> None:
         match reply:
             case Hello(log=log):
                 link.greeted(Path(log))
@@ -149,33 +158,25 @@ class Client:
             case Ready(number=number, endpoint=endpoint):
                 with self._mutex:
                     self._endpoints[endpoint.service] = endpoint
-                self._question(number).answer(endpoint)
+                self._questions[number].answer(endpoint)
             case Failed(number=number, message=message):
-                self._question(number).fail(message)
-            case Farewell():
-                return True
-        return False
+                self._questions[number].fail(message)
+            case Farewell(is_end=is_end):
+                link.parted(is_end=is_end)
 
-    def _question(self, number: int) -> _Question:
+    def _start_another(self) -> None:
         with self._mutex:
-            return next(question for question in self._asked.values() if question.request.number == number)
-
-    def _try_again(self, link: _Link) -> bool:
-        if link.is_ours or link.is_greeted:
-            return False
-
-        link.close()
-        with self._mutex:
+            self._link.close()
             self._link = _start(self._root)
-            for question in self._asked.values():
+            for question in self._questions:
                 self._link.send(question.request)
-        return True
 
-    def _fail_pending(self, message: str) -> None:
+    def _bury(self, epitaph: str) -> None:
         with self._mutex:
-            questions = tuple(self._asked.values())
-        for question in questions:
-            question.fail(message)
+            self._epitaph = self._epitaph or epitaph
+            pending = [question for question in self._questions if not question.future.done()]
+        for question in pending:
+            question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
 
 
 class _Question:
@@ -198,7 +199,7 @@ class _Question:
         """It is not to be had; no-op if it is up."""
         with self._mutex:
             if not self.future.done():
-                self.future.set_exception(ProvisionError(message.replace("{name!r}", repr(self.request.spec.name))))
+                self.future.set_exception(ProvisionError(message))
 
 
 class _Link:
@@ -208,8 +209,8 @@ class _Link:
         self._connection = connection
         self._process = process
         self._log = log
-        self.is_ours = process is not None
-        self.is_greeted = False
+        self._is_greeted = False
+        self._is_end = True
 
     def send(self, request: Request) -> None:
         """Write; that the other side is gone is for the reader to find."""
@@ -218,24 +219,34 @@ class _Link:
 
     def replies(self) -> Iterator[Reply]:
         """What the supervisor says, until its end of the stream is closed."""
-        with suppress(OSError), self._connection.makefile("rb") as lines:
+        # A supervisor that was killed may have left half a line.
+        with suppress(OSError, msgspec.DecodeError), self._connection.makefile("rb") as lines:
             for line in lines:
                 yield messages.reply(line)
 
     def greeted(self, log: Path) -> None:
         """The supervisor serves us."""
-        self.is_greeted = True
+        self._is_greeted = True
         self._log = log
+
+    def parted(self, *, is_end: bool) -> None:
+        """The supervisor said farewell."""
+        self._is_end = is_end
+
+    @property
+    def was_late(self) -> bool:
+        """Whether we found a supervisor listening that had closed its doors already."""
+        return self._process is None and not self._is_greeted
 
     def epitaph(self) -> str:
         """What to tell of a supervisor that died, its last words included."""
         code = "" if self._process is None else f" with exit code {self._process.returncode}"
         words = "" if self._log is None else _tail(self._log)
-        return f"The supervisor of the services ended unexpectedly{code} before {{name!r}} was ready.{words}"
+        return f"its supervisor ended unexpectedly{code}.{words}"
 
     def reap(self) -> None:
-        """Wait for our supervisor's exit if it has closed its end: it has nothing left to do."""
-        if self._process is not None:
+        """Wait for our supervisor's exit, if it has nothing left to do."""
+        if self._process is not None and self._is_end:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1.0)
 

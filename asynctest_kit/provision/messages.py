@@ -74,7 +74,9 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Farewell(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the answer to :class:`Bye`, and the last line."""
+    """Supervisor: the last line. ``is_end`` says that everything is removed and the supervisor ends too."""
+
+    is_end: bool
 
 
 Request = Ensure | Bye

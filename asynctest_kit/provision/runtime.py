@@ -29,13 +29,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, identify, proven_dead, this_process
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

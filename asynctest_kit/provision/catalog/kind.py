@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.service import ServiceSpec
-    from asynctest_kit.provision.readiness import Handshake
-    from signal import Signals
-    from pathlib import Path
     from collections.abc import Callable
+    from pathlib import Path
+    from signal import Signals
+
+    from asynctest_kit.provision.readiness import Handshake
+    from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["Command", "ContainerPlan", "Kind", "Login", "Recipe", "Site", "Wheel"]
 

@@ -6,10 +6,10 @@ The official image's variables POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB 
 from __future__ import annotations
 
 from signal import SIGINT, SIGQUIT
+from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
 from asynctest_kit.provision.readiness.postgres import PostgresHandshake
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asynctest_kit.provision.service import ServiceSpec

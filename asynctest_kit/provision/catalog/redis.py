@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from signal import SIGTERM
+from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
 from asynctest_kit.provision.readiness.redis import RedisHandshake
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asynctest_kit.provision.service import ServiceSpec

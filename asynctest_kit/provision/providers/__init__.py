@@ -14,7 +14,7 @@ import secrets
 import time
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
@@ -22,8 +22,9 @@ from asynctest_kit.provision.service import Endpoint, Phase, ProviderName, Servi
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.catalog.kind import Kind, Login
     from collections.abc import Awaitable, Callable, Iterator
+
+    from asynctest_kit.provision.catalog.kind import Kind, Login
 
 __all__ = ["Order", "Provider", "Refusal", "Running", "Witness", "await_ready"]
 
@@ -46,20 +47,26 @@ class Order:
         spec: What was asked for.
         kind: Its entry in the catalogue.
         asked: When (seconds, CLOCK_MONOTONIC).
-        deadline: When it must be ready.
         record: Takes each phase as it ends.
+        deadline: When it must be ready.
         login: As whom tests will connect; the password is drawn afresh.
     """
 
     spec: ServiceSpec
     kind: Kind
     asked: float
-    deadline: float
     record: Callable[[ServicePhase], None]
+    deadline: float = field(init=False)
     login: Login = field(init=False)
 
     def __post_init__(self) -> None:
+        self.deadline = self.asked + self.spec.startup_timeout
         self.login = self.kind.login(self.spec, secrets.token_hex(16))
+
+    @property
+    def allowed(self) -> str:
+        """The time that it has from asked to ready, for messages."""
+        return f"{self.deadline - self.asked:.3g} s"
 
     @contextmanager
     def phase(self, phase: Phase, provider: ProviderName, *, since: float | None = None) -> Iterator[None]:
@@ -147,7 +154,7 @@ async def await_ready(order: Order, address: Address, witness: Witness, *, subje
             ended = await first_of(wait_ready(handshake, address, note=note), witness.ended())
     except TimeoutError:
         problem = (
-            f"was not ready within {order.spec.startup_timeout:g} s: waited for {handshake.expectation} "
+            f"was not ready within {order.allowed}: waited for {handshake.expectation} "
             f"on {address.host}:{address.port}; last seen: {seen}"
         )
     except RejectedError as error:

@@ -15,7 +15,7 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
@@ -61,12 +61,12 @@ class Docker:
         self._engine: asyncio.Future[Engine] | None = None
         self._opened = asyncio.Event()
 
-    async def __aenter__(self) -> Docker:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         if self._engine is not None:
-            await asyncio.wait((self._engine,))
+            await asyncio.gather(self._engine, return_exceptions=True)
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -110,11 +110,12 @@ class Docker:
         return orphans
 
     async def _open(self) -> Engine:
-        # The first caller opens it, the others wait for the same; a refusal holds for the supervisor's life.
-        if self._engine is None:
+        # The first caller opens it, the others wait for the same; after a refusal the next order tries again.
+        if self._engine is None or _has_failed(self._engine):
             self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
-            self._engine.add_done_callback(lambda _: self._opened.set())
-        return await asyncio.shield(self._engine)
+        engine = await asyncio.shield(self._engine)
+        self._opened.set()
+        return engine
 
     async def _start(self, container: _Container, image: str, order: Order) -> Address:
         config = _config(image, order, self._labels | {f"{_LABEL}.service": order.spec.name})
@@ -150,7 +151,10 @@ class _Container:
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        return f"ended with exit code {await self.engine.wait(self.name)}"
+        try:
+            return f"ended with exit code {await self.engine.wait(self.name)}"
+        except EngineError as error:
+            return f"is gone or can't be watched any more: {error}"
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
@@ -164,7 +168,11 @@ class _Container:
         try:
             await self.engine.remove(self.name)
         except EngineError as error:
-            _log.error("container %s could not be removed: %s", self.name, error)  # noqa: TRY400
+            _log.error("container %s could not be removed: %s", self.name, error)
+
+
+def _has_failed(engine: asyncio.Future[Engine]) -> bool:
+    return engine.done() and engine.exception() is not None
 
 
 async def _have_image(engine: Engine, image: str, order: Order) -> None:
@@ -179,7 +187,7 @@ async def _have_image(engine: Engine, image: str, order: Order) -> None:
     except EngineError as error:
         raise Refusal(f"the image {image} is not there and can't be pulled: {error}") from None
     except TimeoutError:
-        raise Refusal(f"the image {image} could not be pulled within {order.spec.startup_timeout:g} s") from None
+        raise Refusal(f"the image {image} could not be pulled within {order.allowed}") from None
 
 
 def _config(image: str, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from typing import TypeAlias
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime
-from asynctest_kit.provision.catalog.kind import Command, Recipe, Site, Wheel
+from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
@@ -210,7 +210,7 @@ async def _prepare(site: Site, prefix: tuple[str, ...], order: Order) -> None:
                 output, code = await _output(argv, stdin=command.stdin, cwd=site.directory, env=_environment(site))
         except TimeoutError:
             raise ProvisionError(
-                f"{program} for the service {order.spec.name!r} did not end within {order.spec.startup_timeout:g} s."
+                f"{program} for the service {order.spec.name!r} did not end within {order.allowed}."
             ) from None
 
         if code:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
@@ -28,6 +27,7 @@ from asynctest_kit.provision.providers import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
+
     from aiodocker import Docker
     from aiohttp import ClientResponse
 

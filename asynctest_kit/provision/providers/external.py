@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
-from typing import NoReturn, TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from asynctest_kit.errors import ProvisionError
@@ -14,8 +14,9 @@ from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.catalog.kind import Kind
     from collections.abc import AsyncIterator
+
+    from asynctest_kit.provision.catalog.kind import Kind
 
 __all__ = ["External"]
 
