@@ -1,15 +1,17 @@
 """The chain of waits that made the run as long as it was, and how short a run with the same durations could be.
 
 The path is walked backwards from the end of the run. At every moment it asks what had to happen last before this could
-start: for a test, the shared fixture that was ready last, or the test whose end freed its place; for a fixture, the
-fixture or service that it waited for last, or the first test that asked for it; for a service, its phases, and who
-asked for it. Steps are contiguous by construction: each ends where the one after it starts, gaps are ``queue`` (for a
-place on the loop, or to be asked for) or ``idle`` (a service between two of its phases).
+start: for a test, the shared fixture that was up last, or the test whose end made room for it; for a fixture, the
+fixture or service that it waited for last; for a service, its phases, and the fixture that asked for it; and where all
+that was there before the loop started, collection and start-up. Steps are contiguous by construction: each ends where
+the one after it starts; gaps are ``queue`` (for a place on the loop) or ``idle`` (a service between two phases).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import Counter
+from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -45,12 +47,11 @@ class _Walk:
 
     def __init__(self, facts: Facts, concurrency: int | None) -> None:
         self._facts = facts
-        self._concurrency = concurrency
         self._moment = facts.wall
         self._backwards: list[Step] = []
         self._entered: set[_Node] = set()
         self._ends = [test.end for test in facts.tests]
-        self._starts = sorted(test.start for test in facts.tests)
+        self._load = _Load(facts.tests, concurrency)
 
     def steps(self) -> tuple[Step, ...]:
         self._step("end", since=self._facts.loop_end)
@@ -84,7 +85,7 @@ class _Walk:
         if facts.unfinished:
             nodeid, start = min(facts.unfinished.items(), key=lambda item: item[1])
             self._step("test", nodeid, "unfinished", since=start)
-            return self._place_before(start, exclusive=False)
+            return self._place_before(start, since=facts.loop_start, alone=False)
 
         return facts.tests[-1] if facts.tests else None
 
@@ -93,52 +94,43 @@ class _Walk:
         self._step("test", test.nodeid, "call", since=test.call_start)
         self._step("test", test.nodeid, "set-up", since=test.ready)
         needed = _latest(self._facts, test.needs, test.ready)
-        if needed and needed.setup_end > test.start:
-            self._step("queue", test.nodeid, since=needed.setup_end)
-            return needed
+        up = needed.setup_end if needed else self._facts.loop_start
+        before = self._place_before(test.start, since=up, alone=test.lane != "shared")
+        if before and before.end > up:
+            self._step("queue", test.nodeid, since=before.end)
+            return before
 
-        self._step("queue", test.nodeid, since=test.start)
-        return self._place_before(test.start, exclusive=test.lane != "shared")
+        self._step("queue", test.nodeid, since=up)
+        return needed
 
-    def _place_before(self, start: float, *, exclusive: bool) -> Test | None:
-        """Return the test whose end let one start at ``start``; None if there was room before."""
+    def _place_before(self, start: float, *, since: float, alone: bool) -> Test | None:
+        """Return the test whose end made room for a start at ``start``; None if there was room ``since``."""
         ended = bisect_right(self._ends, start)
         if not ended:
             return None
 
         before = self._facts.tests[ended - 1]
-        running = bisect_left(self._starts, before.end) - bisect_left(self._ends, before.end)
-        full = self._concurrency is not None and running >= self._concurrency
-        if not (exclusive or full or before.lane != "shared"):
-            return None
-
-        self._step("queue", since=before.end)
-        return before
+        alone = alone or before.lane != "shared"
+        return before if alone or self._load.was_full(since, start) else None
 
     def _through_fixture(self, fixture: Fixture) -> _Node | None:
         needed, met = self._last_need(fixture)
-        asking = self._first_asking(fixture)
-        asked = asking.start if asking else self._facts.loop_start
-        if needed and (met >= fixture.setup_start or met >= asked):
-            self._step("fixture", fixture.id, "set-up", since=max(met, fixture.setup_start))
-            self._step("queue", fixture.id, since=met)
+        self._step("fixture", fixture.id, "set-up", since=max(met, fixture.setup_start))
+        if needed and met >= fixture.setup_start:
             return needed
 
-        self._step("fixture", fixture.id, "set-up", since=fixture.setup_start)
-        return self._place_of(asking, fixture.id)
+        return self._before_fixture(fixture, needed, met)
 
-    def _first_asking(self, fixture: Fixture) -> Test | None:
-        """Return the first test that needs ``fixture``, if it had started before the fixture's set-up did."""
-        asking = min((test for test in self._facts.tests if fixture.id in test.needs), key=_start, default=None)
-        return asking if asking and asking.start <= fixture.setup_start else None
+    def _before_fixture(self, fixture: Fixture, needed: _Node | None, met: float) -> _Node | None:
+        """Go to what let ``fixture`` start: its last need, or the end of a test; None for the loop's start."""
+        before = self._place_before(fixture.setup_start, since=fixture.setup_start, alone=True)
+        bound = max(met, self._facts.loop_start)
+        if before and before.end > bound:
+            self._step("queue", fixture.id, since=before.end)
+            return before
 
-    def _place_of(self, asking: Test | None, name: str) -> Test | None:
-        """Go to the start of the test that asked for ``name``; return the test whose end let it start."""
-        if asking is None:
-            return None
-
-        self._step("queue", name, since=asking.start)
-        return self._place_before(asking.start, exclusive=asking.lane != "shared")
+        self._step("queue", fixture.id, since=bound)
+        return needed if met > self._facts.loop_start else None
 
     def _last_need(self, fixture: Fixture) -> tuple[_Node | None, float]:
         """Return the fixture or service that ``fixture`` waited for last, and when the wait was over."""
@@ -159,17 +151,37 @@ class _Walk:
         for span in sorted(spans, key=attrgetter("end"), reverse=True):
             self._step("idle", service.name, since=span.end)
             self._step("service", service.name, span.phase, since=span.start)
-        if self._moment <= self._facts.loop_start:
-            return None
-
         waiting = [self._facts.fixtures[id_] for id_ in self._facts.waiting[service.name]]
-        asking = [fixture for fixture in waiting if fixture.setup_start <= self._moment]
+        asking = [fixture for fixture in waiting if self._facts.loop_start < fixture.setup_start <= self._moment]
         first = min(asking, key=attrgetter("setup_start"), default=None)
         if first is None:
             return None
 
         self._step("queue", service.name, since=first.setup_start)
-        return self._place_of(self._first_asking(first), service.name)
+        needed = _latest(self._facts, first.needs, first.setup_start)
+        return self._before_fixture(first, needed, needed.setup_end if needed else 0.0)
+
+
+class _Load:
+    """How many tests had a place on the loop at any moment."""
+
+    def __init__(self, tests: Iterable[Test], concurrency: int | None) -> None:
+        changes = Counter[float]()
+        for test in tests:
+            changes[test.start] += 1
+            changes[test.end] -= 1
+        self._moments = sorted(changes)
+        self._running = [*accumulate(changes[moment] for moment in self._moments)]
+        self._concurrency = concurrency
+
+    def was_full(self, start: float, end: float) -> bool:
+        """Tell whether all places were taken at a moment of ``[start, end)``."""
+        if self._concurrency is None:
+            return False
+
+        first = max(bisect_right(self._moments, start) - 1, 0)
+        running = self._running[first : bisect_left(self._moments, end)]
+        return max(running, default=0) >= self._concurrency
 
 
 class _EarliestReady:

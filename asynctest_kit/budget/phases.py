@@ -2,6 +2,7 @@
 
 The loop's time is shared out by one rule a moment: a test function runs (``tests``); none does and a test waits for a
 service that is not ready (``services``); else a fixture is being set up or torn down (``fixtures``); else ``idle``.
+Every test waits from the loop's start on, also before it has a place.
 """
 
 from __future__ import annotations
@@ -83,18 +84,17 @@ def _named(running: Counter[_Activity]) -> PhaseName:
 def _activities(facts: Facts) -> Iterator[tuple[float, float, _Activity]]:
     for test in facts.tests:
         yield test.call_start, test.call_end, "tests"
-        yield test.start, _services_ready(facts, test), "services"
+        yield facts.loop_start, _services_ready(facts, test), "services"
         yield test.start, test.call_start, "fixtures"
         yield test.call_end, test.end, "fixtures"
     for fixture in facts.fixtures.values():
         yield fixture.setup_start, fixture.setup_end, "fixtures"
         if fixture.teardown:
             yield *fixture.teardown, "fixtures"
-    starts = list(facts.unfinished.values())
-    for start in starts:
+    for start in facts.unfinished.values():
         yield start, facts.cases_end, "started"
-    if starts:
-        yield min(starts), _last_ready(facts, facts.services), "services"
+    if facts.unfinished or not facts.tests:  # which services they wait for is told at a test's end
+        yield facts.loop_start, _last_ready(facts, facts.services), "services"
 
 
 def _services_ready(facts: Facts, test: Test) -> float:

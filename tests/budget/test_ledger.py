@@ -177,12 +177,44 @@ def test_a_service_asked_for_late_leads_to_the_test_that_asked() -> None:
     assert steps(book) == [
         ("collect", "", "", 0.1),
         ("test", "first", "call", 0.4),
-        ("queue", "", "", 0.05),
-        ("queue", "redis", "", 0.05),
+        ("queue", "redis", "", 0.1),
         ("queue", "redis", "", 0.1),
         ("service", "redis", "create", 0.3),
         ("fixture", "redis", "set-up", 0.1),
         ("test", "second", "call", 0.1),
+    ]
+
+
+def test_tests_that_start_when_their_fixture_is_up_waited_for_it() -> None:
+    quick = [called(f"quick{i}", 0.5, 0.8) for i in range(20)]
+    slow = [called(f"slow{i}", 1.61 + 0.2 * (i // 10), 1.8 + 0.2 * (i // 10), needs=("pool",)) for i in range(30)]
+    book = ledger(
+        [
+            started(),
+            collected(0.2, 0.5),
+            loop(0.5, concurrency=10),
+            *service("postgres", 0.1, 0.4, 1.4, fixtures=("postgres",)),
+            *quick,
+            fixture("postgres", 0.5, 1.5),
+            fixture("pool", 1.5, 1.6, needs=("postgres",)),
+            *slow,
+            *finished(2.2, 2.2),
+        ]
+    )
+    assert phases(book)["services"] == pytest.approx(0.6)  # 0.8 to 1.4
+    assert phases(book)["fixtures"] == pytest.approx(0.2)
+    assert steps(book) == [
+        ("start-up", "", "", 0.1),
+        ("service", "postgres", "create", 0.3),
+        ("service", "postgres", "boot", 1.0),
+        ("fixture", "postgres", "set-up", 0.1),
+        ("fixture", "pool", "set-up", 0.1),
+        ("queue", "slow9", "", 0.01),
+        ("test", "slow9", "call", 0.19),
+        ("queue", "slow19", "", 0.01),
+        ("test", "slow19", "call", 0.19),
+        ("queue", "slow29", "", 0.01),
+        ("test", "slow29", "call", 0.19),
     ]
 
 
@@ -213,7 +245,7 @@ def test_too_few_places_bound_the_run() -> None:
 
 def test_with_places_left_no_test_is_blamed_for_another() -> None:
     book = ledger([started(), collected(0, 1), loop(1), called("a", 1, 1.1), called("b", 1.2, 3), *finished(3, 3)])
-    assert steps(book) == [("collect", "", "", 1.0), ("queue", "", "", 0.2), ("test", "b", "call", 1.8)]
+    assert steps(book) == [("collect", "", "", 1.0), ("queue", "b", "", 0.2), ("test", "b", "call", 1.8)]
 
 
 def test_a_test_that_was_never_called_has_no_call() -> None:
