@@ -7,6 +7,7 @@ without UTF-8 lose nothing. The one thing that is shortened is the folder part o
 from __future__ import annotations
 
 from itertools import groupby
+from operator import itemgetter
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
 
@@ -18,11 +19,14 @@ from rich.text import Text
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from asynctest_kit.budget import Ledger, Service, Step, Test, Verdict
+    from asynctest_kit.engine.events import Lane
 
 __all__ = ["render", "stdout"]
+
+_Stage = tuple[str, str]
 
 _LABEL: Final = 14
 _SLOWEST: Final = 5
@@ -268,26 +272,31 @@ def _print_bounds(ledger: Ledger, page: _Page) -> None:
 
 def _stages(ledger: Ledger, page: _Page) -> Iterator[str]:
     """Tell the critical path in its order, what belongs together as one, what is too short to matter left out."""
-    stages = (list(steps) for _, steps in groupby(ledger.critical_path, key=_stage))
-    lasting = [steps for steps in stages if sum(step.seconds for step in steps) >= _LEAST_SHARE * ledger.wall]
-    for steps in lasting:
-        seconds = duration(sum(step.seconds for step in steps))
-        yield f"{_stage_name(steps, ledger, page)} {seconds}"
+    lanes = {test.nodeid: test.lane for test in ledger.tests}
+    for stage, members in groupby(_with_stages(ledger.critical_path, lanes), key=itemgetter(0)):
+        steps = [step for _, step in members]
+        seconds = sum(step.seconds for step in steps)
+        if seconds >= _LEAST_SHARE * ledger.wall:
+            yield f"{_stage_name(stage, steps, ledger, page)} {duration(seconds)}"
 
 
-def _stage(step: Step) -> tuple[str, str]:
-    """A service's phases are one stage, and so are tests one after the other with the gaps between them."""
-    if step.kind == "service" or (step.kind == "idle" and step.name):
-        return "service", step.name
+def _with_stages(path: Sequence[Step], lanes: Mapping[str, Lane]) -> list[tuple[_Stage, Step]]:
+    """Name each step's stage: a service with its phases, a lane's tests one after the other; a queue is what queued."""
+    staged: list[tuple[_Stage, Step]] = []
+    stage: _Stage = ("queue", "")
+    for step in reversed(path):
+        if step.kind in ("service", "idle") and step.name:
+            stage = ("service", step.name)
+        elif step.kind == "test":
+            stage = ("test", lanes.get(step.name, "shared"))
+        elif step.kind != "queue":
+            stage = (step.kind, step.name)
+        staged.append((stage, step))
+    return staged[::-1]
 
-    if step.kind in ("test", "queue"):
-        return "test", ""
 
-    return step.kind, step.name
-
-
-def _stage_name(steps: Sequence[Step], ledger: Ledger, page: _Page) -> str:
-    kind, name = _stage(steps[0])
+def _stage_name(stage: _Stage, steps: Sequence[Step], ledger: Ledger, page: _Page) -> str:
+    kind, name = stage
     if kind == "service":
         longest = max(steps, key=lambda step: step.seconds)
         return f"{name} ({longest.part})" if longest.part else name
@@ -300,7 +309,7 @@ def _stage_name(steps: Sequence[Step], ledger: Ledger, page: _Page) -> str:
         return _PHASES.get(kind, kind)
 
     tests = list(dict.fromkeys(step.name for step in steps if step.kind == "test"))
-    if len(tests) > 1:
-        return several(len(tests), "test")
+    if len(tests) == 1:
+        return page.nodeid(tests[0], page.width - _LABEL - 12)
 
-    return page.nodeid(tests[0], page.width - _LABEL - 12) if tests else "queue"
+    return several(len(tests), "test" if name == "shared" else f"{name} test")
