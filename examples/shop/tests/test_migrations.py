@@ -1,48 +1,17 @@
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
-from uuid import uuid4
-
-import anyio
 import asyncpg
 import pytest
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic_process import ALEMBIC_INI, alembic
 
-ALEMBIC_INI = Path(__file__).parents[1] / "alembic.ini"
 TABLES = "SELECT array_agg(tablename::text ORDER BY tablename) FROM pg_tables WHERE schemaname = 'public'"
 
 
 @pytest.fixture(scope="module")
 def scripts():
     return ScriptDirectory.from_config(Config(ALEMBIC_INI))
-
-
-@pytest.fixture(scope="module")
-async def empty_database(postgres):
-    """URL of a database without any table."""
-    name = f"shop_migrations_{uuid4().hex}"
-    server = await asyncpg.connect(postgres.url)
-
-    try:
-        await server.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield urlunsplit(urlsplit(postgres.url)._replace(path=f"/{name}"))
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await server.close()
-
-
-async def alembic(url, *arguments):
-    """In a process of its own: alembic keeps its state in module globals."""
-    result = await anyio.run_process(
-        [sys.executable, "-m", "alembic", "-c", str(ALEMBIC_INI), *arguments],
-        env={**os.environ, "DATABASE_URL": url},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr.decode()
 
 
 def test_history_is_one_line(scripts):
