@@ -214,7 +214,7 @@ async def test_what_would_break_the_isolation_is_refused(lease, query, reason):
 
 async def test_words_in_bodies_and_strings_are_no_statements(lease):
     async with lease() as (pg, _):
-        await pg.execute("DO $$ BEGIN PERFORM 1; COMMIT_NOTHING := 1; END $$" .replace("COMMIT_NOTHING := 1; ", ""))
+        await pg.execute("DO $$ BEGIN PERFORM 1; COMMIT_NOTHING := 1; END $$".replace("COMMIT_NOTHING := 1; ", ""))
         await pg.execute("""
             CREATE FUNCTION one() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; END;
             SELECT 'x; COMMIT'; -- ; ROLLBACK
