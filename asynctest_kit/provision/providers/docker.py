@@ -147,7 +147,14 @@ class _Container:
     async def published_port(self, port: int) -> int | None:
         """The loopback port behind which ``port`` is; None if the container has ended already."""
         bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
-        return int(bindings[0]["HostPort"]) if bindings else None
+        if not bindings:
+            return None
+
+        # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
+        if strangers := {binding["HostIp"] for binding in bindings} - {_HOST}:
+            raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {_HOST} alone")
+
+        return int(bindings[0]["HostPort"])
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""

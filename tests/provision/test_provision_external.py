@@ -1,0 +1,91 @@
+"""The external provider against real servers."""
+
+from __future__ import annotations
+
+import asyncpg
+import pytest
+from provision_traces import order_of, spec_of
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers.embedded import Embedded
+from asynctest_kit.provision.providers.external import External
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["postgres", "redis"])
+async def server(request):
+    async with Embedded().give(order_of(spec_of(request.param))) as running:
+        yield running.endpoint
+
+
+async def test_a_url_is_used_as_it_is_and_survives(server):
+    phases = []
+    for _ in range(2):
+        order = order_of(spec_of(server.kind, name="mine", provider="external", url=server.url), phases)
+        async with External().give(order) as running:
+            assert running.endpoint.url == server.url
+            assert (running.endpoint.service, running.endpoint.provider) == ("mine", "external")
+    assert [phase.phase for phase in phases] == ["resolve", "ready"] * 2
+
+
+async def test_a_wrong_password_is_told_at_once_and_not_shown(server):
+    url = server.url.replace(server.password, "s3cret-guess")
+    with pytest.raises(ProvisionError, match="answered the handshake with") as caught:
+        async with External().give(order_of(spec_of(server.kind, provider="external", url=url))):
+            pass
+    assert "s3cret-guess" not in str(caught.value)
+    assert "***" in str(caught.value)
+
+
+async def test_a_server_that_is_not_there_is_named_without_its_password():
+    spec = spec_of("redis", provider="external", url="redis://:s3cret@127.0.0.1:1/0", startup_timeout=0.2)
+    with pytest.raises(ProvisionError, match=r"redis://:\*\*\*@127\.0\.0\.1:1/0 was not ready within 0\.2 s") as caught:
+        async with External().give(order_of(spec)):
+            pass
+    assert "Connect" in str(caught.value) or "refused" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "mysql://u:s3cret@localhost/db",
+        "postgresql://u:s3cret@localhost:port/db",
+        "postgresql://u:s3/cret@localhost/db",
+        "postgresql://u:s3cret@/db",
+        "s3cret",
+        "postgresql://u:s3cret@localhost:99999/db",
+        "postgresql://[s3cret",
+    ],
+)
+async def test_a_url_that_can_not_be_used_is_told_without_its_password(url):
+    with pytest.raises(ProvisionError, match="The URL of the service 'postgres' can't be used") as caught:
+        async with External().give(order_of(spec_of("postgres", provider="external", url=url))):
+            pass
+    assert "s3" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_without_a_url_it_refuses():
+    with pytest.raises(Refusal, match="no URL is set"):
+        async with External().give(order_of(spec_of("postgres"))):
+            pass
+
+
+async def test_the_query_of_a_url_is_kept():
+    async with Embedded().give(order_of(spec_of("postgres"))) as running:
+        url = f"{running.endpoint.url}?application_name=mine"
+        async with External().give(order_of(spec_of("postgres", url=url))) as external:
+            connection = await asyncpg.connect(external.endpoint.url)
+            assert await connection.fetchval("SHOW application_name") == "mine"
+            await connection.close()
+
+
+async def test_tls_that_the_server_does_not_offer_is_told():
+    async with Embedded().give(order_of(spec_of("postgres"))) as running:
+        url = f"{running.endpoint.url}?sslmode=require"
+        with pytest.raises(ProvisionError, match="does not offer TLS"):
+            async with External().give(order_of(spec_of("postgres", url=url))):
+                pass

@@ -1,0 +1,340 @@
+"""A project's supervisor as its clients see it, in real processes: shared, private, and gone when they are."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import asyncpg
+import pytest
+from provision_traces import (
+    LABEL,
+    data_of,
+    eventually,
+    is_running,
+    servers_of,
+    sessions,
+    spec_of,
+    supervisors,
+    user,
+)
+from redis.asyncio import Redis
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.runtime import project_of
+from asynctest_kit.provision.service import ServicePhase
+
+pytestmark = pytest.mark.anyio
+
+REDIS = spec_of("redis", provider="embedded")
+POSTGRES = spec_of("postgres", provider="embedded")
+
+
+async def containers(engine, root):
+    return await engine.labelled(f"{LABEL}={project_of(root).key}")
+
+
+async def no_containers(engine, root, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while await containers(engine, root):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def leave(client):
+    await asyncio.to_thread(client.close)
+
+
+async def test_a_service_is_asked_for_awaited_and_gone_after_close(root, client):
+    endpoint = await client.endpoint(REDIS)
+    async with Redis.from_url(endpoint.url) as redis:
+        assert await redis.ping()
+    assert client.ensure(REDIS).result() is endpoint
+    assert client.endpoints == {"redis": endpoint}
+    [supervisor] = supervisors(root)
+    [server] = servers_of(supervisor)
+    await leave(client)
+    assert not is_running(server)
+    assert not is_running(supervisor)
+    assert sessions(root) == []
+    assert data_of(supervisor) == []
+    phases = [phase.phase for phase in client.phases]
+    assert phases == ["resolve", "create", "boot", "ready", "remove"]
+
+
+async def test_every_phase_follows_the_one_before(client):
+    asked = time.monotonic()
+    await asyncio.gather(client.endpoint(REDIS), client.endpoint(POSTGRES))
+    for service in ("redis", "postgres"):
+        phases = [phase for phase in client.phases if phase.service == service]
+        assert asked <= phases[0].start
+        assert all(before.end <= after.start for before, after in zip(phases, phases[1:], strict=False))
+
+
+async def test_services_start_at_the_same_time(client):
+    specs = [spec_of("redis", name=f"redis-{number}", provider="embedded") for number in range(4)]
+    await asyncio.gather(*map(client.endpoint, specs))
+    booted = [phase for phase in client.phases if phase.phase in ("boot", "ready")]
+    first_end = min(phase.end for phase in booted if phase.phase == "ready")
+    assert sum(phase.start < first_end for phase in booted if phase.phase == "boot") == 4
+
+
+async def test_one_failure_fails_only_its_service(client):
+    broken = spec_of("redis", name="broken", provider="embedded", command=("--no-such-option", "1"))
+    failed, fine = await asyncio.gather(client.endpoint(broken), client.endpoint(REDIS), return_exceptions=True)
+    assert isinstance(failed, ProvisionError)
+    assert "ended with exit code 1" in str(failed)
+    assert fine.service == "redis"
+
+
+async def test_an_unknown_kind_is_told(client):
+    with pytest.raises(ProvisionError, match="'abacus', which the catalogue doesn't have"):
+        await client.endpoint(spec_of("redis", kind="abacus"))
+
+
+async def test_equal_specs_are_one_service_for_all_clients(root, client):
+    mine = await client.endpoint(REDIS)
+    with user(root, REDIS, REDIS) as other:
+        assert other.stdout.readline().strip() == mine.url
+        assert other.stdout.readline().strip() == mine.url
+        other.stdin.close()
+        assert other.wait(10) == 0
+    async with Redis.from_url(mine.url) as redis:
+        assert await redis.ping()
+    assert len(supervisors(root)) == 1
+
+
+async def test_clients_that_ask_at_once_share_one_start(root, client):
+    await client.endpoint(REDIS)  # somebody listens from here on
+    others = [Client.connect(root) for _ in range(3)]
+    try:
+        found = await asyncio.gather(*(one.endpoint(POSTGRES) for one in (client, *others)))
+        assert len({endpoint.url for endpoint in found}) == 1
+        assert all([phase.phase for phase in one.phases].count("create") <= 2 for one in others)
+        assert len(servers_of(*supervisors(root))) == 2
+    finally:
+        for other in others:
+            await leave(other)
+
+
+async def test_the_last_client_out_ends_it(root, client):
+    await client.endpoint(REDIS)
+    other = Client.connect(root)
+    endpoint = await other.endpoint(REDIS)
+    await leave(client)
+    async with Redis.from_url(endpoint.url) as redis:
+        assert await redis.ping()
+    assert not [phase for phase in client.phases if phase.phase == "remove"]
+    await leave(other)
+    assert [phase.phase for phase in other.phases] == ["remove"]
+    await eventually(lambda: sessions(root) == [])
+
+
+async def test_two_projects_share_nothing(root, client, tmp_path):
+    other = Client.connect(tmp_path)
+    try:
+        mine, theirs = await asyncio.gather(client.endpoint(REDIS), other.endpoint(REDIS))
+        assert mine.port != theirs.port
+        assert mine.password != theirs.password
+        assert set(supervisors(root)).isdisjoint(supervisors(tmp_path))
+    finally:
+        await leave(other)
+
+
+async def test_who_knocks_while_it_ends_gets_another(root):
+    before = Client.connect(root)
+    await before.endpoint(POSTGRES)
+    for _ in range(3):
+        closing = asyncio.get_running_loop().run_in_executor(None, before.close)
+        after = Client.connect(root)
+        endpoint = await after.endpoint(POSTGRES)
+        await closing
+        connection = await asyncpg.connect(endpoint.url)
+        await connection.close()
+        before = after
+    await leave(before)
+    await eventually(lambda: sessions(root) == [])
+
+
+async def test_many_who_come_first_all_get_theirs(root):
+    clients = [Client.connect(root) for _ in range(3)]
+    endpoints = await asyncio.gather(*(one.endpoint(REDIS) for one in clients))
+    for endpoint in endpoints:
+        async with Redis.from_url(endpoint.url) as redis:
+            assert await redis.ping()
+    await asyncio.gather(*map(leave, clients))
+    await eventually(lambda: sessions(root) == [])
+
+
+async def test_a_killed_client_leaves_nothing_embedded(root):
+    with user(root, POSTGRES, REDIS) as victim:
+        assert len([victim.stdout.readline() for _ in range(2)]) == 2
+        [supervisor] = supervisors(root)
+        servers = servers_of(supervisor)
+        assert len(servers) == 2
+        victim.kill()
+    await eventually(lambda: not is_running(supervisor))
+    assert not any(map(is_running, servers))
+    assert sessions(root) == []
+    assert data_of(supervisor) == []
+
+
+async def test_a_killed_client_leaves_no_container(engine, root):
+    with user(root, spec_of("postgres", provider="docker"), spec_of("redis", provider="docker")) as victim:
+        assert len([await asyncio.to_thread(victim.stdout.readline) for _ in range(2)]) == 2
+        assert len(await containers(engine, root)) == 2
+        victim.kill()
+    await no_containers(engine, root)
+    await eventually(lambda: sessions(root) == [])
+
+
+@pytest.mark.parametrize("moment", [0.0, 0.2, 0.35, 0.5, 0.8])
+async def test_a_client_killed_during_a_start_leaves_nothing(engine, root, moment):
+    with user(root, spec_of("postgres", provider="docker"), POSTGRES) as victim:
+        await asyncio.sleep(moment + random.random() / 20)
+        known = supervisors(root)
+        victim.kill()
+    await eventually(lambda: sessions(root) == [])
+    await no_containers(engine, root)
+    assert [data_of(supervisor) for supervisor in known] in ([], [[]])
+
+
+async def test_a_forked_child_does_not_keep_services_alive(root):
+    with user(root, REDIS, words=("fork",)) as victim:
+        victim.stdout.readline()
+        child = int(victim.stdout.readline())
+        try:
+            [supervisor] = supervisors(root)
+            victim.kill()
+            await eventually(lambda: not is_running(supervisor))
+            assert is_running(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_removes_everything_clients_or_not(root, client, sign):
+    endpoint = await client.endpoint(REDIS)
+    [supervisor] = supervisors(root)
+    slow = client.ensure(POSTGRES)
+    os.kill(supervisor, sign)
+    with pytest.raises(ProvisionError, match=rf"{sign.name}|ended unexpectedly"):
+        await asyncio.wrap_future(slow)
+    await eventually(lambda: not is_running(supervisor))
+    with pytest.raises(OSError):
+        await asyncio.open_connection(endpoint.host, endpoint.port)
+    assert data_of(supervisor) == []
+
+
+async def test_a_killed_supervisor_fails_what_is_pending_and_is_swept_up_after(root, client):
+    await client.endpoint(REDIS)
+    [supervisor] = supervisors(root)
+    servers = servers_of(supervisor)
+    pending = client.ensure(POSTGRES)
+    os.kill(supervisor, signal.SIGKILL)
+    with pytest.raises(ProvisionError) as caught:
+        await asyncio.wrap_future(pending)
+    message = str(caught.value)
+    assert "The service 'postgres' was not ready when its supervisor ended unexpectedly with exit code -9" in message
+    assert "redis is ready" in message
+    assert client.endpoints["redis"].password not in message
+    with pytest.raises(ProvisionError, match="was asked for after its supervisor ended unexpectedly"):
+        await client.endpoint(spec_of("redis", name="late", provider="embedded"))
+    await eventually(lambda: not any(map(is_running, servers)))  # the kernel's doing
+
+    heir = Client.connect(root)
+    try:
+        await heir.endpoint(REDIS)
+        await eventually(lambda: data_of(supervisor) == [])
+        await eventually(lambda: supervisor not in supervisors(root))
+    finally:
+        await leave(heir)
+
+
+async def test_containers_of_a_killed_supervisor_are_swept_by_the_next(engine, root, client):
+    spec = spec_of("redis", provider="docker")
+    await client.endpoint(spec)
+    [(orphan, _)] = await containers(engine, root)
+    os.kill(*supervisors(root), signal.SIGKILL)
+
+    heir = Client.connect(root)
+    try:
+        await heir.endpoint(spec)
+        deadline = time.monotonic() + 10
+        while orphan in [container for container, _ in await containers(engine, root)]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+        assert len(await containers(engine, root)) == 1
+    finally:
+        await leave(heir)
+
+
+async def test_the_meeting_place_is_private(root, client):
+    await client.endpoint(REDIS)
+    project = project_of(root)
+    assert project.directory.stat().st_mode & 0o777 == 0o700
+    assert project.socket.stat().st_mode & 0o777 == 0o600
+    for session in sessions(root):
+        assert session.stat().st_mode & 0o777 == 0o700
+        assert (session / "log").stat().st_mode & 0o777 == 0o600
+        assert client.endpoints["redis"].password not in (session / "log").read_text()
+
+
+async def test_a_supervisor_has_its_own_session_so_that_control_c_passes_it_by(root, client):
+    await client.endpoint(REDIS)
+    [supervisor] = supervisors(root)
+    assert os.getsid(supervisor) == supervisor
+
+
+async def test_cancelling_an_await_does_not_cancel_the_start(client):
+    task = asyncio.ensure_future(client.endpoint(REDIS))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await client.endpoint(REDIS)).service == "redis"
+
+
+async def test_it_serves_several_loops_and_threads_at_once(client):
+    def another_loop():
+        return asyncio.run(client.endpoint(REDIS)), threading.get_ident()
+
+    with ThreadPoolExecutor(3) as pool:
+        found = await asyncio.gather(*(asyncio.wrap_future(pool.submit(another_loop)) for _ in range(3)))
+    assert {endpoint for endpoint, _ in found} == {await client.endpoint(REDIS)}
+
+
+async def test_closing_fails_what_is_pending_and_is_idempotent(client):
+    pending = client.ensure(POSTGRES)
+    await leave(client)
+    await leave(client)
+    with pytest.raises(ProvisionError, match="'postgres' was not ready when its client was closed"):
+        pending.result(timeout=0)
+    with pytest.raises(ProvisionError, match="was asked for after its client was closed"):
+        client.ensure(REDIS).result(timeout=0)
+
+
+async def test_a_service_that_died_is_started_again_for_the_next_client(root, client):
+    endpoint = await client.endpoint(REDIS)
+    async with Redis.from_url(endpoint.url) as redis:
+        await redis.shutdown(nosave=True)
+    [supervisor] = supervisors(root)
+    await eventually(lambda: servers_of(supervisor) == [])
+    other = Client.connect(root)
+    try:
+        fresh = await other.endpoint(REDIS)
+        assert fresh.password != endpoint.password
+    finally:
+        await leave(other)
+
+
+async def test_recorded_phases_stand_beside_the_measured(client):
+    migrate = ServicePhase(service="postgres", phase="migrate", start=1.0, end=2.0)
+    client.record(migrate)
+    assert client.phases == (migrate,)
