@@ -8,8 +8,8 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
    wait; all sessions must use the same maintenance database for that, and do, for it is the endpoint's.
 2. It is complete when the catalogue says so: IS_TEMPLATE true and ALLOW_CONNECTIONS false are set together, last. What
    is found without them was left by a builder that died: it is dropped and built again. Nothing else is recorded.
-3. This run's own database is ``atk_run_<random>``. As long as the run lives, a session whose application name is the
-   database's name is connected to the server, from before it is created: its keeper.
+3. This run's own database, and a test's, is ``atk_run_<random>``. As long as it is used, a session whose application
+   name is the database's name is connected to the server, from before it is created: its keeper.
 4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
    isn't forced, so it can't hit a database that is in use after all.
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
-__all__ = ["Template", "ensure_template", "open_clone"]
+__all__ = ["Template", "ensure_template", "open_clone", "open_run_database"]
 
 #: Versions from which on the server knows ``CREATE DATABASE ... STRATEGY``, and ``DROP DATABASE ... WITH (FORCE)``.
 _STRATEGY = (15, 0)
@@ -87,30 +87,53 @@ async def ensure_template(server: Endpoint, migrations: Migrations | None, *, ro
 
 
 @asynccontextmanager
-async def open_clone(template: Template, *, drop: bool = True) -> AsyncIterator[Endpoint]:
-    """A database of one's own, cloned from the template.
+async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
+    """This run's own database, cloned from the template; databases of runs that died are dropped.
 
-    Args:
-        template: What to clone.
-        drop: Whether it is dropped at the end; not needed where the server itself ends.
+    On a server of others it is dropped at the end. A server of ours ends by itself, or the next run clears up.
 
     Raises:
         MigrationError: The server's user may not create databases.
     """
+    async with _keeper(template) as (keeper, name):
+        await _drop_orphans(keeper)
+        yield await _clone(keeper, name, template)
+        if template.server.provider == "external":
+            await _drop(template.server, keeper, name)
+
+
+@asynccontextmanager
+async def open_clone(template: Template) -> AsyncIterator[Endpoint]:
+    """A database of one test's own, cloned from the template and dropped at the end.
+
+    Raises:
+        MigrationError: The server's user may not create databases.
+    """
+    async with _keeper(template) as (keeper, name):
+        try:
+            yield await _clone(keeper, name, template)
+        finally:
+            await _drop(template.server, keeper, name)
+
+
+@asynccontextmanager
+async def _keeper(template: Template) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
+    """A session that keeps the database of its name from being taken for an orphan."""
     name = f"atk_run_{secrets.token_hex(6)}"
     keeper = await connect(template.server, name=name)
     try:
-        await _drop_orphans(keeper)
-        try:
-            await keeper.execute(_create(keeper, name, template))
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise MigrationError(_needs_privilege(template.server, error)) from error
-
-        yield msgspec.structs.replace(template.server, database=name)
-        if drop:
-            await _drop(template.server, keeper, name)
+        yield keeper, name
     finally:
         keeper.terminate()
+
+
+async def _clone(keeper: asyncpg.Connection, name: str, template: Template) -> Endpoint:
+    try:
+        await keeper.execute(_create(keeper, name, template))
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(_needs_privilege(template.server, error)) from error
+
+    return msgspec.structs.replace(template.server, database=name)
 
 
 async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
