@@ -44,6 +44,7 @@ __all__ = [
     "Project",
     "base_directory",
     "data_directory",
+    "leave",
     "new_session",
     "own_server",
     "project_of",
@@ -56,6 +57,7 @@ __all__ = [
 _OWNER = "owner.json"
 _SERVER = "server.json"
 _UNSIGNED_SECONDS = 3600.0
+_KEY_LENGTH = 16
 
 #: Free bytes that a memory file system must have before a server's data goes there.
 _ROOM = 1 << 30
@@ -94,15 +96,17 @@ def base_directory() -> Path:
 
 def project_of(root: Path) -> Project:
     """The meeting place for ``root``; its directory is made if missing."""
-    key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:_KEY_LENGTH]
     return Project(key=key, directory=_private(base_directory() / key))
 
 
 def new_session(project: Project) -> Path:
     """A directory for one supervisor, yet to be signed by it."""
-    directory = _private(project.directory) / secrets.token_hex(6)
-    directory.mkdir(mode=0o700)
-    return directory
+    while True:
+        directory = _private(project.directory) / secrets.token_hex(6)
+        with suppress(FileNotFoundError):  # the last supervisor removed the project's directory in between
+            directory.mkdir(mode=0o700)
+            return directory
 
 
 def data_directory() -> Path:
@@ -129,14 +133,25 @@ def take_lock(project: Project) -> int | None:
     Returns:
         A descriptor that holds the lock until it is closed, or None if another process holds it.
     """
-    descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+    while True:
+        descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
 
-    return descriptor
+        if _is_at(descriptor, project.lock):
+            return descriptor
+
+        os.close(descriptor)  # the file was removed between opening and locking it: that lock locks nobody out
+
+
+def leave(project: Project, session: Path) -> None:
+    """Remove a session, and the project's directory if it was the last one in it."""
+    remove(session)
+    with suppress(OSError):
+        _remove_if_empty(project)
 
 
 def remove(directory: Path) -> None:
@@ -156,7 +171,9 @@ def sweep() -> list[str]:
             _end_server(directory)
             remove(directory)
             removed.append(directory.name)
-    _remove_empty_projects()
+    for project in _projects():
+        with suppress(OSError):
+            _remove_if_empty(project)
     return removed
 
 
@@ -164,19 +181,34 @@ def _candidates() -> Iterator[Path]:
     for parent in {_MEMORY, Path(tempfile.gettempdir())}:
         yield from filter(_is_ours, parent.glob(f"{_data_prefix()}*"))
 
-    for project in filter(_is_ours, base_directory().iterdir()):
-        yield from filter(_is_ours, project.iterdir())
+    for project in _projects():
+        yield from filter(_is_ours, project.directory.iterdir())
 
 
-def _remove_empty_projects() -> None:
-    for project in filter(_is_ours, base_directory().iterdir()):
-        # A socket that nobody listens on any more may be all that is left; the lock file tells whether that is so.
-        if any(entry.is_dir() for entry in project.iterdir()):
-            continue
+def _projects() -> Iterator[Project]:
+    for directory in filter(_is_ours, base_directory().glob("[0-9a-f]" * _KEY_LENGTH)):
+        yield Project(key=directory.name, directory=directory)
 
-        with suppress(OSError):
-            if time.time() - project.stat().st_mtime > _UNSIGNED_SECONDS:
-                remove(project)
+
+def _remove_if_empty(project: Project) -> None:
+    lock = take_lock(project)
+    if lock is None:
+        return
+
+    try:
+        if not any(entry.is_dir() for entry in project.directory.iterdir()):
+            project.socket.unlink(missing_ok=True)
+            project.lock.unlink()
+            project.directory.rmdir()
+    finally:
+        os.close(lock)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_abandoned(directory: Path) -> bool:

@@ -167,8 +167,8 @@ class Supervisor:
     async def _hold(self, service: _Service, key: bytes) -> None:
         try:
             async with give(self._providers, service.order()) as running:
-                service.answer_ready(running.endpoint)
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
+                service.answer_ready(running.endpoint)
                 how = await running.ended()
                 _log.error("%s %s while it was in use", service.spec.name, how)
                 del self._services[key]  # who asks from here on gets a new one
@@ -337,6 +337,7 @@ async def _supervise(first: socket.socket, project: runtime.Project, session: Pa
         if meeting is not None:
             resources.callback(meeting.close)
 
+        _log.info("process %d starts, %s", os.getpid(), "listening" if meeting else "for its first client alone")
         supervisor = Supervisor((docker, Embedded(), External()), log=session / "log")
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
@@ -356,8 +357,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     runtime.sign(options.session)
-    asyncio.run(_supervise(socket.socket(fileno=options.first), runtime.project_of(options.root), options.session))
-    runtime.remove(options.session)
+    project = runtime.project_of(options.root)
+    asyncio.run(_supervise(socket.socket(fileno=options.first), project, options.session))
+    runtime.leave(project, options.session)
 
 
 if __name__ == "__main__":

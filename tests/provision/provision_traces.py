@@ -69,6 +69,10 @@ def servers_of(supervisor):
     return [msgspec.json.decode(file.read_bytes(), type=Identity).pid for file in files if file.exists()]
 
 
+def command_line(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text()
+
+
 def is_running(pid):
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()

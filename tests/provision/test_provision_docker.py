@@ -92,7 +92,7 @@ async def test_a_time_out_names_what_it_waited_for(engine, docker):
 
 async def test_a_port_that_is_open_to_others_is_an_error_and_no_refusal(engine, docker, monkeypatch):
     monkeypatch.setattr(docker_provider, "_HOST", "256.0.0.1")
-    with pytest.raises(ProvisionError, match="Docker could not start the service 'redis'.* published port 6379 on"):
+    with pytest.raises(ProvisionError, match=r"Docker could not start the service 'redis'.* published port 6379 on"):
         async with docker.give(order_of(spec_of("redis"))):
             pass
     assert await ours(engine, docker) == []
@@ -101,7 +101,7 @@ async def test_a_port_that_is_open_to_others_is_an_error_and_no_refusal(engine, 
 async def test_a_missing_image_is_a_refusal_with_its_name_and_cause(docker):
     phases = []
     order = order_of(spec_of("redis", image="localhost:1/no/such:image"), phases)
-    with pytest.raises(Refusal, match="the image localhost:1/no/such:image is not there and can't be pulled: .+"):
+    with pytest.raises(Refusal, match=r"the image localhost:1/no/such:image is not there and can't be pulled: .+"):
         async with docker.give(order):
             pass
     assert [phase.phase for phase in phases] == ["resolve", "pull"]
@@ -161,7 +161,7 @@ async def test_an_engine_elsewhere_is_refused():
 async def test_an_engine_that_does_not_answer_is_refused(tmp_path):
     nowhere = tmp_path / "docker.sock"
     async with Docker(session="none", project="tests", environ={"DOCKER_HOST": f"unix://{nowhere}"}) as provider:
-        with pytest.raises(Refusal, match="no Docker engine answers at .*docker.sock"):
+        with pytest.raises(Refusal, match=r"no Docker engine answers at .*docker\.sock"):
             async with provider.give(order_of(spec_of("redis"))):
                 pass
 

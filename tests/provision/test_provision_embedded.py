@@ -9,7 +9,7 @@ from collections import Counter
 
 import asyncpg
 import pytest
-from provision_traces import data_of, eventually, is_running, order_of, servers_of, spec_of
+from provision_traces import command_line, data_of, eventually, is_running, order_of, servers_of, spec_of
 from redis.asyncio import Redis
 
 from asynctest_kit.errors import ProvisionError
@@ -77,8 +77,7 @@ async def test_no_secret_is_on_a_command_line_or_in_a_repr():
         for running in (redis, pg):
             assert running.endpoint.password not in repr(running)
         for pid in servers_of(os.getpid()):
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
-                words = file.read().decode()
+            words = command_line(pid)
             assert redis.endpoint.password not in words
             assert pg.endpoint.password not in words
 

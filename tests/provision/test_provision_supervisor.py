@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import asyncpg
 import pytest
@@ -74,7 +75,7 @@ async def test_every_phase_follows_the_one_before(client):
     for service in ("redis", "postgres"):
         phases = [phase for phase in client.phases if phase.service == service]
         assert asked <= phases[0].start
-        assert all(before.end <= after.start for before, after in zip(phases, phases[1:], strict=False))
+        assert all(before.end <= after.start for before, after in pairwise(phases))
 
 
 async def test_services_start_at_the_same_time(client):
@@ -242,7 +243,7 @@ async def test_a_killed_supervisor_fails_what_is_pending_and_is_swept_up_after(r
         await asyncio.wrap_future(pending)
     message = str(caught.value)
     assert "The service 'postgres' was not ready when its supervisor ended unexpectedly with exit code -9" in message
-    assert "redis is ready" in message
+    assert "redis is ready" in message  # the end of its log
     assert client.endpoints["redis"].password not in message
     with pytest.raises(ProvisionError, match="was asked for after its supervisor ended unexpectedly"):
         await client.endpoint(spec_of("redis", name="late", provider="embedded"))

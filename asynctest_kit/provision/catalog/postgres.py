@@ -95,7 +95,10 @@ def _create_database(site: Site) -> tuple[Command, ...]:
 
 
 def _serve(site: Site, port: int) -> Command:
-    options = _options("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=")
+    # Shared memory as files of the data directory: elsewhere they would outlive a server that was killed.
+    options = _options(
+        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "dynamic_shared_memory_type=mmap"
+    )
     return Command(argv=(str(site.server), "-D", _data(site), *options, *site.spec.command))
 
 

@@ -233,7 +233,7 @@ async def _output(
     try:
         output, _ = await process.communicate(stdin)
     finally:
-        await to_its_end(_Process(process).stop(signal.SIGKILL))
+        await to_its_end(_Process(process).stop(signal.SIGTERM))
     return output.decode(errors="replace"), process.returncode or 0
 
 
@@ -257,7 +257,7 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
             await await_ready(order, address, process, subject=subject)
     except BaseException as error:
-        await to_its_end(process.stop(signal.SIGKILL))
+        await to_its_end(process.stop(order.kind.embedded.stop))
         if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():
             raise _PortTakenError from None
         raise
