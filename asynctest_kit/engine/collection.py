@@ -33,13 +33,13 @@ from _pytest.warnings import catch_warnings_for_item
 
 if TYPE_CHECKING:
     import warnings
-    from types import TracebackType
 
 __all__ = [
     "Owner",
     "Parameter",
     "Request",
     "TestRequest",
+    "answered",
     "bound_function",
     "call_info",
     "capture_manager",
@@ -50,14 +50,16 @@ __all__ = [
     "evaluate_marks",
     "fixture_names",
     "foreign_setup_hooks",
+    "forget_value",
+    "has_fixtures",
     "is_coroutine_item",
-    "lend",
     "log_handler",
     "parameter_of",
+    "parent_of",
     "routed_comparison",
     "scope_instance",
     "share_caplog",
-    "take_back",
+    "tear_down_pytests_own",
     "test_argument_names",
 ]
 
@@ -71,7 +73,7 @@ class Owner(Protocol):
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the fixture is torn down."""
 
-    def dynamic_value(self, name: str, request: _EngineRequest) -> object:
+    def dynamic_value(self, name: str, request: Any) -> object:
         """Give the value of a fixture asked for while running."""
 
 
@@ -125,6 +127,11 @@ def is_coroutine_item(item: pytest.Item) -> bool:
         and not isinstance(item, TestCaseFunction)
         and inspect.iscoroutinefunction(item.function)
     )
+
+
+def has_fixtures(item: pytest.Item) -> bool:
+    """Tell whether pytest has worked out a fixture closure for ``item``: functions and doctests have one."""
+    return hasattr(item, "_fixtureinfo")
 
 
 def fixture_names(item: pytest.Item) -> Sequence[str]:
@@ -203,6 +210,11 @@ def check_scope(definition: pytest.FixtureDef[Any], parent: TestRequest | Reques
     parent._check_scope(definition, definition._scope)
 
 
+def parent_of(request: Any) -> TestRequest | Request:
+    """The request that made pytest's ``request``: it serves to look fixtures up as ours do."""
+    return cast("Request", request._parent_request)
+
+
 def bound_function(definition: pytest.FixtureDef[Any], request: Request) -> Callable[..., Any]:
     """The fixture's function, bound to the test's instance where it is a method."""
     return cast("Callable[..., Any]", resolve_fixture_function(definition, request))
@@ -272,23 +284,38 @@ def clear_runtime_state(item: pytest.Item) -> None:
 # --- values handed to pytest's own protocol ---------------------------------------------------------------------------
 
 
-def lend(
+@contextmanager
+def answered(
     definition: pytest.FixtureDef[Any],
-    request: Request,
     value: object,
     error: BaseException | None,
-) -> None:
-    """Let pytest find ``value`` (or raise ``error``) as if it had set the fixture up itself."""
-    failure: tuple[BaseException, TracebackType | None] | None = None
-    if error is not None:
-        failure = (error, error.__traceback__)
-    definition.cached_result = (value, definition.cache_key(request), failure)  # type: ignore[assignment]
+) -> Iterator[None]:
+    """While the block runs, let pytest's set-up of a fixture give ``value`` or raise ``error``, its function uncalled."""
+    changed = cast("Any", definition)
+    function, argument_names = definition.func, definition.argnames
+
+    def give() -> object:
+        __tracebackhide__ = True
+        if error is not None:
+            raise error
+        return value
+
+    changed.func, changed.argnames = give, ()
+    try:
+        yield
+    finally:
+        changed.func, changed.argnames = function, argument_names
 
 
-def take_back(definition: pytest.FixtureDef[Any]) -> None:
-    """Undo :func:`lend`, so that pytest neither keeps the value nor tears it down."""
+def forget_value(definition: pytest.FixtureDef[Any]) -> None:
+    """Let pytest neither keep the value of a fixture that isn't its own, nor end what it thinks depends on it."""
     definition.cached_result = None
     definition._finalizers.clear()
+
+
+def tear_down_pytests_own(session: pytest.Session) -> None:
+    """End everything that pytest's own protocol has set up."""
+    session._setupstate.teardown_exact(None)
 
 
 # --- rewritten asserts ------------------------------------------------------------------------------------------------

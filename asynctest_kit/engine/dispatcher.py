@@ -20,7 +20,7 @@ from asynctest_kit.engine.events import CaseFinished, CaseStarted
 from asynctest_kit.engine.executor import Execution, Executor
 from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_fixtures
-from asynctest_kit.engine.pytest_lane import PytestLane, ReportCollector
+from asynctest_kit.engine.pytest_lane import PytestLane
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -51,20 +51,19 @@ class Dispatcher:
         self._timeout = timeout
         self._sink = sink
         self._capture = Capture(session.config)
-        self._collector = ReportCollector()
 
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
-        config.pluginmanager.register(self._collector, "asynctest_kit-collector")
-        try:
-            with self._capture.running(), collection.routed_comparison(config, self._compare):
-                async with Lifetimes.opened(self._sink) as lifetimes:
-                    executor = Executor(lifetimes, self._capture, self._timeout, collection.foreign_setup_hooks(config))
-                    by_pytest = PytestLane(lifetimes, self._capture, loop, self._collector)
+        with self._capture.running(), collection.routed_comparison(config, self._compare):
+            async with Lifetimes.opened(self._sink) as lifetimes:
+                executor = Executor(lifetimes, self._capture, self._timeout, collection.foreign_setup_hooks(config))
+                by_pytest = PytestLane(lifetimes, self._capture, loop)
+                config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
+                try:
                     await self._stages(executor, by_pytest)
-        finally:
-            config.pluginmanager.unregister(self._collector)
+                finally:
+                    config.pluginmanager.unregister(by_pytest)
 
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
         with contextlib.suppress(_Stopped):

@@ -129,7 +129,7 @@ async def let_go(case: Case, lifetimes: Lifetimes) -> list[BaseException]:
     ended = lifetimes.release(case)
     for lifetime in ended:
         await lifetime.ended.wait()
-    return [lifetime.teardown_error for lifetime in reversed(ended) if lifetime.teardown_error is not None]
+    return [error for lifetime in reversed(ended) for error in lifetime.take_teardown_error()]
 
 
 def timeout_of(item: pytest.Item, default: float) -> float:
@@ -244,7 +244,7 @@ class _Phases:
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise BaseExceptionGroup(f"errors while tearing down {self.item.nodeid}", errors)
+            raise BaseExceptionGroup(f"errors while tearing down {self.item!r}", errors)
 
     def _run_is_interrupted(self) -> bool:
         task = asyncio.current_task()

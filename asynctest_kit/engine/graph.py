@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.collection import Request, ScopeName, TestRequest
 
-__all__ = ["Case", "Graph", "LocalFixture", "SharedFixture", "build"]
+__all__ = ["Case", "Graph", "LocalFixture", "Resolver", "SharedFixture", "Source", "build", "is_async"]
 
 #: Scopes from widest to narrowest, as pytest orders them.
 _SHARED_SCOPES = ("session", "package", "module", "class")
@@ -40,6 +40,7 @@ class SharedFixture:
         needs: The shared fixtures that must be up before it; all of them, not only the direct ones.
         users: How many tests need it, directly or not.
         parameters: What tells it apart from its siblings with other parameters.
+        resolver: Finds what it asks for while running, as the first test that needs it would.
     """
 
     id: str
@@ -49,6 +50,7 @@ class SharedFixture:
     arguments: dict[str, Source]
     needs: tuple[SharedFixture, ...]
     parameters: frozenset[Hashable]
+    resolver: Resolver
     users: int = 0
 
     @property
@@ -88,6 +90,7 @@ class Case:
         local: Its own fixtures in the order of set-up.
         by_name: The fixture in force for each requested name.
         error: Why its fixtures can't be resolved (a lookup error or a scope mismatch), or None.
+        resolver: Finds what is asked for while running; None for what isn't a Python function.
     """
 
     item: pytest.Item
@@ -97,6 +100,7 @@ class Case:
     local: tuple[LocalFixture, ...] = ()
     by_name: dict[str, Source] = field(default_factory=dict)
     error: BaseException | None = None
+    resolver: Resolver | None = None
 
     @property
     def nodeid(self) -> str:
@@ -129,13 +133,13 @@ def build(items: Iterable[pytest.Item]) -> Graph:
 
 
 def _case(item: pytest.Item, index: int, interned: dict[Hashable, SharedFixture]) -> Case:
-    if not isinstance(item, pytest.Function):
+    if not collection.has_fixtures(item):
         return Case(item, index)
-    return _Resolver(item, index, interned).case()
+    return Resolver(cast("pytest.Function", item), index, interned).case()
 
 
-class _Resolver:
-    """Resolves one item. Lives only as long as that takes."""
+class Resolver:
+    """Finds the fixtures of one item: those in its closure at once, those asked for while running later."""
 
     def __init__(self, item: pytest.Function, index: int, interned: dict[Hashable, SharedFixture]) -> None:
         self.item = item
@@ -146,6 +150,7 @@ class _Resolver:
         self.resolved: dict[pytest.FixtureDef[Any], Source] = {}
 
     def case(self) -> Case:
+        """The item's case, with its whole closure resolved."""
         by_name: dict[str, Source] = {}
         error: BaseException | None = None
         try:
@@ -155,13 +160,19 @@ class _Resolver:
         except (LookupError, pytest.fail.Exception) as caught:
             error = caught
         if error is not None:
-            return Case(self.item, self.index, self.request, error=error)
+            return Case(self.item, self.index, self.request, error=error, resolver=self)
         needed: dict[SharedFixture, None] = {}
         for source in self.resolved.values():
             _add_with_needs(needed, source)
-        return Case(self.item, self.index, self.request, tuple(needed), tuple(self.local), by_name)
+        return Case(self.item, self.index, self.request, tuple(needed), tuple(self.local), by_name, resolver=self)
 
     def source(self, name: str, parent: TestRequest | Request) -> Source:
+        """The fixture in force when ``parent`` requests ``name``.
+
+        Raises:
+            FixtureLookupError: There is none.
+            Failed: Its scope is narrower than its requester's, or it lacks a parameter.
+        """
         definition = collection.definition_of(self.item, name, parent)
         known = self.resolved.get(definition)
         if known is not None:
@@ -171,11 +182,11 @@ class _Resolver:
         arguments = {
             argument: self.source(argument, request) for argument in definition.argnames if argument != "request"
         }
-        source = self.node(definition, request, scope, arguments)
+        source = self._node(definition, request, scope, arguments)
         self.resolved[definition] = source
         return source
 
-    def node(
+    def _node(
         self,
         definition: pytest.FixtureDef[Any],
         request: Request,
@@ -185,7 +196,7 @@ class _Resolver:
         needed: dict[SharedFixture, None] = {}
         for argument in arguments.values():
             _add_with_needs(needed, argument)
-        parameters = self.parameters(definition, arguments)
+        parameters = self._parameters(definition, arguments)
         instance = collection.scope_instance(self.item, definition, scope)
         # A wide fixture over a parameter that changes with every test is one value a test, as in pytest.
         per_test = instance is self.item or any(isinstance(source, LocalFixture) for source in arguments.values())
@@ -203,10 +214,11 @@ class _Resolver:
                 arguments,
                 tuple(needed),
                 parameters,
+                self,
             )
         return self.interned[key]
 
-    def parameters(self, definition: pytest.FixtureDef[Any], arguments: dict[str, Source]) -> frozenset[Hashable]:
+    def _parameters(self, definition: pytest.FixtureDef[Any], arguments: dict[str, Source]) -> frozenset[Hashable]:
         found: set[Hashable] = set()
         parameter = collection.parameter_of(self.item, definition.argname)
         if parameter is not None:

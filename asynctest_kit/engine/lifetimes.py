@@ -23,24 +23,27 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import textwrap
 import time
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from asyncio import events
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.events import FixtureFinished
-from asynctest_kit.engine.graph import LocalFixture, SharedFixture, Source, is_async
+from asynctest_kit.engine.graph import SharedFixture, is_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from types import TracebackType
 
-    from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.collection import Request, TestRequest
     from asynctest_kit.engine.events import Sink
-    from asynctest_kit.engine.graph import Case
+    from asynctest_kit.engine.graph import Case, LocalFixture, Source
 
-__all__ = ["CaseFixtures", "Lifetime", "Lifetimes"]
+__all__ = ["CaseFixtures", "Finalizers", "Lifetime", "Lifetimes", "not_from_running_code", "set_up"]
 
 
 class Finalizers:
@@ -69,7 +72,8 @@ class Finalizers:
         errors: list[BaseException] = []
         while self._pending:
             try:
-                result = self._pending.pop()()
+                with no_running_loop():
+                    result = self._pending.pop()()
                 if inspect.isawaitable(result):
                     await result
             except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
@@ -77,7 +81,7 @@ class Finalizers:
         if len(errors) == 1:
             raise errors[0]
         if errors:
-            raise BaseExceptionGroup(title, errors[::-1])
+            _raise_all(title, errors[::-1])
 
     async def interrupt(self, cancelled: asyncio.CancelledError) -> BaseException | None:
         """Throw a cancellation that hit a held fixture into its generator; give the error that comes out, if any."""
@@ -95,7 +99,12 @@ class Finalizers:
         return None
 
 
-async def _set_up(
+def _raise_all(title: str, errors: list[BaseException]) -> NoReturn:
+    # A frame of its own: pytest complains of an error all of whose frames are hidden.
+    raise BaseExceptionGroup(title, errors)
+
+
+async def set_up(
     definition: pytest.FixtureDef[Any],
     request: Request,
     arguments: dict[str, Any],
@@ -122,11 +131,31 @@ def _set_up_sync(
 ) -> object:
     __tracebackhide__ = True
     try:
-        if inspect.isgeneratorfunction(function):
-            return _enter_sync(function(**arguments), definition, finalizers)
-        return function(**arguments)
+        with no_running_loop():
+            if inspect.isgeneratorfunction(function):
+                return _enter_sync(function(**arguments), definition, finalizers)
+            return function(**arguments)
     except pytest.skip.Exception as skipped:
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
+
+
+@contextmanager
+def no_running_loop() -> Iterator[None]:
+    """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        yield
+        return
+    swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from Python 3.12 on, where it is needed
+    task = None if swap is None else swap(loop, None)
+    events._set_running_loop(None)  # noqa: SLF001  # exported for this by asyncio.events
+    try:
+        yield
+    finally:
+        events._set_running_loop(loop)  # noqa: SLF001
+        if swap is not None:
+            swap(loop, task)
 
 
 async def _enter_async(
@@ -138,7 +167,7 @@ async def _enter_async(
     try:
         value = await anext(generator)
     except StopAsyncIteration:
-        raise _no_value(definition) from None
+        _refuse_no_value(definition)
 
     async def leave() -> None:
         __tracebackhide__ = True
@@ -147,7 +176,7 @@ async def _enter_async(
         except StopAsyncIteration:
             return
         await generator.aclose()
-        raise _second_value(definition)
+        _refuse_second_value(definition)
 
     finalizers.add_generator(generator, leave)
     return value
@@ -162,7 +191,7 @@ def _enter_sync(
     try:
         value = next(generator)
     except StopIteration:
-        raise _no_value(definition) from None
+        _refuse_no_value(definition)
 
     def leave() -> None:
         __tracebackhide__ = True
@@ -171,7 +200,7 @@ def _enter_sync(
         except StopIteration:
             return
         generator.close()
-        raise _second_value(definition)
+        _refuse_second_value(definition)
 
     finalizers.add(leave)
     return value
@@ -186,15 +215,19 @@ def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> B
     return error
 
 
-def _no_value(definition: pytest.FixtureDef[Any]) -> ValueError:
-    return ValueError(f"{definition.argname} did not yield a value")
+def _refuse_no_value(definition: pytest.FixtureDef[Any]) -> NoReturn:
+    raise ValueError(f"{definition.argname} did not yield a value") from None
 
 
-def _second_value(definition: pytest.FixtureDef[Any]) -> BaseException:
-    where = definition.func.__code__
-    return pytest.fail.Exception(
-        f"fixture function has more than one 'yield':\n\n{definition.argname}\n"
-        f"{where.co_filename}:{where.co_firstlineno}",
+def _refuse_second_value(definition: pytest.FixtureDef[Any]) -> NoReturn:
+    code = definition.func.__code__
+    try:
+        source = inspect.getsource(definition.func)
+    except OSError:
+        source = definition.argname
+    pytest.fail(
+        f"fixture function has more than one 'yield':\n\n{textwrap.indent(textwrap.dedent(source), ' ' * 4)}"
+        f"{code.co_filename}:{code.co_firstlineno}",
         pytrace=False,
     )
 
@@ -206,17 +239,19 @@ class Lifetime:
         self.fixture = fixture
         self.users = fixture.users
         self.ended = asyncio.Event()
-        self.teardown_error: BaseException | None = None
+        self._teardown_error: BaseException | None = None
         self._lifetimes = lifetimes
         self._released = asyncio.Event()
-        self._value: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._settled = asyncio.Event()
+        self._value: Any = None
+        self._failure: tuple[BaseException, TracebackType | None] | None = None
         self._finalizers = Finalizers()
         self._task: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether it has a value that can be had without waiting."""
-        return self._value.done() and self._value.exception() is None
+        return self._settled.is_set() and self._failure is None
 
     def start(self) -> None:
         """Start the set-up, if nobody has."""
@@ -226,17 +261,27 @@ class Lifetime:
     async def settled(self) -> None:
         """Wait until it is up or has failed."""
         self.start()
-        await asyncio.wait([self._value])
+        await self._settled.wait()
 
     async def value(self) -> Any:
         """Wait until it is up. Cancelling the wait doesn't cancel the set-up, since others wait too."""
         __tracebackhide__ = True
-        self.start()
-        return await asyncio.shield(self._value)
+        await self.settled()
+        return self.value_now()
 
     def value_now(self) -> Any:
-        """The value of a fixture that is up."""
-        return self._value.result()
+        """The value of a fixture that is up, or the error of one that has failed."""
+        __tracebackhide__ = True
+        if self._failure is not None:
+            # The traceback of the set-up alone: each test that raised the error before has added its own frames to it.
+            error, traceback = self._failure
+            raise error.with_traceback(traceback)
+        return self._value
+
+    @property
+    def is_released(self) -> bool:
+        """Whether its last user is done."""
+        return self._released.is_set()
 
     def release(self) -> None:
         """Let it tear down once what depends on it has ended."""
@@ -246,22 +291,61 @@ class Lifetime:
 
     def abandon(self) -> None:
         """Give up on a set-up that still runs: the run is being interrupted."""
-        if self._task is not None and not self._value.done():
+        if self._task is not None and not self._settled.is_set():
             self._task.cancel()
         self.release()
+
+    def take_teardown_error(self) -> list[BaseException]:
+        """What its tear-down raised, if nobody has taken it yet."""
+        error, self._teardown_error = self._teardown_error, None
+        return [] if error is None else [error]
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` at its tear-down."""
         self._finalizers.add(finalizer)
 
-    def dynamic_value(self, name: str, request: collection._EngineRequest) -> object:
+    def dynamic_value(self, name: str, request: TestRequest | Request) -> object:
         """Give a fixture that this one asked for by ``request.getfixturevalue``."""
-        return request if name == "request" else self._lifetimes.dynamic_value(name, self.fixture.arguments)
+        if name == "request":
+            return request
+        source = self.fixture.resolver.source(name, request)
+        if not isinstance(source, SharedFixture):
+            raise not_from_running_code(name)
+        lifetime = self._lifetimes.now(source)
+        self.fixture.needs = (*self.fixture.needs, *source.needs, source)
+        return lifetime.value_now()
+
+    def set_up_now(self) -> None:
+        """Set it up from running code, unless it is up or has failed.
+
+        Raises:
+            RuntimeError: It is async, or its set-up is under way.
+        """
+        __tracebackhide__ = True
+        if self._settled.is_set():
+            return
+        definition, request = self.fixture.definition, self.fixture.request
+        if self._task is not None or is_async(definition.func):
+            raise not_from_running_code(self.fixture.name)
+        request.owner = self
+        start = time.monotonic()
+        try:
+            arguments = {
+                name: request if name == "request" else self._lifetimes.now(self.fixture.arguments[name]).value_now()
+                for name in definition.argnames
+            }
+            function = collection.bound_function(definition, request)
+            self._settle(_set_up_sync(function, definition, arguments, self._finalizers))
+        except BaseException as error:  # noqa: BLE001  # kept, and raised in every test that needs the fixture
+            self._fail(error)
+        self._emit("setup", start, failed=not self.is_up)
+        self.start()
 
     async def _live(self) -> None:
         self.fixture.request.owner = self
         try:
-            await self._set_up()
+            if not self._settled.is_set():
+                await self._set_up()
             await self._hold()
         finally:
             for dependent in self._lifetimes.dependents(self.fixture):
@@ -274,7 +358,7 @@ class Lifetime:
         try:
             arguments = await self._lifetimes.arguments(self.fixture, self.fixture.request)
             start = time.monotonic()
-            value = await _set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
+            value = await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
         except KeyboardInterrupt as interrupt:
@@ -283,27 +367,30 @@ class Lifetime:
         except BaseException as error:  # noqa: BLE001  # kept, and raised in every test that needs the fixture
             self._fail(error)
         else:
-            self._value.set_result(value)
+            self._settle(value)
         self._emit("setup", start, failed=not self.is_up)
 
+    def _settle(self, value: object) -> None:
+        self._value = value
+        self._settled.set()
+
     def _fail(self, error: BaseException) -> None:
-        self._value.set_exception(error)
-        # Retrieved here, so that a fixture whose users are all gone doesn't warn of it.
-        self._value.exception()
+        self._failure = (error, error.__traceback__)
+        self._settled.set()
 
     async def _hold(self) -> None:
         try:
             await self._released.wait()
         except asyncio.CancelledError as cancelled:
-            self.teardown_error = await self._finalizers.interrupt(cancelled)
+            self._teardown_error = await self._finalizers.interrupt(cancelled)
 
     async def _tear_down(self) -> None:
         start = time.monotonic()
         try:
             await self._finalizers.run(f"errors while tearing down fixture {self.fixture.name!r}")
         except BaseException as error:  # noqa: BLE001  # kept, and reported by the last test that used it
-            self.teardown_error = error
-        self._emit("teardown", start, failed=self.teardown_error is not None)
+            self._teardown_error = error
+        self._emit("teardown", start, failed=self._teardown_error is not None)
 
     def _emit(self, phase: Any, start: float, *, failed: bool) -> None:
         self._lifetimes.sink(
@@ -327,7 +414,7 @@ class Lifetimes:
         self.sink = sink
         self._group = group
         self._by_fixture: dict[SharedFixture, Lifetime] = {}
-        self._closing = False
+        self._past: list[Lifetime] = []
 
     @classmethod
     @asynccontextmanager
@@ -385,22 +472,38 @@ class Lifetimes:
             lifetime.release()
         return ended
 
-    async def close(self) -> None:
-        """End every fixture, whoever used it, and wait until all have."""
+    async def close(self) -> list[BaseException]:
+        """End every fixture, whoever used it, and wait until all have; give the errors that no test has reported."""
         for lifetime in reversed(list(self._by_fixture.values())):
             lifetime.abandon()
-        for lifetime in list(self._by_fixture.values()):
+        errors = []
+        for lifetime in [*self._past, *self._by_fixture.values()]:
             await lifetime.ended.wait()
+            errors += lifetime.take_teardown_error()
+        return errors
 
-    def dynamic_value(self, name: str, arguments: dict[str, Source]) -> object:
-        """Answer ``request.getfixturevalue`` of a shared fixture: what it declared, or what is up already."""
-        source = arguments.get(name)
-        if isinstance(source, SharedFixture):
-            return self.of(source).value_now()
-        for fixture, lifetime in self._by_fixture.items():
-            if fixture.name == name and lifetime.is_up:
-                return lifetime.value_now()
-        raise _not_from_running_code(name)
+    def asked(self, fixture: Source) -> Lifetime:
+        """The lifetime of a fixture that may not have been known from collection.
+
+        Where it wasn't, it lives to the end of the run, since nothing tells who else will ask.
+        """
+        lifetime = self.of(_shared(fixture))
+        if lifetime.is_released:
+            self._past.append(lifetime)
+            lifetime = self._by_fixture[lifetime.fixture] = Lifetime(lifetime.fixture, self)
+            lifetime.users = 0
+        return lifetime
+
+    def now(self, fixture: Source) -> Lifetime:
+        """A fixture that running code asked for: up already, or sync and set up here and now.
+
+        Raises:
+            RuntimeError: It can't be set up from running code.
+        """
+        lifetime = self.asked(fixture)
+        lifetime.users += 1
+        lifetime.set_up_now()
+        return lifetime
 
 
 class CaseFixtures:
@@ -415,22 +518,6 @@ class CaseFixtures:
     async def wait(self) -> None:
         """Wait until the shared fixtures are up or have failed."""
         await self._lifetimes.wait_until_up(self.case.shared)
-
-    async def lend(self) -> list[Source]:
-        """Set up what a test of pytest's own protocol borrows, and let pytest find it; give what was lent."""
-        error: BaseException | None = None
-        lent: list[Source] = []
-        for source in self.case.sources:
-            if error is None:
-                try:
-                    await self._enter(source)
-                except KeyboardInterrupt:
-                    raise
-                except BaseException as raised:  # noqa: BLE001  # pytest raises it in the test's set-up
-                    error = raised
-            collection.lend(source.definition, source.request, self._values.get(source), error)
-            lent.append(source)
-        return lent
 
     async def set_up(self) -> dict[str, Any]:
         """Set up all, in pytest's order.
@@ -454,45 +541,43 @@ class CaseFixtures:
     async def tear_down(self) -> None:
         """Tear the test's own fixtures down, last first."""
         __tracebackhide__ = True
-        await self._finalizers.run(f"errors while tearing down {self.case.nodeid}")
+        await self._finalizers.run(f"errors while tearing down {self.case.item!r}")
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the test is torn down."""
         self._finalizers.add(finalizer)
 
-    def dynamic_value(self, name: str, request: collection._EngineRequest) -> object:
+    def dynamic_value(self, name: str, request: TestRequest | Request) -> object:
         """Answer ``request.getfixturevalue``: what is up, or a sync fixture set up here and now.
 
         Raises:
-            RuntimeError: The fixture is async, or shared and not up: it can't be set up from running code.
+            RuntimeError: The fixture is async and not up: it can't be set up from running code.
             FixtureLookupError: No such fixture.
         """
         if name == "request":
             return request
-        source = self.case.by_name.get(name)
-        if source is not None and source in self._values:
+        if self.case.resolver is None:
+            raise not_from_running_code(name)
+        return self._now(self.case.resolver.source(name, request))
+
+    def _now(self, source: Source) -> Any:
+        """The value of a fixture: up already, or sync and set up here and now."""
+        __tracebackhide__ = True
+        if source in self._values:
             return self._values[source]
-        item, top = self.case.item, self.case.request
-        if not isinstance(item, pytest.Function) or top is None:
-            raise _not_from_running_code(name)
-        definition = collection.definition_of(item, name, top)
-        for known, value in self._values.items():
-            if known.definition is definition:
-                return value
-        subrequest, scope = collection.request_for(item, definition, top)
-        if scope != "function" or is_async(definition.func):
-            raise _not_from_running_code(name)
-        subrequest.owner = self
+        if isinstance(source, SharedFixture):
+            self._values[source] = self._lifetimes.now(source).value_now()
+            return self._values[source]
+        if is_async(source.definition.func):
+            raise not_from_running_code(source.name)
+        source.request.owner = self
         arguments = {
-            argument: subrequest if argument == "request" else self.dynamic_value(argument, subrequest)
-            for argument in definition.argnames
+            name: source.request if name == "request" else self._now(source.arguments[name])
+            for name in source.definition.argnames
         }
-        function = collection.bound_function(definition, subrequest)
-        value = _set_up_sync(function, definition, arguments, self._finalizers)
-        late = LocalFixture(definition, subrequest, {}, (), frozenset())
-        self.case.by_name[name] = late
-        self._values[late] = value
-        return value
+        function = collection.bound_function(source.definition, source.request)
+        self._values[source] = _set_up_sync(function, source.definition, arguments, self._finalizers)
+        return self._values[source]
 
     async def _enter(self, source: Source) -> None:
         __tracebackhide__ = True
@@ -501,7 +586,7 @@ class CaseFixtures:
             return
         source.request.owner = self
         arguments = self._arguments(source)
-        self._values[source] = await _set_up(source.definition, source.request, arguments, self._finalizers)
+        self._values[source] = await set_up(source.definition, source.request, arguments, self._finalizers)
 
     def _arguments(self, fixture: LocalFixture) -> dict[str, Any]:
         return {
@@ -515,8 +600,9 @@ def _shared(source: Source) -> SharedFixture:
     return source
 
 
-def _not_from_running_code(name: str) -> RuntimeError:
+def not_from_running_code(name: str) -> RuntimeError:
+    """The error of ``request.getfixturevalue(name)`` where it would have to wait on the loop that runs."""
     return RuntimeError(
-        f"request.getfixturevalue({name!r}) can't set up an async or shared fixture from running code: "
+        f"request.getfixturevalue({name!r}) can't set up an async fixture from running code: "
         f"name it in the signature, or add @pytest.mark.usefixtures({name!r}), so that it is up before"
     )

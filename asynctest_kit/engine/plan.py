@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asynctest_kit.engine import collection
-from asynctest_kit.engine.graph import SharedFixture, is_async
+from asynctest_kit.engine.graph import is_async
 from asynctest_kit.engine.process_state import exclusive_reason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asynctest_kit.engine.events import Lane
-    from asynctest_kit.engine.graph import Case, Graph, Source
+    from asynctest_kit.engine.graph import Case, Graph, SharedFixture
 
 __all__ = ["Plan", "PlannedCase", "plan"]
 
@@ -36,13 +36,16 @@ class PlannedCase:
         case: The test.
         lane: Where it runs.
         reason: Why not on the shared loop; empty if it is.
-        lent: Fixtures that the engine sets up for a test of the pytest lane; the rest is pytest's.
     """
 
     case: Case
     lane: Lane
     reason: str = ""
-    lent: tuple[Source, ...] = ()
+
+    @property
+    def is_on_another_loop(self) -> bool:
+        """Whether it starts a loop itself, so that nothing of ours is of use to it."""
+        return self.reason.startswith(_OTHER_LOOP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,9 @@ class Plan:
 
 def plan(graph: Graph) -> Plan:
     """Give every case a lane and a stage, keeping pytest's order within each."""
-    lanes = [(case, *_lane(case)) for case in graph.cases]
-    on_loop = {fixture for case, lane, reason in lanes if lane != "pytest" for fixture in case.shared}
-    planned = [PlannedCase(case, lane, reason, _lent(case, lane, reason, on_loop)) for case, lane, reason in lanes]
+    planned = [PlannedCase(case, *_lane(case)) for case in graph.cases]
     for one in planned:
-        _count_users(one)
+        _leave_to_pytest(one)
     alone = [one for one in planned if one.lane != "shared"]
     return Plan(
         before=tuple(one for one in alone if not _waits(one)),
@@ -69,7 +70,7 @@ def plan(graph: Graph) -> Plan:
     )
 
 
-_OWN_LOOP = "runs on an event loop of its own"
+_OTHER_LOOP = "runs on an event loop of its own"
 
 
 def _lane(case: Case) -> tuple[Lane, str]:
@@ -78,10 +79,10 @@ def _lane(case: Case) -> tuple[Lane, str]:
         return "pytest", f"a {type(item).__name__}, not a Python function"
     backend = _backend(case)
     if backend not in (None, "asyncio"):
-        return "pytest", f"{_OWN_LOOP}: {backend}"
+        return "pytest", f"{_OTHER_LOOP}: {backend}"
     inner = getattr(getattr(item.obj, "hypothesis", None), "inner_test", None)
     if inspect.iscoroutinefunction(inner):
-        return "pytest", f"{_OWN_LOOP}: hypothesis"
+        return "pytest", f"{_OTHER_LOOP}: hypothesis"
     if not collection.is_coroutine_item(item):
         return "pytest", "not a coroutine function"
     reason = exclusive_reason(case)
@@ -105,34 +106,19 @@ def _backend(case: Case) -> str | None:
     return value if isinstance(value, str) else str(value[0] if isinstance(value, tuple) else value)
 
 
-def _lent(case: Case, lane: Lane, reason: str, on_loop: set[SharedFixture]) -> tuple[Source, ...]:
-    """Fixtures of a pytest-lane test that must live on our loop: async ones, those shared with it, and their needs."""
-    if lane != "pytest" or reason.startswith(_OWN_LOOP):
-        return ()
-    wanted: dict[Source, None] = {}
-    for source in case.sources:
-        if source in on_loop or is_async(source.definition.func):
-            _with_arguments(source, wanted)
-    return tuple(source for source in case.sources if source in wanted)
+def _leave_to_pytest(planned: PlannedCase) -> None:
+    """Take back what the graph counted for fixtures that pytest itself will set up for this test.
 
-
-def _with_arguments(source: Source, wanted: dict[Source, None]) -> None:
-    if source not in wanted:
-        wanted[source] = None
-        for argument in source.arguments.values():
-            _with_arguments(argument, wanted)
-
-
-def _count_users(planned: PlannedCase) -> None:
-    """Take back what the graph counted for fixtures that pytest itself will set up for this test."""
+    Those of a test on another loop are all pytest's. Of any other, the engine holds the shared ones and the async ones.
+    """
+    case = planned.case
     if planned.lane != "pytest":
         return
-    case = planned.case
-    for fixture in case.shared:
-        if fixture not in planned.lent:
+    if planned.is_on_another_loop:
+        for fixture in case.shared:
             fixture.users -= 1
-    case.shared = tuple(fixture for fixture in case.shared if fixture in planned.lent)
-    case.local = tuple(fixture for fixture in case.local if fixture in planned.lent)
+        case.shared = ()
+    case.local = ()
 
 
 def _waits(planned: PlannedCase) -> bool:

@@ -1,92 +1,175 @@
 """Tests that pytest's own protocol runs, while the loop stands still.
 
-Sync tests, unittest cases, doctests and tests on other event loops. What such a test shares with tests on our loop
-(an async fixture, a fixture that both use) is set up by the engine and lent to pytest for the time of the test, so
-that there is one value and one set-up, whoever runs the test.
+Sync tests, unittest cases, doctests and tests on other event loops. Pytest sets their sync fixtures up itself; for a
+shared fixture and for an async one it is given the engine's answer at the moment it asks, so there is one value and
+one set-up, whoever runs the test, and a test that is skipped sets nothing up. An async fixture of the test's own is
+torn down when pytest tears it down, a shared one when its last user is done.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asynctest_kit.engine import collection
-from asynctest_kit.engine.executor import Execution, let_go
-from asynctest_kit.engine.lifetimes import CaseFixtures
+from asynctest_kit.engine.executor import Execution, Times, let_go
+from asynctest_kit.engine.graph import SharedFixture, is_async
+from asynctest_kit.engine.lifetimes import Finalizers, not_from_running_code, set_up
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
     from asynctest_kit.engine.capture import Capture
+    from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.graph import LocalFixture, Source
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["PytestLane", "ReportCollector"]
+__all__ = ["PytestLane"]
 
 
-@dataclass(eq=False, slots=True)
-class ReportCollector:
-    """A pytest plugin that keeps the reports of the test that pytest runs just now."""
-
-    reports: list[pytest.TestReport] = field(default_factory=list)
-
-    @pytest.hookimpl
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep the report."""
-        self.reports.append(report)
-
-
-@dataclass(frozen=True, slots=True)
 class PytestLane:
-    """Runs tests by pytest's protocol, one at a time."""
+    """Runs tests by pytest's protocol, one at a time. A pytest plugin for as long as that goes on."""
 
-    lifetimes: Lifetimes
-    capture: Capture
-    loop: PausingLoop
-    collector: ReportCollector
+    def __init__(self, lifetimes: Lifetimes, capture: Capture, loop: PausingLoop) -> None:
+        self._lifetimes = lifetimes
+        self._capture = capture
+        self._loop = loop
+        self._present: PlannedCase | None = None
+        self._times = Times()
+        self._reports: list[pytest.TestReport] = []
+        self._given: list[pytest.FixtureDef[Any]] = []
 
     async def run(self, planned: PlannedCase, following: PlannedCase | None) -> Execution:
         """Run one test; ``following`` is the next of this lane, for which pytest keeps its wider fixtures up."""
         execution = Execution(planned)
-        times = execution.times
-        times.start = time.monotonic()
-        fixtures = CaseFixtures(planned.case, self.lifetimes)
-        lent = await fixtures.lend()
-        times.ready = times.call_start = time.monotonic()
-        self.collector.reports.clear()
+        times = self._times = execution.times
+        times.start = times.ready = time.monotonic()
+        self._present = planned
         try:
-            await self.loop.outside(lambda: self._protocol(planned, following))
+            await self._loop.outside(lambda: self._protocol(planned, following))
         except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
             execution.interrupt = interrupt
         finally:
-            for source in lent:
-                collection.take_back(source.definition)
-        times.call_end = time.monotonic()
-        execution.reports = list(self.collector.reports)
-        await self._tear_down(execution, fixtures)
+            self._present = None
         times.end = time.monotonic()
+        execution.reports, self._reports = self._reports, []
         return execution
 
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
         nextitem = None if following is None else following.case.item
-        with self.capture.suspended():
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+        with self._capture.suspended():
+            try:
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
+            except (KeyboardInterrupt, pytest.exit.Exception):
+                # Now, while the loop can still help, and not at the session's end, as pytest would.
+                collection.tear_down_pytests_own(item.session)
+                raise
 
-    async def _tear_down(self, execution: Execution, fixtures: CaseFixtures) -> None:
-        began, start = time.time(), time.monotonic()
+    @pytest.hookimpl
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep the report of the test that pytest runs just now."""
+        if self._present is not None:
+            self._reports.append(report)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Generator[None, object, object]:
+        """Answer for a fixture that the engine holds."""
+        present = self._present
+        if present is None or present.is_on_another_loop or present.case.resolver is None:
+            return (yield)
+        source = present.case.resolver.source(fixturedef.argname, collection.parent_of(request))
+        answer = self._answer(source, request)
+        if answer is None:
+            return (yield)
+        value: object = None
+        error: BaseException | None = None
+        try:
+            value = answer()
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            raise
+        except BaseException as raised:  # noqa: BLE001  # pytest raises and keeps it as the fixture's own
+            error = raised
+        with collection.answered(fixturedef, value, error):
+            return (yield)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_call(self) -> Generator[None, object, object]:
+        """Note when the test function runs."""
+        self._times.call_start = time.monotonic()
+        try:
+            return (yield)
+        finally:
+            self._times.call_end = time.monotonic()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_teardown(self) -> Generator[None, object, None]:
+        """Let go of the shared fixtures after pytest has torn down the test's own."""
         errors: list[BaseException] = []
         try:
-            await fixtures.tear_down()
-        except BaseException as error:  # noqa: BLE001  # becomes the test's report below
+            yield
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            raise
+        except BaseException as error:  # noqa: BLE001  # raised below, with those of the shared fixtures
             errors.append(error)
-        errors += await let_go(fixtures.case, self.lifetimes)
-        item = fixtures.case.item
-        for failure in errors:
-            info = collection.call_info("teardown", failure, start=began, duration=time.monotonic() - start)
-            report = item.ihook.pytest_runtest_makereport(item=item, call=info)
-            execution.reports.append(report)
-            with self.capture.suspended():
-                item.ihook.pytest_runtest_logreport(report=report)
+        present = self._present
+        if present is None:
+            return
+        for definition in self._given:
+            collection.forget_value(definition)
+        self._given.clear()
+        errors += self._loop.inside(lambda: let_go(present.case, self._lifetimes))
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise BaseExceptionGroup("errors during test teardown", errors[::-1])
+
+    def _answer(self, source: Source, request: Any) -> Callable[[], object] | None:
+        if isinstance(source, SharedFixture):
+            return lambda: self._shared(source)
+        if is_async(source.definition.func):
+            return lambda: self._own(source, request)
+        return None
+
+    def _shared(self, fixture: SharedFixture) -> object:
+        __tracebackhide__ = True
+        self._given.append(fixture.definition)
+        if self._loop.is_running:
+            return self._lifetimes.now(fixture).value_now()
+        try:
+            return self._loop.inside(self._lifetimes.asked(fixture).value)
+        finally:
+            self._times.ready = time.monotonic()
+
+    def _own(self, fixture: LocalFixture, request: Any) -> object:
+        """Set an async fixture of the test up; pytest ends it when it ends what it has set up itself."""
+        __tracebackhide__ = True
+        if self._loop.is_running:
+            raise not_from_running_code(fixture.name)
+        definition, own = fixture.definition, fixture.request
+        finalizers = Finalizers()
+        own.owner = _Owner(finalizers, request)
+        arguments = {name: own if name == "request" else request.getfixturevalue(name) for name in definition.argnames}
+        title = f"errors while tearing down fixture {fixture.name!r}"
+        request.addfinalizer(lambda: self._loop.inside(lambda: finalizers.run(title)))
+        return self._loop.inside(lambda: set_up(definition, own, arguments, finalizers))
+
+
+class _Owner:
+    """Answers the ``request`` of an async fixture in a test that pytest runs."""
+
+    def __init__(self, finalizers: Finalizers, request: Any) -> None:
+        self._finalizers = finalizers
+        self._request = request
+
+    def add_finalizer(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` when the fixture is torn down."""
+        self._finalizers.add(finalizer)
+
+    def dynamic_value(self, name: str, request: Request) -> object:
+        """Give what pytest has, or can set up now."""
+        return request if name == "request" else self._request.getfixturevalue(name)
