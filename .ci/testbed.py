@@ -198,10 +198,12 @@ def _postgresql() -> str:
 
 
 def _finish(root: Path) -> Path:
-    """Add what maintainer scripts would have: users and folders. Give the folder of PostgreSQL's programs."""
+    """Add what maintainer scripts would have: a shell's name, users and folders. Give the folder of PostgreSQL's programs."""
     for pattern in _PRUNED:
         for path in root.glob(pattern):
             shutil.rmtree(path)
+    if not (root / "usr/bin/sh").exists():
+        (root / "usr/bin/sh").symlink_to("bash")
     (root / "etc").mkdir(exist_ok=True)
     users = {"root": 0, "postgres": 999, "redis": 998, "nobody": 65534}
     homes = {"root": "/root", "postgres": "/var/lib/postgresql", "redis": "/data", "nobody": "/nonexistent"}

@@ -1,1 +1,55 @@
-"""The pytest plugin."""
+"""The pytest plugin: the kit's fixtures, in any pytest run.
+
+Under ``atk run`` the fixtures share one event loop and the run's supervisor; under plain pytest they work one test at a
+time with the anyio plugin. Nothing heavy is imported here: drivers and provisioning load when a test first needs them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from asynctest_kit.fixtures import services
+from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
+
+__all__: list[str] = []
+
+_MARK = "atk(*, exclusive=False, timeout=None): how `atk run` treats a test: alone; seconds that it may take"
+_MARK_KEYS = frozenset({"exclusive", "timeout"})
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the mark and the fixtures."""
+    config.addinivalue_line("markers", _MARK)
+    if KEY not in config.stash:
+        from asynctest_kit.fixtures import plain
+
+        open_session(config)
+        config.pluginmanager.register(plain, "asynctest_kit-plain")
+    config.pluginmanager.register(services, "asynctest_kit-services")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse an ``atk`` mark that says something unknown."""
+    for item in items:
+        for mark in item.iter_markers("atk"):
+            unknown = sorted(set(mark.kwargs) - _MARK_KEYS)
+            if unknown or mark.args:
+                wrong = f"unknown argument {unknown[0]!r}" if unknown else f"positional argument {mark.args[0]!r}"
+                raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.atk: {wrong}. It takes: {_MARK}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start every service that a collected test needs, all at once, before the first test."""
+    if session.config.option.collectonly:
+        return
+    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    needed = needed_services(names)
+    if needed:
+        session_of(session.config).prestart(needed)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave the supervisor, which removes what nobody else uses."""
+    if KEY in config.stash:
+        session_of(config).close()

@@ -49,6 +49,7 @@ initialise() {
 	# shellcheck disable=SC2086 # the variable holds several arguments, as in the official image
 	initdb --username="$POSTGRES_USER" "${password[@]}" ${POSTGRES_INITDB_ARGS:-}
 	rm -f "$password_file"
+	printf "\nlisten_addresses = '*'\n" >>"$PGDATA/postgresql.conf"
 	printf '\nhost all all all %s\n' "${POSTGRES_HOST_AUTH_METHOD:-scram-sha-256}" >>"$PGDATA/pg_hba.conf"
 }
 

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from asynctest_kit.cli.record import Record
 from asynctest_kit.errors import AtkError
 from asynctest_kit.settings import Settings, load
 
@@ -24,12 +25,10 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: pytest's own code for a wrong invocation.
+#: pytest's own codes for a run cut off by Ctrl-C and for a wrong invocation.
+_INTERRUPTED = 2
 _USAGE_ERROR = 4
 _BUDGET_MISSED = 6
-
-#: Where pytest's cache keeps the services that the last run needed.
-_RECORD = "asynctest_kit/services"
 
 
 def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
@@ -41,6 +40,8 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
         code = _Run(settings, arguments, started).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
+    except KeyboardInterrupt:
+        _leave(_INTERRUPTED, "atk: interrupted")
     _leave(code)
 
 
@@ -60,6 +61,7 @@ class _Run:
         self.settings = settings
         self.arguments = arguments
         self.started = started
+        self.record = Record(settings.root, tuple(arguments))
         self.events: list[Event] = []
 
     def run(self) -> int:
@@ -74,8 +76,7 @@ class _Run:
 
     def _client_for_last_runs_services(self) -> Client | None:
         """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
-        names = _recorded(self.settings.root, self.arguments)
-        known = [name for name in names if name in self.settings.services]
+        known = [name for name in self.record.services() if name in self.settings.services]
         if not known:
             return None
         from asynctest_kit.provision.catalog import spec_for
@@ -97,16 +98,28 @@ class _Run:
         from asynctest_kit.engine.runtestloop import Engine
 
         engine = Engine(concurrency=self.settings.concurrency, timeout=self.settings.timeout, sink=self.events.append)
-        wiring = Wiring(self.settings, client, self.events.append, record=(_RECORD, _key(self.arguments)))
+        wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
         gc.freeze()
         return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
 
     def _report(self, code: int) -> int:
-        from asynctest_kit.engine.events import RunFinished
+        """Say where the time went, if tests ran; give the run's exit code."""
+        from asynctest_kit.engine.events import LoopStarted, RunFinished
+
+        if not any(isinstance(event, LoopStarted) for event in self.events):
+            return code
+        from asynctest_kit.budget import ledger, verdict
+        from asynctest_kit.report import console, json
 
         self.events.append(RunFinished(at=time.monotonic(), exit_code=code))
-        return code
+        accounts = ledger(self.events)
+        outcome = verdict(accounts, self.settings.budget)
+        if self.settings.report_json is not None:
+            json.write(self.settings.report_json, accounts, outcome)
+        console.render(accounts, outcome, console=console.stdout())
+        missed = code == 0 and self.settings.budget_strict and not outcome.held
+        return _BUDGET_MISSED if missed else code
 
 
 def _process_start() -> float:

@@ -1,0 +1,5 @@
+"""``python -m asynctest_kit`` is ``atk``."""
+
+from asynctest_kit.cli import main
+
+main()

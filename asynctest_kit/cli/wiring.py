@@ -1,0 +1,69 @@
+"""What connects the parts of a run: settings and supervisor to the fixtures, their timings to the event stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from asynctest_kit.engine.events import ServicePhase, ServiceReady
+from asynctest_kit.fixtures import shared
+from asynctest_kit.fixtures.session import SERVICE_FIXTURES, needed_services, open_session, session_of
+
+if TYPE_CHECKING:
+    from asynctest_kit.cli.record import Record
+    from asynctest_kit.engine.events import Sink
+    from asynctest_kit.provision.client import Client
+    from asynctest_kit.settings import Settings
+
+__all__ = ["Wiring"]
+
+
+@dataclass(eq=False, slots=True)
+class Wiring:
+    """A pytest plugin for the time of one ``atk run``.
+
+    Attributes:
+        settings: The run's settings.
+        client: The supervisor's client, if the last run's services are being started already.
+        sink: Where events go.
+        record: Remembers what this run needs, for the next one.
+    """
+
+    settings: Settings
+    client: Client | None
+    sink: Sink
+    record: Record
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Give the fixtures this run's settings and loop."""
+        open_session(config, settings=self.settings, client=self.client, shared_loop=True)
+        config.pluginmanager.register(shared, "asynctest_kit-shared")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Remember what is needed, so that the next run starts it before pytest is imported."""
+        names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+        self.record.keep(session.config, sorted(needed_services(names)))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_unconfigure(self, config: pytest.Config) -> None:
+        """Hand on what the services took; their removal is over by now."""
+        client = session_of(config).client
+        if client is None:
+            return
+        for phase in client.phases:
+            self.sink(ServicePhase(service=phase.service, phase=phase.phase, start=phase.start, end=phase.end))
+        for name, endpoint in client.endpoints.items():
+            ready = [phase.end for phase in client.phases if phase.service == name and phase.phase == "ready"]
+            self.sink(
+                ServiceReady(
+                    service=name,
+                    provider=endpoint.provider,
+                    detail=endpoint.detail,
+                    at=max(ready, default=0.0),
+                    fixtures=tuple(fixture for fixture, service in SERVICE_FIXTURES.items() if service == name),
+                )
+            )

@@ -1,0 +1,57 @@
+"""Suites small enough to read, run by the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import textwrap
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished command: ``seconds`` from spawn to exit, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+Atk = Callable[..., Awaitable[Finished]]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Callable[..., Path]:
+    """Write files into a fresh project; ``name__py="..."`` becomes ``name.py``."""
+
+    def write(**files: str) -> Path:
+        (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n[tool.asynctest_kit]\n")
+        for name, text in files.items():
+            stem, _, suffix = name.rpartition("__")
+            (tmp_path / f"{stem}.{suffix}").write_text(textwrap.dedent(text))
+        return tmp_path
+
+    return write
+
+
+@pytest.fixture
+def atk() -> Atk:
+    """Run ``atk`` with arguments in a folder."""
+
+    async def run(*arguments: str, cwd: Path, **environment: str) -> Finished:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
+        start = time.perf_counter()
+        process = await anyio.run_process(
+            [sys.executable, "-m", "asynctest_kit", *arguments], cwd=cwd, env=clean | environment, check=False
+        )
+        seconds = time.perf_counter() - start
+        return Finished(process.returncode, process.stdout.decode(), process.stderr.decode(), seconds)
+
+    return run
