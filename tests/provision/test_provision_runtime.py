@@ -1,0 +1,85 @@
+"""The private directories: whose they are, who listens, and what is swept."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision import runtime
+from asynctest_kit.provision.identity import identify, proven_dead, this_process
+
+
+@pytest.fixture
+def project(tmp_path):
+    return runtime.Project(key="key", directory=tmp_path)
+
+
+def test_only_one_listens_and_the_next_may_when_it_stops(project):
+    lock = runtime.take_lock(project)
+    assert runtime.take_lock(project) is None
+    os.close(lock)
+    again = runtime.take_lock(project)
+    assert again is not None
+    os.close(again)
+
+
+def test_two_roots_have_two_meeting_places_and_one_root_has_one(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert runtime.project_of(tmp_path) != runtime.project_of(tmp_path / "other")
+    assert runtime.project_of(tmp_path) == runtime.project_of(tmp_path / "link")
+
+
+def test_a_directory_that_others_may_enter_is_refused(tmp_path):
+    tmp_path.chmod(0o755)
+    with pytest.raises(ProvisionError, match="only you can enter"):
+        runtime._private(tmp_path)
+
+
+def test_a_link_is_no_private_directory(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(ProvisionError, match="only you can enter"):
+        runtime._private(tmp_path / "link")
+
+
+def test_what_lives_and_what_is_unsigned_and_young_is_spared():
+    living, unsigned = runtime.data_directory(), runtime.data_directory()
+    (unsigned / "owner.json").unlink()
+    try:
+        runtime.sweep()
+        assert living.exists()
+        assert unsigned.exists()
+        os.utime(unsigned, (0, time.time() - 4000))
+        runtime.sweep()
+        assert not unsigned.exists()
+    finally:
+        runtime.remove(living)
+        runtime.remove(unsigned)
+
+
+def test_what_the_dead_owned_is_swept():
+    directory = runtime.data_directory()
+    dead = msgspec.structs.replace(this_process(), started="0")
+    (directory / "owner.json").write_bytes(msgspec.json.encode(dead))
+    runtime.sweep()
+    assert not directory.exists()
+
+
+def test_an_ended_process_that_nobody_waited_for_is_dead():
+    pid = os.posix_spawn("/bin/true", ["true"], {})
+    owner = identify(pid)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        assert not identify(pid).started
+        assert proven_dead(owner) or not owner.started
+    finally:
+        os.waitpid(pid, 0)
+
+
+def test_the_living_are_not_proven_dead():
+    assert not proven_dead(this_process())
+    assert Path("/proc").exists() is bool(this_process().boot)
