@@ -8,13 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import uuid4
 
-import asyncpg
 import httpx
 import pytest
-from asynctest_kit.provision.service import Endpoint
 from payment_provider import PaymentProvider
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -52,20 +49,6 @@ async def silent_provider() -> AsyncIterator[str]:
     async with server:
         host, port = server.sockets[0].getsockname()
         yield f"http://{host}:{port}"
-
-
-@pytest.fixture(scope="module")
-async def empty_database(postgres: Endpoint) -> AsyncIterator[str]:
-    """URL of a database without any table, the test module's own."""
-    name = f"shop_{uuid4().hex}"
-    server = await asyncpg.connect(postgres.url)
-
-    try:
-        await server.execute(f"CREATE DATABASE {name} TEMPLATE template0")
-        yield urlunsplit(urlsplit(postgres.url)._replace(path=f"/{name}"))
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await server.close()
 
 
 @pytest.fixture
