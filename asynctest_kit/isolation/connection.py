@@ -75,6 +75,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
     @property
     def _real(self) -> asyncpg.Connection:
         self._check_open()
+        self._sandbox.check_open()
         return self._sandbox.connection
 
     def _check_open(self) -> None:

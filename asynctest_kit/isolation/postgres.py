@@ -59,7 +59,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
-from asynctest_kit.isolation.sandbox import Sandbox
+from asynctest_kit.isolation.sandbox import Sandbox, Schema
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
 if TYPE_CHECKING:
@@ -69,12 +69,20 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSlots", "connect", "open_slots"]
 
-#: Every initially deferred constraint, unless another of its name could not be deferred with it.
-_DEFERRED = """
-    SELECT format('%I.%I', nspname, conname)
-    FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
-    GROUP BY nspname, conname HAVING bool_or(condeferred) AND bool_and(condeferrable)
-    ORDER BY 1
+#: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
+_SCHEMA = """
+    SELECT
+        ARRAY(
+            SELECT format('%I.%I', nspname, conname)
+            FROM pg_constraint JOIN pg_namespace ON pg_namespace.oid = connamespace
+            GROUP BY nspname, conname HAVING bool_or(condeferred) AND bool_and(condeferrable)
+            ORDER BY 1
+        ),
+        EXISTS (SELECT FROM pg_constraint WHERE condeferrable),
+        EXISTS (
+            SELECT FROM pg_proc JOIN pg_namespace ON pg_namespace.oid = pronamespace
+            WHERE nspname NOT IN ('pg_catalog', 'information_schema') AND prosrc LIKE '%advisory%'
+        )
 """
 
 
@@ -123,7 +131,7 @@ class PostgresSlots:
     ) -> None:
         self._endpoint = endpoint
         self._init = init
-        self._deferred: tuple[str, ...] | None = None
+        self._schema: Schema | None = None
         self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
 
     @asynccontextmanager
@@ -134,7 +142,7 @@ class PostgresSlots:
             IsolationError: At the end, what the test left behind: a violated constraint, an open transaction.
         """
         connection = await self.held.take()
-        sandbox = Sandbox(connection, reconnect=self._connect, deferred=self._deferred or ())
+        sandbox = Sandbox(connection, reconnect=self._connect, schema=self._schema or Schema())
         problems: tuple[str, ...] = ()
         ended = False
         try:
@@ -166,8 +174,9 @@ class PostgresSlots:
             ) from error
 
         try:
-            if self._deferred is None:
-                self._deferred = tuple(row[0] for row in await connection.fetch(_DEFERRED))
+            if self._schema is None:
+                deferred, deferrable, locks = await connection.fetchrow(_SCHEMA)
+                self._schema = Schema(tuple(deferred), deferrable, locks)
             if self._init is not None:
                 await self._init(connection)
         except BaseException:

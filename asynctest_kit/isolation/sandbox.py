@@ -23,20 +23,21 @@ The invariants.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
-from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads
+from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, only_reads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asynctest_kit.isolation.statements import Head
 
-__all__ = ["OWN_DATABASE", "Borrower", "Sandbox", "refuse_listening"]
+__all__ = ["OWN_DATABASE", "Borrower", "Sandbox", "Schema", "refuse_listening"]
 
 T = TypeVar("T")
 
@@ -63,6 +64,27 @@ class Borrower(Protocol):
         """Whether its bare statements are committed each, as far as it knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What of a database's schema the end of a transaction depends on.
+
+    Attributes:
+        deferred: The constraints that are initially deferred, quoted, as ``SET CONSTRAINTS`` wants them.
+        deferrable: Whether any constraint can be deferred.
+        locks: Whether any function takes advisory locks.
+    """
+
+    deferred: tuple[str, ...] = ()
+    deferrable: bool = False
+    locks: bool = False
+
+    @property
+    def check(self) -> str:
+        """What COMMIT does: check all that is deferred, then go back to the initial modes."""
+        again = f"; SET CONSTRAINTS {', '.join(self.deferred)} DEFERRED" if self.deferred else ""
+        return f"SET CONSTRAINTS ALL IMMEDIATE{again}"
+
+
 class _State(Enum):
     """Where the connection is, seen from the base."""
 
@@ -78,7 +100,7 @@ class Sandbox:
     Args:
         connection: A connection outside a transaction.
         reconnect: Opens another, for a connection that turns out to be dead before the test used it.
-        deferred: The constraints that are initially deferred, quoted, as ``SET CONSTRAINTS`` wants them.
+        schema: What the database's schema asks for.
     """
 
     def __init__(
@@ -86,12 +108,11 @@ class Sandbox:
         connection: asyncpg.Connection,
         *,
         reconnect: Callable[[], Awaitable[asyncpg.Connection]],
-        deferred: tuple[str, ...] = (),
+        schema: Schema,
     ) -> None:
         self._connection = connection
         self._reconnect = reconnect
-        self._check = _constraint_check(deferred)
-        self._checks_statements = bool(deferred)
+        self._schema = schema
         self._lock = asyncio.Lock()
         self._state = _State.NEW
         self._base = 0
@@ -104,6 +125,7 @@ class Sandbox:
         self._ended = False
         self._schema_changed = False
         self._session_changed = False
+        self._locks = schema.locks
 
     @property
     def connection(self) -> asyncpg.Connection:
@@ -119,6 +141,14 @@ class Sandbox:
     def busy(self) -> bool:
         """Whether a statement is running."""
         return self._lock.locked()
+
+    def check_open(self) -> None:
+        """Raise an IsolationError if the test has ended: its connection may be another one's by now."""
+        if self._ended:
+            raise IsolationError(
+                "A connection of a test that has ended was used: something that the test started goes on after it. "
+                "Stop it in the test, or in the tear-down of the fixture that started it."
+            )
 
     def lend(self, borrower: Borrower) -> None:
         """Count a borrower that must come back before the test ends."""
@@ -144,6 +174,11 @@ class Sandbox:
         """
         found = heads(query)
         self._refuse(found, query)
+        if self._owner is not borrower and any(_is_savepoint(head) for head in found):
+            raise asyncpg.NoActiveSQLTransactionError(
+                "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
+            )
+
         async with self._lock:
             self._note(found, query)
             await self._enter()
@@ -153,7 +188,7 @@ class Sandbox:
             if self._owner is not None:
                 return await self._run_guest(found, query, operation)
 
-            return await self._run_bare(borrower, operation)
+            return await self._run_bare(borrower, operation, reads=only_reads(query))
 
     async def begin(self, borrower: Borrower, *, readonly: bool) -> None:
         """Open a borrower's explicit transaction.
@@ -188,7 +223,7 @@ class Sandbox:
             self._owner = None
             self._state = _State.ASTRAY
             try:
-                await self._connection.execute(self._check)
+                await self._connection.execute(self._schema.check)
             except asyncpg.InFailedSQLTransactionError:
                 self._lose_guests()
                 await self._settle()
@@ -204,6 +239,7 @@ class Sandbox:
         async with self._lock:
             self._running = "ROLLBACK"
             self._guest_astray = False
+            await self._enter()
             self._lose_guests()
             self._owner = None
             self._state = _State.ASTRAY
@@ -229,12 +265,7 @@ class Sandbox:
 
     async def _enter(self) -> None:
         """Called with the lock: see that the sandbox is open, and clear up after an interrupted guest."""
-        if self._ended:
-            raise IsolationError(
-                "A connection of a test that has ended was used: something that the test started goes on after it. "
-                "Stop it in the test, or in the tear-down of the fixture that started it."
-            )
-
+        self.check_open()
         if self._state is not _State.NEW and self._connection.is_closed():
             raise IsolationError(
                 "The server closed the connection that held this test's transaction, and the test's data with it. "
@@ -297,7 +328,9 @@ class Sandbox:
             self._state = _State.AT_BASE
         await self._connection.execute("SET TRANSACTION READ ONLY")
 
-    async def _run_bare(self, borrower: Borrower, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def _run_bare(
+        self, borrower: Borrower, operation: Callable[[asyncpg.Connection], Awaitable[T]], *, reads: bool
+    ) -> T:
         await self._settle()
         self._state = _State.ASTRAY
         try:
@@ -310,8 +343,13 @@ class Sandbox:
         except asyncpg.ActiveSQLTransactionError as error:
             error.add_note(f"atk: every statement of this test runs inside its transaction. {OWN_DATABASE}")
             raise
-        if borrower.commits and self._checks_statements:
-            await self._connection.execute(self._check)
+        if reads:
+            # Nothing to keep: the base stays good, and the next unit needs no round trip to move it.
+            self._state = _State.AT_BASE
+            return result
+
+        if borrower.commits and self._schema.deferred:
+            await self._connection.execute(self._schema.check)
         self._state = _State.AHEAD
         return result
 
@@ -352,7 +390,7 @@ class Sandbox:
             if "PREPARED" in head[:2] or (first, second) == ("PREPARE", "TRANSACTION"):
                 raise IsolationError(f"Two-phase commit would outlive the test: {_shown(query)} {OWN_DATABASE}")
 
-            if first in BEGINS | COMMITS or (first in ROLLBACKS and "TO" not in head):
+            if first in BEGINS | COMMITS or (first in ROLLBACKS and not _is_savepoint(head)):
                 raise IsolationError(
                     f"A transaction is begun or ended in the middle of a text: {_shown(query)} "
                     "The test's own transaction is around it. Execute BEGIN, COMMIT and ROLLBACK as statements of "
@@ -361,6 +399,7 @@ class Sandbox:
 
     def _note(self, found: tuple[Head, ...], query: str) -> None:
         self._running = query
+        self._locks |= "advisory" in query.lower()
         for head in found:
             self._schema_changed |= head[0] in _CHANGES_SCHEMA
             self._session_changed |= head[0] in _OUTLIVES_ROLLBACK
@@ -374,26 +413,24 @@ class Sandbox:
     async def _roll_back_all(self) -> None:
         """End the transaction, deferred constraints checked if it is whole; one round trip."""
         whole = self._owner is None and not self._guest_astray
-        if whole and self._state is _State.ASTRAY:
-            await self._settle()
+        end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._locks else "ROLLBACK"
         try:
-            check = "SET CONSTRAINTS ALL IMMEDIATE; " if whole else ""
-            await self._connection.execute(f"{check}{_END}")
+            if whole and (self._schema.deferrable or self._schema_changed):
+                if self._state is _State.ASTRAY:
+                    await self._settle()
+                await self._connection.execute(f"SET CONSTRAINTS ALL IMMEDIATE; {end}")
+            else:
+                await self._connection.execute(end)
         except asyncpg.IntegrityConstraintViolationError as error:
             self._problems.append(f"it left a deferred constraint violated, a COMMIT would have failed: {error}")
-            await self._connection.execute(_END)
+            await self._connection.execute(end)
         except _LOST:
             # Its transaction died with it. reusable tells.
             self._connection.terminate()
 
 
-_END = "ROLLBACK; SELECT pg_advisory_unlock_all()"
-
-
-def _constraint_check(deferred: tuple[str, ...]) -> str:
-    """What COMMIT does: check all that is deferred, then go back to the initial modes."""
-    again = f"; SET CONSTRAINTS {', '.join(deferred)} DEFERRED" if deferred else ""
-    return f"SET CONSTRAINTS ALL IMMEDIATE{again}"
+def _is_savepoint(head: Head) -> bool:
+    return head[0] in {"SAVEPOINT", "RELEASE"} or (head[0] in ROLLBACKS and "TO" in head)
 
 
 def _shown(query: str) -> str:

@@ -420,6 +420,44 @@ async def test_pool_is_shaped_like_asyncpgs(lease):
         assert await pool.fetchval("SELECT 1") == 1
 
 
+async def test_savepoints_need_a_transaction(lease):
+    async with lease() as (pg, _):
+        await pg.execute(ADD, "a")
+        for query in ("SAVEPOINT own", "ROLLBACK TO own", "RELEASE own"):
+            with pytest.raises(asyncpg.NoActiveSQLTransactionError):
+                await pg.execute(query)
+        assert await texts(pg) == ["a"]
+
+
+async def test_reads_and_writes_before_a_failure_are_kept(lease):
+    async with lease() as (pg, pool):
+        await pg.execute(
+            "CREATE FUNCTION add(note text) RETURNS void LANGUAGE sql AS 'INSERT INTO notes (text) VALUES (note)'"
+        )
+        for query in (
+            "SELECT add('a')",
+            TEXTS,
+            "WITH new AS (INSERT INTO notes (text) VALUES ('b') RETURNING id) TABLE new",
+        ):
+            await pool.fetch(query)
+            with pytest.raises(asyncpg.DivisionByZeroError):
+                await pool.fetch("SELECT 1 / 0")
+        assert await texts(pg) == ["a", "b"]
+
+
+async def test_rollback_after_the_test_harms_nobody(lease):
+    with pytest.raises(IsolationError, match="left a transaction open"):
+        async with lease() as (pg, _):
+            transaction = pg.transaction()
+            await transaction.start()
+    async with lease() as (other, _):
+        await other.execute(ADD, "a")
+        for late in (transaction.rollback(), pg.execute("SELECT 1"), pg.reload_schema_state()):
+            with pytest.raises(IsolationError, match="a test that has ended"):
+                await late
+        assert await texts(other) == ["a"]
+
+
 async def test_release_rolls_back_what_is_open(lease):
     async with lease() as (pg, pool):
         connection = await pool.acquire()

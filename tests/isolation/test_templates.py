@@ -1,0 +1,268 @@
+"""Template databases on a real server: built once, rebuilt when half-built, cloned, cleared up."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import asyncpg
+import msgspec
+import pytest
+
+from asynctest_kit.errors import MigrationError
+from asynctest_kit.isolation.migrations import fingerprint
+from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.isolation.templates import Template, ensure_template, open_clone, open_run_database
+from asynctest_kit.settings import Migrations
+
+pytestmark = pytest.mark.anyio
+
+ALEMBIC_INI = """
+[alembic]
+script_location = %(here)s/migrations
+{url}
+
+[loggers]
+keys = root
+[handlers]
+keys = console
+[formatters]
+keys = plain
+[logger_root]
+level = WARNING
+handlers = console
+[handler_console]
+class = StreamHandler
+args = (sys.stderr,)
+formatter = plain
+[formatter_plain]
+format = %(message)s
+"""
+
+ASYNC_ENV = """
+import asyncio
+from logging.config import fileConfig
+from alembic import context
+from sqlalchemy.ext.asyncio import async_engine_from_config
+
+fileConfig(context.config.config_file_name)
+
+def migrate(connection):
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+
+async def main():
+    engine = async_engine_from_config(context.config.get_section("alembic"))
+    async with engine.connect() as connection:
+        await connection.run_sync(migrate)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+REVISION = """
+from alembic import op
+revision = "1"
+down_revision = None
+def upgrade():
+    op.execute("CREATE TABLE made_by_alembic (id int)")
+"""
+
+
+@pytest.fixture
+def sql(tmp_path):
+    """A migration of the test's own: no other test shares its template."""
+    (tmp_path / "1.sql").write_text(f"CREATE TABLE tables (id int); -- {uuid.uuid4()}")
+    (tmp_path / "2.sql").write_text("INSERT INTO tables SELECT generate_series(1, 3);")
+    return Migrations(sql=tmp_path)
+
+
+@pytest.fixture
+def alembic(tmp_path):
+    pytest.importorskip("alembic")
+    (tmp_path / "alembic.ini").write_text(ALEMBIC_INI.format(url=""))
+    (tmp_path / "migrations" / "versions").mkdir(parents=True)
+    (tmp_path / "migrations" / "env.py").write_text(ASYNC_ENV)
+    (tmp_path / "migrations" / "versions" / "one.py").write_text(f"{REVISION}# {uuid.uuid4()}")
+    return Migrations(alembic=tmp_path / "alembic.ini")
+
+
+@pytest.fixture
+async def admin(server, anyio_backend):
+    connection = await connect(server)
+    yield connection
+    await connection.close()
+
+
+async def oid(admin, name):
+    return await admin.fetchval("SELECT oid FROM pg_database WHERE datname = $1", name)
+
+
+async def fetch(endpoint, query):
+    connection = await connect(endpoint)
+    try:
+        return [tuple(row) for row in await connection.fetch(query)]
+    finally:
+        await connection.close()
+
+
+async def test_concurrent_builders_build_once(server, sql, admin):
+    templates = await asyncio.gather(*(ensure_template(server, sql, root=Path("/")) for _ in range(8)))
+    assert len(set(templates)) == 1
+    before = await oid(admin, templates[0].name)
+    await ensure_template(server, sql, root=Path("/"))
+    assert await oid(admin, templates[0].name) == before is not None
+
+
+async def test_clone_is_migrated_and_dropped(server, sql, admin):
+    template = await ensure_template(server, sql, root=Path("/"))
+    async with open_clone(template) as one, open_clone(template) as other:
+        assert await fetch(one, "DELETE FROM tables RETURNING id") == [(1,), (2,), (3,)]
+        assert await fetch(other, "SELECT count(*) FROM tables") == [(3,)]
+        leaked = await connect(other)  # an application that forgot to close
+    assert await oid(admin, one.database) is await oid(admin, other.database) is None
+    leaked.terminate()
+
+
+async def test_half_built_template_is_built_again(server, sql, admin):
+    name = f"atk_template_{fingerprint(sql)}"
+    await admin.execute(f'CREATE DATABASE "{name}"')
+    half = await oid(admin, name)
+    holder = await connect(msgspec.structs.replace(server, database=name))  # what a killed builder may leave connected
+    template = await ensure_template(server, sql, root=Path("/"))
+    assert template.name == name
+    assert await oid(admin, name) != half
+    async with open_clone(template) as clone:
+        assert await fetch(clone, "SELECT count(*) FROM tables") == [(3,)]
+    holder.terminate()
+
+
+async def test_cancelled_builder_leaves_no_template(server, sql, admin):
+    (sql.sql / "3.sql").write_text("SELECT pg_sleep(60);")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5):
+            await ensure_template(server, sql, root=Path("/"))
+    (sql.sql / "3.sql").write_text("SELECT 1;")
+    await ensure_template(server, sql, root=Path("/"))
+
+
+async def test_no_one_connects_to_a_template(server, sql):
+    template = await ensure_template(server, sql, root=Path("/"))
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+        await connect(server, database=template.name)
+
+
+async def test_changed_migration_gives_a_new_template(server, sql):
+    first = await ensure_template(server, sql, root=Path("/"))
+    (sql.sql / "3.sql").write_text("CREATE TABLE more (id int)")
+    second = await ensure_template(server, sql, root=Path("/"))
+    assert first.name != second.name
+    async with open_clone(second) as clone:
+        assert await fetch(clone, "SELECT count(*) FROM more") == [(0,)]
+
+
+async def test_failing_sql_names_file_and_line(server, sql):
+    (sql.sql / "3.sql").write_text("SELECT 1;\n\nSELEC 2;")
+    with pytest.raises(MigrationError, match=r"3\.sql, line 3: syntax error"):
+        await ensure_template(server, sql, root=Path("/"))
+    (sql.sql / "3.sql").write_text("SELECT 1;")
+    await ensure_template(server, sql, root=Path("/"))
+
+
+async def test_without_migrations(server):
+    async with open_clone(await ensure_template(server, None, root=Path("/"))) as clone:
+        assert await fetch(clone, "SELECT 1") == [(1,)]
+
+
+async def test_orphans_are_dropped_and_others_are_not(server, admin):
+    orphan = f"atk_run_{uuid.uuid4().hex[:12]}"
+    await admin.execute(f'CREATE DATABASE "{orphan}"')
+    async with open_run_database(Template(server, None)) as living, open_run_database(Template(server, None)) as other:
+        assert await oid(admin, orphan) is None
+        assert None not in {await oid(admin, living.database), await oid(admin, other.database)}
+
+
+async def test_run_database_on_a_server_of_others_is_dropped(server, admin):
+    given = Template(msgspec.structs.replace(server, provider="external"), None)
+    async with open_run_database(given) as endpoint:
+        assert await oid(admin, endpoint.database)
+    assert await oid(admin, endpoint.database) is None
+
+
+async def test_user_who_may_not_create_databases(server, admin):
+    user = f"user_{uuid.uuid4().hex[:8]}"
+    await admin.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'secret'")
+    poor = msgspec.structs.replace(server, username=user, password="secret")
+    with pytest.raises(MigrationError, match=f'ALTER ROLE "{user}" CREATEDB'):
+        async with open_clone(Template(poor, None)):
+            pass
+    await admin.execute(f"DROP ROLE {user}")
+
+
+async def test_alembic(server, alembic):
+    template = await ensure_template(server, alembic, root=Path("/"))
+    async with open_clone(template) as clone:
+        assert await fetch(clone, "SELECT version_num FROM alembic_version") == [("1",)]
+        assert await fetch(clone, "SELECT count(*) FROM made_by_alembic") == [(0,)]
+
+
+async def test_alembic_url_with_a_driver(server, alembic):
+    text = ALEMBIC_INI.format(url="sqlalchemy.url = postgresql+asyncpg://nobody@nowhere/nothing")
+    alembic.alembic.write_text(text)
+    await ensure_template(server, alembic, root=Path("/"))
+
+
+async def test_failing_alembic_shows_its_last_words_but_no_password(server, alembic):
+    script = alembic.alembic.parent / "migrations" / "versions" / "two.py"
+    script.write_text("""
+import os
+revision = "2"
+down_revision = "1"
+def upgrade():
+    raise RuntimeError("no upgrade of " + os.environ["DATABASE_URL"])
+""")
+    with pytest.raises(MigrationError, match="RuntimeError: no upgrade of postgresql://") as caught:
+        await ensure_template(server, alembic, root=Path("/"))
+    assert server.password not in str(caught.value)
+
+
+async def test_alembic_that_migrates_another_database_is_caught(server, alembic):
+    (alembic.alembic.parent / "migrations" / "env.py").write_text("# ignores what it is told")
+    with pytest.raises(MigrationError, match=r"env\.py migrated another database"):
+        await ensure_template(server, alembic, root=Path("/"))
+
+
+async def test_command(server, tmp_path):
+    code = """
+import asyncio, asyncpg, os
+async def main():
+    connection = await asyncpg.connect(os.environ["DATABASE_URL"])
+    await connection.execute("CREATE TABLE made_in (folder text)")
+    await connection.execute("INSERT INTO made_in VALUES ($1)", os.getcwd())
+    await connection.close()
+asyncio.run(main())
+"""
+    command = Migrations(command=(sys.executable, "-c", f"{code}# {uuid.uuid4()}"))
+    async with open_clone(await ensure_template(server, command, root=tmp_path)) as clone:
+        assert await fetch(clone, "SELECT folder FROM made_in") == [(str(tmp_path),)]
+
+
+async def test_command_that_is_not_there(server, tmp_path):
+    missing = Migrations(command=("no-such-command", str(uuid.uuid4())))
+    with pytest.raises(MigrationError, match="can't be started: no-such-command"):
+        await ensure_template(server, missing, root=tmp_path)
+
+
+def test_fingerprint_ignores_byte_code(alembic):
+    before = fingerprint(alembic)
+    cache = alembic.alembic.parent / "migrations" / "__pycache__"
+    cache.mkdir()
+    (cache / "env.pyc").write_bytes(b"code")
+    assert fingerprint(alembic) == before
+    assert fingerprint(replace(alembic)) == before
+    (alembic.alembic.parent / "migrations" / "versions" / "two.py").write_text("")
+    assert fingerprint(alembic) != before
