@@ -51,7 +51,7 @@ class Wiring:
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Hand on what the services took; their removal is over by now."""
-        client = session_of(config).client
+        client = session_of(config).connected
         if client is None:
             return
         for phase in client.phases:

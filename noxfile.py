@@ -1,0 +1,119 @@
+"""Everything that is checked about this project. ``nox -s tests`` needs only Python, apt and a package index."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nox
+
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "boundaries", "tests", "tests_lowest", "demo", "docs"]
+nox.needs_version = ">=2024.10.9"
+
+#: Versions that the checks themselves use; what users install is not pinned.
+_PINNED = ("-c", ".ci/constraints.txt")
+_TEST_TOOLS = ("coverage>=7.10", "hypothesis", "pytest>=8.4")
+
+#: The oldest versions that the project's metadata allows.
+_LOWEST = (
+    "pytest==8.4.0", "aiodocker==0.24.0", "anyio==4.6.0", "asyncpg==0.30.0", "click==8.1.8", "httpx==0.27.0",
+    "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.1", "structlog==24.4.0",
+    "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.30.0",
+)  # fmt: skip
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and format."""
+    session.install(*_PINNED, "ruff")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, strictly."""
+    session.install(*_PINNED, ".[example]", "mypy")
+    session.run("mypy")
+
+
+@nox.session
+def boundaries(session: nox.Session) -> None:
+    """The direction of imports between the parts."""
+    session.install(*_PINNED, ".", "import-linter")
+    session.run("lint-imports")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Our tests under pytest and under ``atk run``, with coverage over both. Sets the machine up by itself."""
+    environment = _test_bed()
+    _install_tests(session)
+    environment["COVERAGE_PROCESS_START"] = str(Path("pyproject.toml").resolve())
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "asynctest_kit", "run", "tests", *session.posargs, env=environment)
+    session.run("coverage", "run", "-m", "pytest", "tests", *session.posargs, env=environment)
+    session.run("coverage", "combine", silent=True)
+    session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session(python=["3.11", "3.12", "3.13"])
+def tests_on(session: nox.Session) -> None:
+    """Our tests on one version of Python, under pytest and under ``atk run``."""
+    environment = _test_bed()
+    _install_tests(session)
+    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment)
+    session.run("atk", "run", "-q", "tests", *session.posargs, env=environment)
+
+
+@nox.session
+def tests_lowest(session: nox.Session) -> None:
+    """Our tests on the oldest supported pytest and the oldest allowed dependencies."""
+    environment = _test_bed()
+    session.install(".[example]", *_LOWEST, "hypothesis")
+    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """The example: without any Docker in reach, on containers, and under plain pytest with the same outcomes."""
+    session.install(".[example]")
+    without_docker = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    session.run("atk", "run", "examples/shop", env=without_docker)
+    environment = _test_bed()
+    session.run("atk", "run", "examples/shop", "--provider", "docker", env=environment)
+    session.run("python", "-m", "pytest", "-q", "examples/shop", env=environment)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Every command in README.md, in a fresh environment."""
+    session.run("python", ".ci/check_docs.py", *session.posargs, env=_test_bed())
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """The benchmarks: ratios to peers, measured in one run."""
+    session.install(*_PINNED, ".[example]")
+    for script in sorted(Path("benchmarks").glob("[!_]*.py")):
+        session.run("python", str(script), env={"PYTHONDONTWRITEBYTECODE": ""})
+
+
+def _install_tests(session: nox.Session) -> None:
+    session.install(*_PINNED, "-e", ".[example]", *_TEST_TOOLS)
+
+
+def _test_bed() -> dict[str, str]:
+    """Provide Docker and images; in CI their absence is a failure and not a skip."""
+    assignments = subprocess.run(
+        [sys.executable, ".ci/testbed.py"], check=True, stdout=subprocess.PIPE, text=True
+    ).stdout
+    environment = dict(re.findall(r"^export (\w+)=(.*)$", assignments, re.MULTILINE))
+    if os.environ.get("CI"):
+        environment["ATK_TESTS_MAY_NOT_SKIP"] = "1"
+    return environment
