@@ -290,7 +290,7 @@ def answered(
     value: object,
     error: BaseException | None,
 ) -> Iterator[None]:
-    """While the block runs, let pytest's set-up of a fixture give ``value`` or raise ``error``, its function uncalled."""
+    """While the block runs, let pytest's set-up of a fixture give ``value`` or raise ``error``, not call it."""
     changed = cast("Any", definition)
     function, argument_names = definition.func, definition.argnames
 

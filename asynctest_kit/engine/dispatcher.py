@@ -10,20 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.events import CaseFinished, CaseStarted
-from asynctest_kit.engine.executor import Execution, Executor
+from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_fixtures
 from asynctest_kit.engine.pytest_lane import PytestLane
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     import pytest
 
@@ -36,11 +37,15 @@ __all__ = ["Dispatcher"]
 
 
 class _Stopped(Exception):  # noqa: N818  # not an error: the run was told to end early
-    """Ends the task group of the shared lane."""
+    """Leaves the stages."""
 
 
 class Dispatcher:
-    """Runs a plan."""
+    """Runs a plan.
+
+    An early end (Ctrl-C, ``--maxfail``, ``pytest.exit``) cancels what waits, sets up or runs, and lets tear-downs go
+    on: a test that is cancelled tears its own fixtures down, then the shared ones are.
+    """
 
     def __init__(self, session: pytest.Session, plan: Plan, *, concurrency: int, timeout: float, sink: Sink) -> None:
         self.interrupt: BaseException | None = None
@@ -51,6 +56,10 @@ class Dispatcher:
         self._timeout = timeout
         self._sink = sink
         self._capture = Capture(session.config)
+        self._ending = False
+        self._gates: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[Any], CaseRun] = {}
+        self._last: PlannedCase | None = None
 
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
@@ -64,20 +73,47 @@ class Dispatcher:
                     await self._stages(executor, by_pytest)
                 finally:
                     config.pluginmanager.unregister(by_pytest)
+                    self._report_late(await lifetimes.close())
 
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
         with contextlib.suppress(_Stopped):
             await self._one_by_one(self._plan.before, executor, by_pytest)
-            await self._together(executor)
+            await self._owned(self._together(executor))
             await self._one_by_one(self._plan.after, executor, by_pytest)
 
+    async def _owned(self, body: Coroutine[Any, Any, None]) -> None:
+        """Run ``body`` in a task that ends before this returns, and that an interrupt ends in order.
+
+        A task group would cancel its tests wherever they are, in the middle of their tear-down too.
+        """
+        task = asyncio.create_task(body)
+        interrupted = False
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                interrupted = True
+                self._end_early()
+        task.result()
+        if interrupted:
+            raise asyncio.CancelledError
+        if self._ending:
+            raise _Stopped
+
+    def _end_early(self) -> None:
+        """Cancel whatever doesn't tear down yet."""
+        self._ending = True
+        for gate in self._gates:
+            gate.cancel()
+        for task, run in self._running.items():
+            run.interrupt(task)
+
     async def _together(self, executor: Executor) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for fixtures, cases in by_fixtures(self._plan.shared).items():
-                    group.create_task(self._gate(group, executor, fixtures, cases))
-        except* _Stopped as stopped:
-            raise stopped.exceptions[0] from None
+        async with asyncio.TaskGroup() as group:
+            for fixtures, cases in by_fixtures(self._plan.shared).items():
+                gate = group.create_task(self._gate(group, executor, fixtures, cases))
+                self._gates.add(gate)
+                gate.add_done_callback(self._gates.discard)
 
     async def _gate(
         self,
@@ -87,10 +123,21 @@ class Dispatcher:
         cases: Sequence[PlannedCase],
     ) -> None:
         async with self._admitted(fixtures):
-            await executor.lifetimes.wait_until_up(fixtures)
             for planned in cases:
                 await self._places.acquire()
-                group.create_task(self._in_place(executor, planned), name=planned.case.nodeid)
+                context = contextvars.copy_context()
+                run = context.run(executor.begin, planned)
+                if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
+                    # Asked only now: a test that is skipped needs no fixture. One that waits takes no place.
+                    self._places.release()
+                    await executor.lifetimes.wait_until_up(fixtures)
+                    await self._places.acquire()
+                self._start(group, run, context)
+
+    def _start(self, group: asyncio.TaskGroup, run: CaseRun, context: contextvars.Context) -> None:
+        task = group.create_task(self._in_place(run), name=run.planned.case.nodeid, context=context)
+        self._running[task] = run
+        task.add_done_callback(self._running.pop)
 
     @contextlib.asynccontextmanager
     async def _admitted(self, fixtures: tuple[SharedFixture, ...]) -> AsyncIterator[None]:
@@ -100,10 +147,10 @@ class Dispatcher:
         async with self._narrow_gates:
             yield
 
-    async def _in_place(self, executor: Executor, planned: PlannedCase) -> None:
+    async def _in_place(self, run: CaseRun) -> None:
+        self._started(run.planned)
         try:
-            self._started(planned)
-            execution = await executor.run(planned)
+            execution = await run.to_end()
         finally:
             self._places.release()
         self._log(execution)
@@ -112,18 +159,19 @@ class Dispatcher:
     async def _one_by_one(self, cases: Sequence[PlannedCase], executor: Executor, by_pytest: PytestLane) -> None:
         following = _next_of_pytest_lane(cases)
         for planned in cases:
-            self._started(planned)
             if planned.lane == "pytest":
-                execution = await by_pytest.run(planned, following[planned])
+                self._started(planned)
+                self._finished(await by_pytest.run(planned, following[planned]))
+                if self._ending:
+                    raise _Stopped
             else:
-                execution = await self._alone(executor, planned)
-                self._log(execution)
-            self._finished(execution)
+                await self._owned(self._alone(executor, planned))
 
-    async def _alone(self, executor: Executor, planned: PlannedCase) -> Execution:
+    async def _alone(self, executor: Executor, planned: PlannedCase) -> None:
+        await self._places.acquire()
         async with asyncio.TaskGroup() as group:
-            task = group.create_task(executor.run(planned), name=planned.case.nodeid)
-        return task.result()
+            context = contextvars.copy_context()
+            self._start(group, context.run(executor.begin, planned), context)
 
     def _started(self, planned: PlannedCase) -> None:
         self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=time.monotonic()))
@@ -153,10 +201,22 @@ class Dispatcher:
                 reason=execution.reason,
             )
         )
+        self._last = planned
         if execution.interrupt is not None:
             self.interrupt = execution.interrupt
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
-            raise _Stopped
+            self._end_early()
+
+    def _report_late(self, errors: list[BaseException]) -> None:
+        """Charge the last test with what fixtures raised that no test was left to wait for."""
+        if self._last is None:
+            return
+        item = self._last.case.item
+        for error in errors:
+            info = collection.call_info("teardown", error, start=time.time(), duration=0.0)
+            report = item.ihook.pytest_runtest_makereport(item=item, call=info)
+            with self._capture.suspended():
+                item.ihook.pytest_runtest_logreport(report=report)
 
     def _compare(self, op: str, left: object, right: object) -> str | None:
         output = current_output.get()

@@ -24,13 +24,13 @@ from asynctest_kit.engine.time_limit import TimeLimit
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from asynctest_kit.engine.capture import Capture, CaseOutput
+    from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.events import Outcome
     from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["Execution", "Executor", "Times", "let_go", "outcome_of", "timeout_of"]
+__all__ = ["CaseRun", "Execution", "Executor", "Times", "let_go", "outcome_of", "timeout_of"]
 
 When = Literal["setup", "call", "teardown"]
 
@@ -97,7 +97,7 @@ def _first_line(report: pytest.TestReport) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Executor:
-    """Runs tests on the loop, one call each.
+    """What all tests on the loop have in common.
 
     Attributes:
         lifetimes: The shared fixtures of the run.
@@ -111,17 +111,14 @@ class Executor:
     timeout: float
     setup_hooks: Callable[[pytest.Item], object] | None
 
-    async def run(self, planned: PlannedCase) -> Execution:
-        """Run one test of the shared or the exclusive lane. Raises nothing that the test raised."""
-        execution = Execution(planned)
-        execution.times.start = time.monotonic()
-        phases = _Phases(planned.case, execution, self.capture.open(planned.case.item), self)
-        try:
-            await phases.run()
-        except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
-            execution.interrupt = interrupt
-        execution.times.end = time.monotonic()
-        return execution
+    def begin(self, planned: PlannedCase) -> CaseRun:
+        """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
+
+        Call it in the context that the test will run in.
+        """
+        run = CaseRun(planned, self)
+        run.check()
+        return run
 
 
 async def let_go(case: Case, lifetimes: Lifetimes) -> list[BaseException]:
@@ -143,30 +140,78 @@ def timeout_of(item: pytest.Item, default: float) -> float:
     return default
 
 
-class _Phases:
-    """The three phases of one test."""
+class CaseRun:
+    """One test from its marks to its tear-down.
 
-    def __init__(self, case: Case, execution: Execution, output: CaseOutput, executor: Executor) -> None:
-        self.case = case
-        self.execution = execution
-        self.output = output
+    Attributes:
+        planned: The test.
+    """
+
+    def __init__(self, planned: PlannedCase, executor: Executor) -> None:
+        self.planned = planned
+        self.is_tearing_down = False
+        self.is_interrupted = False
+        self.case = planned.case
+        self.execution = Execution(planned)
+        self.execution.times.start = time.monotonic()
         self.executor = executor
-        self.fixtures = CaseFixtures(case, executor.lifetimes)
+        self.fixtures = CaseFixtures(planned.case, executor.lifetimes)
         self.values: dict[str, Any] = {}
-        item = case.item
+        item = planned.case.item
         assert isinstance(item, pytest.Function)  # noqa: S101  # the plan hands everything else to pytest
         self.item = item
+        self.output = executor.capture.open(item)
         self.limit = timeout_of(item, executor.timeout)
-        self.exclusive = execution.planned.lane == "exclusive"
+        self.exclusive = planned.lane == "exclusive"
+        self.refusal: BaseException | None = None
 
-    async def run(self) -> None:
+    @property
+    def is_refused(self) -> bool:
+        """Whether a mark or a hook has kept it from running."""
+        return self.refusal is not None
+
+    def check(self) -> None:
+        """Apply its marks and the set-up hooks of others."""
         current_output.set(self.output)
+        try:
+            collection.evaluate_marks(self.item)
+            if self.executor.setup_hooks is not None:
+                self.executor.setup_hooks(self.item)
+        except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase
+            self.refusal = refusal
+
+    def interrupt(self, task: asyncio.Task[Any]) -> None:
+        """Cut it off, unless it is tearing down already: that always runs to its end."""
+        if not self.is_tearing_down:
+            self.is_interrupted = True
+            task.cancel()
+
+    async def to_end(self) -> Execution:
+        """Run it. Raises nothing that the test raised."""
+        try:
+            await self._phases()
+        except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
+            self.execution.interrupt = interrupt
+            await self._abandon(interrupt)
+        self.execution.times.end = time.monotonic()
+        return self.execution
+
+    async def _phases(self) -> None:
         with self._warnings():
             setup = await self._phase("setup", self._set_up)
-            if setup and not self.item.config.getoption("setuponly", False):
+            if setup:
                 await self._phase("call", self._call)
+            self.is_tearing_down = True
             await self._phase("teardown", self._tear_down)
         collection.clear_runtime_state(self.item)
+
+    async def _abandon(self, reason: BaseException) -> None:
+        """Tear the test's own fixtures down, for which there will be no report."""
+        self.is_tearing_down = True
+        try:
+            await self.fixtures.tear_down()
+        except BaseException as error:  # noqa: BLE001  # told with the reason
+            reason.add_note(f"and while tearing down {self.case.nodeid}: {error!r}")
 
     @contextlib.contextmanager
     def _warnings(self) -> Iterator[None]:
@@ -190,8 +235,9 @@ class _Phases:
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except asyncio.CancelledError as cancelled:
-            if self._run_is_interrupted():
-                await self.fixtures.tear_down()
+            _uncancel()
+            if self.is_interrupted:
+                await self._abandon(cancelled)
                 raise
             error = cancelled
         except BaseException as raised:  # noqa: BLE001  # a test may raise anything; it becomes its report
@@ -208,9 +254,8 @@ class _Phases:
     async def _set_up(self) -> None:
         __tracebackhide__ = True
         times = self.execution.times
-        collection.evaluate_marks(self.item)
-        if self.executor.setup_hooks is not None:
-            self.executor.setup_hooks(self.item)
+        if self.refusal is not None:
+            raise self.refusal
         await self.fixtures.wait()
         times.ready = time.monotonic()
         async with TimeLimit(self.limit, f"{self.item.name}: the set-up"):
@@ -246,13 +291,12 @@ class _Phases:
         if errors:
             raise BaseExceptionGroup(f"errors while tearing down {self.item!r}", errors)
 
-    def _run_is_interrupted(self) -> bool:
-        task = asyncio.current_task()
-        if task is None or not task.cancelling():
-            return False
-        while task.cancelling():
-            task.uncancel()
-        return True
+
+def _uncancel() -> None:
+    """What was cancelled was a phase, not the task: the next phase runs in it too."""
+    task = asyncio.current_task()
+    while task is not None and task.cancelling():
+        task.uncancel()
 
 
 def _unwrapped(error: BaseException) -> BaseException:

@@ -238,6 +238,7 @@ class Lifetime:
     def __init__(self, fixture: SharedFixture, lifetimes: Lifetimes) -> None:
         self.fixture = fixture
         self.users = fixture.users
+        self.dependents: list[Lifetime] = []
         self.ended = asyncio.Event()
         self._teardown_error: BaseException | None = None
         self._lifetimes = lifetimes
@@ -249,6 +250,11 @@ class Lifetime:
         self._task: asyncio.Task[None] | None = None
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it is up or has failed."""
+        return self._settled.is_set()
+
+    @property
     def is_up(self) -> bool:
         """Whether it has a value that can be had without waiting."""
         return self._settled.is_set() and self._failure is None
@@ -256,6 +262,8 @@ class Lifetime:
     def start(self) -> None:
         """Start the set-up, if nobody has."""
         if self._task is None:
+            for need in self.fixture.needs:
+                self._lifetimes.of(need).dependents.append(self)
             self._task = self._lifetimes.spawn(self._live(), f"fixture {self.fixture.id}")
 
     async def settled(self) -> None:
@@ -312,8 +320,13 @@ class Lifetime:
         if not isinstance(source, SharedFixture):
             raise not_from_running_code(name)
         lifetime = self._lifetimes.now(source)
-        self.fixture.needs = (*self.fixture.needs, *source.needs, source)
+        lifetime.dependents.append(self)
         return lifetime.value_now()
+
+    def _argument_now(self, name: str) -> object:
+        need = self._lifetimes.of(_shared(self.fixture.arguments[name]))
+        need.set_up_now()
+        return need.value_now()
 
     def set_up_now(self) -> None:
         """Set it up from running code, unless it is up or has failed.
@@ -331,8 +344,7 @@ class Lifetime:
         start = time.monotonic()
         try:
             arguments = {
-                name: request if name == "request" else self._lifetimes.now(self.fixture.arguments[name]).value_now()
-                for name in definition.argnames
+                name: request if name == "request" else self._argument_now(name) for name in definition.argnames
             }
             function = collection.bound_function(definition, request)
             self._settle(_set_up_sync(function, definition, arguments, self._finalizers))
@@ -348,7 +360,7 @@ class Lifetime:
                 await self._set_up()
             await self._hold()
         finally:
-            for dependent in self._lifetimes.dependents(self.fixture):
+            for dependent in self.dependents:
                 await dependent.ended.wait()
             await self._tear_down()
             self.ended.set()
@@ -437,9 +449,9 @@ class Lifetimes:
             self._by_fixture[fixture] = Lifetime(fixture, self)
         return self._by_fixture[fixture]
 
-    def dependents(self, fixture: SharedFixture) -> list[Lifetime]:
-        """The lifetimes that must end before ``fixture`` may."""
-        return [lifetime for lifetime in self._by_fixture.values() if fixture in lifetime.fixture.needs]
+    def have_settled(self, fixtures: tuple[SharedFixture, ...]) -> bool:
+        """Whether each of ``fixtures`` is up or has failed."""
+        return all(self.of(fixture).is_settled for fixture in fixtures)
 
     async def wait_until_up(self, fixtures: tuple[SharedFixture, ...]) -> None:
         """Set up ``fixtures`` at once and return when each is up or has failed."""
@@ -482,17 +494,16 @@ class Lifetimes:
             errors += lifetime.take_teardown_error()
         return errors
 
-    def asked(self, fixture: Source) -> Lifetime:
-        """The lifetime of a fixture that may not have been known from collection.
-
-        Where it wasn't, it lives to the end of the run, since nothing tells who else will ask.
-        """
-        lifetime = self.of(_shared(fixture))
-        if lifetime.is_released:
-            self._past.append(lifetime)
-            lifetime = self._by_fixture[lifetime.fixture] = Lifetime(lifetime.fixture, self)
-            lifetime.users = 0
-        return lifetime
+    def hold(self, fixture: SharedFixture) -> Lifetime:
+        """Keep a fixture to the end of the run: it was asked for while running, and nothing tells who else will ask."""
+        for held in (*fixture.needs, fixture):
+            lifetime = self.of(held)
+            if lifetime.is_released:
+                self._past.append(lifetime)
+                lifetime = self._by_fixture[held] = Lifetime(held, self)
+                lifetime.users = 0
+            lifetime.users += 1
+        return self.of(fixture)
 
     def now(self, fixture: Source) -> Lifetime:
         """A fixture that running code asked for: up already, or sync and set up here and now.
@@ -500,8 +511,7 @@ class Lifetimes:
         Raises:
             RuntimeError: It can't be set up from running code.
         """
-        lifetime = self.asked(fixture)
-        lifetime.users += 1
+        lifetime = self.hold(_shared(fixture))
         lifetime.set_up_now()
         return lifetime
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.collection import Request
-    from asynctest_kit.engine.graph import LocalFixture, Source
+    from asynctest_kit.engine.graph import Case, LocalFixture, Source
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.plan import PlannedCase
@@ -83,7 +83,7 @@ class PytestLane:
         if present is None or present.is_on_another_loop or present.case.resolver is None:
             return (yield)
         source = present.case.resolver.source(fixturedef.argname, collection.parent_of(request))
-        answer = self._answer(source, request)
+        answer = self._answer(present.case, source, request)
         if answer is None:
             return (yield)
         value: object = None
@@ -128,20 +128,21 @@ class PytestLane:
         if errors:
             raise BaseExceptionGroup("errors during test teardown", errors[::-1])
 
-    def _answer(self, source: Source, request: Any) -> Callable[[], object] | None:
+    def _answer(self, present: Case, source: Source, request: Any) -> Callable[[], object] | None:
         if isinstance(source, SharedFixture):
-            return lambda: self._shared(source)
+            return lambda: self._shared(source, known=source in present.shared)
         if is_async(source.definition.func):
             return lambda: self._own(source, request)
         return None
 
-    def _shared(self, fixture: SharedFixture) -> object:
+    def _shared(self, fixture: SharedFixture, *, known: bool) -> object:
         __tracebackhide__ = True
         self._given.append(fixture.definition)
         if self._loop.is_running:
             return self._lifetimes.now(fixture).value_now()
+        lifetime = self._lifetimes.of(fixture) if known else self._lifetimes.hold(fixture)
         try:
-            return self._loop.inside(self._lifetimes.asked(fixture).value)
+            return self._loop.inside(lifetime.value)
         finally:
             self._times.ready = time.monotonic()
 
