@@ -354,7 +354,7 @@ async def test_session_state_does_not_reach_the_next_lease(lease):
     async with lease() as (pg, _):
         assert pg.get_server_pid() == pid
         assert await pg.fetchval("SHOW search_path") == '"$user", public'
-        assert await pg.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'") == 0
+        assert await pg.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1", pid) == 0
         await pg.set_type_codec("int4", schema="pg_catalog", encoder=str, decoder=lambda text: f"<{text}>")
         assert await pg.fetchval("SELECT 1") == "<1>"
     async with lease() as (pg, _):
