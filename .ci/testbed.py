@@ -129,7 +129,9 @@ def _start_engine() -> None:
 
 def _install(*packages: str) -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        _give_up(f"{', '.join(packages)} must be installed, by root and from Debian's packages: install it, then try again")
+        _give_up(
+            f"{', '.join(packages)} must be installed, by root and from Debian's packages: install it, then try again"
+        )
     _say(f"installing {', '.join(packages)}")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     _run("apt-get", "update", "-qq")
@@ -256,9 +258,7 @@ def _recipe_hash() -> str:
 
 def _try(*command: str, seconds: float) -> bool:
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=seconds
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

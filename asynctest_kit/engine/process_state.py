@@ -6,6 +6,7 @@ lasts through a test counts: a session fixture that sets an environment variable
 
 from __future__ import annotations
 
+import dis
 import inspect
 import site
 import sysconfig
@@ -48,12 +49,15 @@ _HARMLESS_MODULES = (
     "pytest_asyncio.",
 )
 
+#: With ``os.environ`` in the same code, what may change it; reading it harms nobody.
+_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
+_CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
+
 #: Names that, used in a test's code, change process-global state.
 _GLOBAL_NAMES = frozenset(
     {
         "catch_warnings",
         "chdir",
-        "environ",
         "filterwarnings",
         "freeze_time",
         "freezegun",
@@ -128,7 +132,18 @@ def _global_name(function: Any) -> str | None:
     module_patch = getattr(function, "__globals__", {}).get("patch")
     if "patch" in names and (names & {"mock", "unittest.mock"} or _is_mock(module_patch)):
         return "mock.patch"
+    if "environ" in names and _changes_a_mapping(code, names):
+        return "os.environ"
     return min(names & _GLOBAL_NAMES, default=None)
+
+
+def _changes_a_mapping(code: CodeType, names: set[str]) -> bool:
+    if names & _CHANGING_METHODS:
+        return True
+    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return any(instruction.opname in _CHANGES for instruction in dis.get_instructions(code)) or any(
+        _changes_a_mapping(constant, names) for constant in nested
+    )
 
 
 def _names(code: CodeType) -> Iterator[str]:
