@@ -200,7 +200,7 @@ def _postgresql() -> str:
 
 
 def _finish(root: Path) -> Path:
-    """Add what maintainer scripts would have: a shell's name, users and folders. Give the folder of PostgreSQL's programs."""
+    """Add what maintainer scripts would have (shell, users, folders); give the folder of PostgreSQL's programs."""
     for pattern in _PRUNED:
         for path in root.glob(pattern):
             shutil.rmtree(path)
