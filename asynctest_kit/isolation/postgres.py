@@ -69,6 +69,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSlots", "connect", "open_slots"]
 
+_CONNECT_SECONDS = 10.0
+
 #: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
 _SCHEMA = """
     SELECT
@@ -94,6 +96,7 @@ async def connect(endpoint: Endpoint, *, database: str | None = None, name: str 
         user=endpoint.username,
         password=endpoint.password,
         database=database or endpoint.database,
+        timeout=_CONNECT_SECONDS,
         # A server of ours is on this machine and speaks no TLS: asking costs a round trip.
         ssl=None if endpoint.provider == "external" else False,
         server_settings={"application_name": name},

@@ -64,6 +64,8 @@ __all__ = ["RedisLease", "RedisSlots", "open_slots"]
 
 #: What a server has unless it says otherwise.
 _DATABASES = 16
+_MARK_SIZE = 64
+_CONNECT_SECONDS = 10.0
 _FLUSH = b"*1\r\n$7\r\nFLUSHDB\r\n"
 _LEAVES = frozenset({"SELECT", "SWAPDB", "MOVE", "RESET", "SHUTDOWN"})
 
@@ -118,6 +120,7 @@ class RedisSlots:
         """Lock the first free database, see that it is empty, and hold a connection to it."""
         async with _server(self._endpoint) as server:
             count = await _database_count(server)
+            mark = await _mark_of(server) if self._external else b""
             taken, foreign = 0, 0
             for number in range(1 if self._external else 0, count):
                 if number in self._tried:
@@ -129,7 +132,7 @@ class RedisSlots:
                     continue
 
                 self._tried.add(number)
-                if await self._prepare(database):
+                if await self._prepare(database, mark):
                     return database
 
                 foreign += 1
@@ -139,15 +142,15 @@ class RedisSlots:
             "(--databases 256), lower --concurrency, or end the other runs."
         )
 
-    async def _prepare(self, database: _Database) -> bool:
+    async def _prepare(self, database: _Database, mark: bytes) -> bool:
         """Empty the database if what it holds is ours; False if it holds data of others."""
         try:
-            if await database.size() and self._external and not database.was_left_dirty:
-                database.remove_lock()
-                await database.close()
-                return False
+            if self._external:
+                if database.mark != mark and await database.size():
+                    await database.close()
+                    return False
 
-            database.mark()
+                database.write_mark(mark)
             await database.flush()
         except BaseException:
             self._tried.discard(database.number)
@@ -294,7 +297,7 @@ class _Database:
         self.connection_class: Any = _GuardedSSLConnection if endpoint.scheme == "rediss" else _GuardedConnection
         self._path = path
         self._file = file
-        self.was_left_dirty = os.fstat(file).st_size > 0
+        self.mark = os.pread(file, _MARK_SIZE, 0)
         self.connection: Any = self.make_connection()
 
     @classmethod
@@ -325,14 +328,16 @@ class _Database:
             "username": self.endpoint.username,
             "password": self.endpoint.password,
             "db": self.number,
+            "socket_connect_timeout": _CONNECT_SECONDS,
         }
 
     def make_connection(self) -> Any:
         return self.connection_class(**self.options)
 
-    def mark(self) -> None:
+    def write_mark(self, mark: bytes) -> None:
         """Note in the lock file that what the database holds from now on is ours, should we die."""
-        os.pwrite(self._file, b"ours\n", 0)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, mark, 0)
 
     async def size(self) -> int:
         await self.connection.connect()
@@ -353,7 +358,7 @@ class _Database:
         await self.connection.read_response()
 
     async def close(self) -> None:
-        """Let go of an empty database."""
+        """Let go of a database that holds nothing of ours."""
         await self.connection.disconnect()
         self.remove_lock()
 
@@ -387,9 +392,17 @@ def _is_at(path: Path, file: int) -> bool:
 @asynccontextmanager
 async def _server(endpoint: Endpoint) -> AsyncIterator[Redis]:
     async with AsyncExitStack() as stack:
-        client = Redis.from_url(msgspec.structs.replace(endpoint, database=None).url)
+        client = Redis.from_url(
+            msgspec.structs.replace(endpoint, database=None).url, socket_connect_timeout=_CONNECT_SECONDS
+        )
         stack.push_async_callback(client.aclose)
         yield client
+
+
+async def _mark_of(server: Redis) -> bytes:
+    """What tells this server's life from others: after a restart, what a database holds is not known to be ours."""
+    run: str = (await server.info("server"))["run_id"]
+    return run.encode()[:_MARK_SIZE]
 
 
 async def _database_count(server: Redis) -> int:

@@ -66,7 +66,6 @@ class Slots(Generic[T]):
         self._size = 0
         self._making = 0
         self._makers = asyncio.TaskGroup()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Slots[T]:
         await self._makers.__aenter__()
@@ -76,10 +75,9 @@ class Slots(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limit = self._most = 0
-        for task in self._tasks:
-            task.cancel()
         try:
-            # Not the body's error: the group would wrap it, and it goes on as it is without our help.
+            # Makers end by themselves: a driver that is cancelled while it connects may leave its socket open.
+            # The body's error isn't passed on: the group would wrap it, and it goes on as it is without our help.
             await self._makers.__aexit__(None, None, None)
         finally:
             async with asyncio.TaskGroup() as closing:
@@ -132,9 +130,7 @@ class Slots(Generic[T]):
         waiting = sum(not waiter.done() for waiter in self._waiters)
         while self._making < min(waiting, _MAKERS) and self._size + self._making < self._limit:
             self._making += 1
-            task = self._makers.create_task(self._make_one())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._makers.create_task(self._make_one())
 
     async def _make_one(self) -> None:
         try:

@@ -1,0 +1,144 @@
+"""Held resources: growing, waiting, handing over, running out."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+
+import pytest
+
+from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.slots import Slots, SlotsExhausted
+
+pytestmark = pytest.mark.anyio
+
+
+class Source:
+    """Makes numbers, as many as it has, when its gate is open."""
+
+    def __init__(self, most=1000):
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.most = most
+        self.made = itertools.count()
+        self.alive = set()
+        self.closed = []
+
+    async def make(self):
+        await self.gate.wait()
+        if len(self.alive) >= self.most:
+            raise SlotsExhausted("no more numbers: ask for fewer")
+
+        number = next(self.made)
+        self.alive.add(number)
+        return number
+
+    async def close(self, number):
+        self.alive.discard(number)
+        self.closed.append(number)
+
+    def slots(self, limit=1000):
+        return Slots(self.make, close=self.close, usable=lambda number: number in self.alive, limit=limit)
+
+
+async def test_idle_one_is_taken_before_another_is_made():
+    source = Source()
+    async with source.slots() as slots:
+        first = await slots.take()
+        slots.give_back(first)
+        assert await slots.take() == first
+        slots.give_back(first)
+    assert source.closed == [first]
+
+
+async def test_closed_while_idle_is_not_handed_out():
+    source = Source()
+    async with source.slots(limit=1) as slots:
+        first = await slots.take()
+        slots.give_back(first)
+        source.alive.clear()
+        second = await slots.take()
+        assert second != first
+        slots.give_back(second)
+
+
+async def test_limit_is_kept_and_discarding_makes_room():
+    source = Source()
+    async with source.slots(limit=2) as slots:
+        held = [await slots.take(), await slots.take()]
+        waiting = asyncio.ensure_future(slots.take())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        slots.discard()
+        assert await waiting not in held
+
+
+async def test_cancelled_waiter_gives_its_one_to_the_next():
+    source = Source()
+    async with source.slots(limit=1) as slots:
+        held = await slots.take()
+        cancelled, next_one = asyncio.ensure_future(slots.take()), asyncio.ensure_future(slots.take())
+        await asyncio.sleep(0)
+        slots.give_back(held)
+        cancelled.cancel()
+        assert await next_one == held
+        slots.give_back(held)
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+
+
+async def test_exhausted_server_is_shared_by_all():
+    source = Source(most=2)
+    async with source.slots() as slots:
+
+        async def case():
+            number = await slots.take()
+            await asyncio.sleep(0)
+            slots.give_back(number)
+            return number
+
+        assert set(await asyncio.gather(*(case() for _ in range(20)))) <= {0, 1}
+
+
+async def test_exhausted_from_the_start_fails_every_waiter_and_recovers():
+    source = Source(most=0)
+    async with source.slots() as slots:
+        results = await asyncio.gather(*(slots.take() for _ in range(5)), return_exceptions=True)
+        assert {str(result) for result in results if isinstance(result, IsolationError)} == {
+            "no more numbers: ask for fewer"
+        }
+        assert len(results) == 5
+        source.most = 1
+        slots.give_back(await slots.take())
+
+
+async def test_failing_maker_fails_one_waiter_at_a_time():
+    errors = iter([OSError("refused"), None])
+
+    async def make():
+        error = next(errors)
+        if error:
+            raise error
+
+        return 1
+
+    async def close(_):
+        pass
+
+    async with Slots(make, close=close, usable=bool, limit=1) as slots:
+        first, second = await asyncio.gather(slots.take(), slots.take(), return_exceptions=True)
+        assert isinstance(first, OSError)
+        assert second == 1
+        slots.give_back(second)
+
+
+async def test_makers_that_are_late_are_closed_too():
+    source = Source()
+    source.gate.clear()
+    async with source.slots() as slots:
+        waiting = asyncio.ensure_future(slots.take())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        source.gate.set()
+    assert source.closed == [0]
