@@ -20,7 +20,7 @@ from pathlib import Path
 
 import _environment
 
-_SUITE = '''
+_SUITE = """
 import anyio
 import pytest
 
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.anyio
 @pytest.mark.parametrize("number", range({tests}))
 async def test_waits(number):
     await anyio.sleep(0.05)
-'''
+"""
 
-_CONFTEST = '''
+_CONFTEST = """
 import json
 import os
 
@@ -53,9 +53,9 @@ def pytest_runtest_logreport(report):
 def pytest_sessionfinish():
     with open(os.environ["BENCH_TIMES"], "w") as file:
         json.dump([min(start for start, _ in _times), max(stop for _, stop in _times)], file)
-'''
+"""
 
-_FLOOR = '''
+_FLOOR = """
 import asyncio
 import json
 import os
@@ -78,7 +78,7 @@ async def main():
 
 
 asyncio.run(main())
-'''
+"""
 
 
 def main() -> None:
@@ -108,7 +108,9 @@ def main() -> None:
 def _measure(command: list[str], suite: Path) -> tuple[float, float]:
     times = suite / "times.json"
     start = time.perf_counter()
-    subprocess.run(command, cwd=suite, env=_environment.clean(BENCH_TIMES=str(times)), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        command, cwd=suite, env=_environment.clean(BENCH_TIMES=str(times)), check=True, stdout=subprocess.DEVNULL
+    )
     whole = time.perf_counter() - start
     first, last = json.loads(times.read_text())
     return whole, last - first

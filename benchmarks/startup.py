@@ -1,6 +1,6 @@
 """What ``atk --help`` costs, in bare interpreters.
 
-    python benchmarks/startup.py [--rounds N]
+python benchmarks/startup.py [--rounds N]
 """
 
 from __future__ import annotations
