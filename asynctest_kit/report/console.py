@@ -214,8 +214,10 @@ def _print_services(services: Sequence[Service], page: _Page) -> None:
         page.line()
     for service in services:
         given = ", ".join(filter(None, (service.provider, service.detail)))
-        failed = ("never was ready", "bold red")
-        page.labelled(service.name, given if service.ready is not None else failed)
+        if service.ready is not None:
+            page.paragraph(service.name, given)
+        else:
+            page.labelled(service.name, ("never was ready", "bold red"))
         phases = {span.phase: service.seconds(span.phase) or 0.0 for span in service.spans}
         words = [f"{phase} {duration(seconds)}" for phase, seconds in phases.items() if seconds >= _LEAST_SHOWN]
         if words:

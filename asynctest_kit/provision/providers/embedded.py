@@ -98,6 +98,11 @@ class Search:
         places = ("PATH", *recipe.folders) if self.system else ("PATH",)
         raise Refusal(f"no {programs} in the wheel {recipe.wheel.distribution} or in {', '.join(places)}")
 
+    def origin(self, server: Path, recipe: Recipe) -> str:
+        """For people: the wheel or the folder that ``server`` was found in."""
+        wheels = (folder.resolve() for folder in self.wheels(recipe.wheel))
+        return f"the wheel {recipe.wheel.distribution}" if server.parent in wheels else str(server.parent)
+
     def _folders(self, recipe: Recipe) -> Iterator[Path]:
         yield from self.wheels(recipe.wheel)
         path = os.environ.get("PATH", "") if self.path is None else self.path
@@ -139,7 +144,7 @@ class Embedded:
                 await _prepare(site, prefix, order)
             process, address = await _listening(site, prefix, order)
             resources.push_async_callback(process.stop, recipe.stop)
-            detail = f"{order.kind.title} {version} from {server.parent}"
+            detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
             yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended)
         finally:
             with order.phase("remove", self.name):
