@@ -191,7 +191,7 @@ def _print_unfinished(ledger: Ledger, page: _Page) -> None:
 def _print_phases(ledger: Ledger, page: _Page) -> None:
     page.line()
     label = "wall time"
-    lasting = [phase for phase in ledger.phases if phase.seconds]
+    lasting = [phase for phase in ledger.phases if phase.seconds >= _LEAST_SHOWN] or list(ledger.phases)
     title = max(len(_PHASES[phase.name]) for phase in lasting)
     room = page.width - _LABEL - title - 20
     before = 0.0
