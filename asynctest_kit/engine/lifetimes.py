@@ -332,13 +332,13 @@ class Lifetime:
         """Set it up from running code, unless it is up or has failed.
 
         Raises:
-            RuntimeError: It is async, or its set-up is under way.
+            RuntimeError: It, or what it needs, is async and not up.
         """
         __tracebackhide__ = True
         if self._settled.is_set():
             return
         definition, request = self.fixture.definition, self.fixture.request
-        if self._task is not None or is_async(definition.func):
+        if is_async(definition.func):
             raise not_from_running_code(self.fixture.name)
         request.owner = self
         start = time.monotonic()
@@ -369,6 +369,8 @@ class Lifetime:
         start = time.monotonic()
         try:
             arguments = await self._lifetimes.arguments(self.fixture, self.fixture.request)
+            if self._settled.is_set():
+                return  # a sync fixture that running code could not wait for
             start = time.monotonic()
             value = await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
         except asyncio.CancelledError as cancelled:
