@@ -115,5 +115,5 @@ def _test_bed() -> dict[str, str]:
     ).stdout
     environment = dict(re.findall(r"^export (\w+)=(.*)$", assignments, re.MULTILINE))
     if os.environ.get("CI"):
-        environment["ATK_TESTS_MAY_NOT_SKIP"] = "1"
+        environment["TESTS_MAY_NOT_SKIP"] = "1"
     return environment

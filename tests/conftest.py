@@ -9,9 +9,9 @@ import pytest
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
-    """Where everything must be there (``ATK_TESTS_MAY_NOT_SKIP``, set in CI), a skip is a failure that says why."""
+    """Where everything must be there (``TESTS_MAY_NOT_SKIP``, set in CI), a skip is a failure that says why."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("ATK_TESTS_MAY_NOT_SKIP"):
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("TESTS_MAY_NOT_SKIP"):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} may not skip here, and did: {report.longrepr}"
     return report
