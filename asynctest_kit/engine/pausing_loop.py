@@ -104,10 +104,18 @@ class PausingLoop:
 
     def _drive(self, loop: asyncio.AbstractEventLoop) -> None:
         assert self._main is not None  # noqa: S101  # set by the only caller
-        self._main.add_done_callback(lambda _: loop.stop())
-        while not self._main.done():
-            loop.run_forever()
-            self._serve_outside()
+
+        def stop(_: asyncio.Task[Any]) -> None:
+            loop.stop()
+
+        self._main.add_done_callback(stop)
+        try:
+            while not self._main.done():
+                loop.run_forever()
+                self._serve_outside()
+        finally:
+            # After a second Ctrl-C the runner ends what is left on the same loop, and must not be stopped meanwhile.
+            self._main.remove_done_callback(stop)
 
     def _serve_outside(self) -> None:
         wanted, self._wanted = self._wanted, None

@@ -39,3 +39,5 @@ class TimeLimit:
             await self._limit.__aexit__(kind, error, traceback)
         except TimeoutError:
             raise pytest.fail.Exception(self._message).with_traceback(traceback) from None
+        if kind is None and self._limit.expired():
+            pytest.fail(f"{self._message}, and it swallowed its cancellation", pytrace=False)
