@@ -33,13 +33,14 @@ __all__ = ["Capture", "CaseOutput", "current_output"]
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("err", "item", "logs", "out")
+    __slots__ = ("caplog", "err", "item", "logs", "out")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
         self.out = io.StringIO()
         self.err = io.StringIO()
         self.logs: Any = None
+        self.caplog: Any = None
 
     def end_phase(self, when: str) -> None:
         """Move what was written into the item's report sections, as pytest names them."""
@@ -125,8 +126,9 @@ class _RoutedLogs(logging.Handler):
             return True
         if output.logs is None:
             output.logs = collection.log_handler(self._config)
-        if output.logs is not None:
-            output.logs.handle(record)
+        for handler in (output.logs, output.caplog):
+            if handler is not None and record.levelno >= handler.level:
+                handler.handle(record)
         return True
 
 
@@ -136,6 +138,7 @@ class Capture:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._manager = collection.capture_manager(config)
+        self._unowned: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._captures = self._manager is not None and self._manager.is_globally_capturing()
 
     @contextmanager
@@ -151,19 +154,37 @@ class Capture:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let the block write to the terminal, or pytest's protocol capture for itself."""
+        """Let the block write to the terminal."""
         self._suspend()
         try:
             yield
         finally:
             self._resume()
 
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """Let pytest's protocol capture for itself, from an empty capture."""
+        with self.suspended():
+            self._keep_unowned()
+            yield
+
+    @contextmanager
+    def phase(self) -> Iterator[None]:
+        """Let what a test's ``capsys`` or ``capfd`` has not read by the end of a phase become output of that phase."""
+        if self._manager is not None:
+            self._manager.activate_fixture()
+        try:
+            yield
+        finally:
+            if self._manager is not None:
+                self._manager.deactivate_fixture()
+
     def open(self, item: pytest.Item) -> CaseOutput:
         """Start the output of one test."""
         output = CaseOutput(item)
         if "caplog" in collection.fixture_names(item):
-            output.logs = collection.log_handler(self._config)
-            collection.share_caplog(item, output.logs)
+            output.caplog = collection.log_handler(self._config)
+            collection.share_caplog(item, output.caplog)
         return output
 
     def _resume(self) -> None:
@@ -177,12 +198,16 @@ class Capture:
         if self._captures:
             self._manager.suspend_global_capture(in_=False)
 
+    def _keep_unowned(self) -> None:
+        if self._captures:
+            for kept, text in zip(self._unowned.values(), self._manager.read_global_capture(), strict=True):
+                kept.append(text)
+
     def _show_unowned(self) -> None:
-        if not self._captures:
-            return
-        out, err = self._manager.read_global_capture()
+        self._keep_unowned()
         reporter = self._config.pluginmanager.getplugin("terminalreporter")
-        for title, text in (("stdout", out), ("stderr", err)):
+        for title, texts in self._unowned.items():
+            text = "".join(texts)
             if text.strip() and reporter is not None:
                 reporter.ensure_newline()
                 reporter.write_sep("-", f"captured {title} that belongs to no test")

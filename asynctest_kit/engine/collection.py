@@ -369,6 +369,7 @@ def log_handler(config: pytest.Config) -> LogCaptureHandler | None:
         return None
     handler = LogCaptureHandler()
     handler.setFormatter(plugin.formatter)
+    handler.setLevel(plugin.log_level or 0)
     return handler
 
 

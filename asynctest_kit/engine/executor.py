@@ -224,14 +224,15 @@ class CaseRun:
     async def _phase(self, when: When, body: Callable[[], Awaitable[None]]) -> bool:
         """Run one phase and make its report; tell whether the test may go on."""
         __tracebackhide__ = True
-        if self.output.logs is not None:
-            collection.note_caplog_phase(self.item, when, self.output.logs)
+        if self.output.caplog is not None:
+            collection.note_caplog_phase(self.item, when, self.output.caplog)
         if self.exclusive:
             os.environ["PYTEST_CURRENT_TEST"] = f"{self.item.nodeid} ({when})".replace("\x00", "(null)")
         began, start = time.time(), time.monotonic()
         error: BaseException | None = None
         try:
-            await body()
+            with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
+                await body()
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except asyncio.CancelledError as cancelled:

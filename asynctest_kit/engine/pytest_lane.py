@@ -62,7 +62,7 @@ class PytestLane:
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
         nextitem = None if following is None else following.case.item
-        with self._capture.suspended():
+        with self._capture.handed_over():
             try:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
             except (KeyboardInterrupt, pytest.exit.Exception):
