@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import warnings
 
 __all__ = [
+    "ForeignHooks",
     "Owner",
     "Parameter",
     "Request",
@@ -49,7 +51,7 @@ __all__ = [
     "definition_of",
     "evaluate_marks",
     "fixture_names",
-    "foreign_setup_hooks",
+    "foreign_hooks",
     "forget_value",
     "has_fixtures",
     "is_coroutine_item",
@@ -236,22 +238,39 @@ def refresh_xfail(item: pytest.Item) -> None:
         item.stash[skipping.xfailed_key] = skipping.evaluate_xfail_marks(item)
 
 
-def foreign_setup_hooks(config: pytest.Config) -> Callable[[pytest.Item], object] | None:
-    """The ``pytest_runtest_setup`` hooks of conftest files and third-party plugins, without pytest's own.
+@dataclass(frozen=True, slots=True)
+class ForeignHooks:
+    """The hooks around a test's phases that conftest files and third-party plugins have; None where there are none.
 
-    Returns None when there is none, which is the usual case and costs nothing.
+    Each is called before its phase, since a phase that awaits can't run inside a hook: of a wrapper, both halves are.
     """
+
+    setup: Callable[[pytest.Item], object] | None
+    call: Callable[[pytest.Item], object] | None
+    teardown: Callable[[pytest.Item], object] | None
+
+
+def foreign_hooks(config: pytest.Config) -> ForeignHooks:
+    """Find the hooks around a test's phases that aren't pytest's own."""
     manager = config.pluginmanager
     own = [plugin for plugin in manager.get_plugins() if _is_pytests_own(plugin)]
-    caller = manager.subset_hook_caller("pytest_runtest_setup", remove_plugins=own)
-    if not caller.get_hookimpls():
-        return None
-    return lambda item: caller(item=item)
+
+    def caller(name: str, **arguments: str) -> Callable[[pytest.Item], object] | None:
+        hook = manager.subset_hook_caller(name, remove_plugins=own)
+        if not hook.get_hookimpls():
+            return None
+        return lambda item: hook(item=item, **dict.fromkeys(arguments, item))
+
+    return ForeignHooks(
+        caller("pytest_runtest_setup"),
+        caller("pytest_runtest_call"),
+        caller("pytest_runtest_teardown", nextitem="the item itself: what comes next is not known"),
+    )
 
 
 def _is_pytests_own(plugin: object) -> bool:
     module = getattr(plugin, "__name__", None) or type(plugin).__module__
-    return module.startswith(("_pytest.", "anyio."))
+    return module.startswith(("_pytest.", "anyio.", "asynctest_kit.engine."))
 
 
 def call_info(

@@ -66,7 +66,7 @@ class Dispatcher:
         config = self._session.config
         with self._capture.running(), collection.routed_comparison(config, self._compare):
             async with Lifetimes.opened(self._sink) as lifetimes:
-                executor = Executor(lifetimes, self._capture, self._timeout, collection.foreign_setup_hooks(config))
+                executor = Executor(lifetimes, self._capture, self._timeout, collection.foreign_hooks(config))
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
                 try:

@@ -103,13 +103,13 @@ class Executor:
         lifetimes: The shared fixtures of the run.
         capture: Where output goes.
         timeout: Seconds that a test's own set-up, its call and its tear-down may each take; 0 for no limit.
-        setup_hooks: ``pytest_runtest_setup`` of conftest files and other plugins, or None.
+        hooks: What conftest files and other plugins want called before a test's phases.
     """
 
     lifetimes: Lifetimes
     capture: Capture
     timeout: float
-    setup_hooks: Callable[[pytest.Item], object] | None
+    hooks: collection.ForeignHooks
 
     def begin(self, planned: PlannedCase) -> CaseRun:
         """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
@@ -175,8 +175,8 @@ class CaseRun:
         current_output.set(self.output)
         try:
             collection.evaluate_marks(self.item)
-            if self.executor.setup_hooks is not None:
-                self.executor.setup_hooks(self.item)
+            if self.executor.hooks.setup is not None:
+                self.executor.hooks.setup(self.item)
         except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase
             self.refusal = refusal
 
@@ -270,6 +270,8 @@ class CaseRun:
             name: self.case.request if name == "request" else self.values[name]
             for name in collection.test_argument_names(self.item)
         }
+        if self.executor.hooks.call is not None:
+            self.executor.hooks.call(self.item)
         times.call_start = time.monotonic()
         try:
             async with TimeLimit(self.limit, f"{self.item.name}: the call"):
@@ -281,6 +283,11 @@ class CaseRun:
     async def _tear_down(self) -> None:
         __tracebackhide__ = True
         errors: list[BaseException] = []
+        try:
+            if self.executor.hooks.teardown is not None:
+                self.executor.hooks.teardown(self.item)
+        except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
+            errors.append(error)
         try:
             async with TimeLimit(self.limit, f"{self.item.name}: the tear-down"):
                 await self.fixtures.tear_down()

@@ -33,6 +33,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.events import FixtureFinished
+from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.graph import SharedFixture, is_async
 
 if TYPE_CHECKING:
@@ -210,9 +211,7 @@ def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> B
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
-    error = pytest.fail.Exception(f"the set-up of fixture {fixture.id} was cancelled", pytrace=False)
-    error.__cause__ = cancelled
-    return error
+    return failure(f"the set-up of fixture {fixture.id} was cancelled", cancelled)
 
 
 def _refuse_no_value(definition: pytest.FixtureDef[Any]) -> NoReturn:
@@ -397,6 +396,9 @@ class Lifetime:
             await self._released.wait()
         except asyncio.CancelledError as cancelled:
             self._teardown_error = await self._finalizers.interrupt(cancelled)
+            if self._failure is None:
+                over = failure(f"fixture {self.fixture.id} ended while tests still needed it", self._teardown_error)
+                self._failure = (over, over.__traceback__)
 
     async def _tear_down(self) -> None:
         start = time.monotonic()

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from asynctest_kit.engine.failure import failure
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -40,4 +42,4 @@ class TimeLimit:
         except TimeoutError:
             raise pytest.fail.Exception(self._message).with_traceback(traceback) from None
         if kind is None and self._limit.expired():
-            pytest.fail(f"{self._message}, and it swallowed its cancellation", pytrace=False)
+            raise failure(f"{self._message}, and it swallowed its cancellation")

@@ -158,8 +158,8 @@ class Bench:
                 **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
                 "PYTHONPATH": str(HERE),
-                "ATK_TEST_REPORTS": str(place / "reports"),
-                "ATK_TEST_TRAIL": str(place / "trail"),
+                "SUITE_REPORTS": str(place / "reports"),
+                "SUITE_TRAIL": str(place / "trail"),
                 **environment,
             },
         )

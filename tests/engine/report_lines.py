@@ -1,4 +1,4 @@
-"""A pytest plugin that writes each report as a line of JSON to the file that ``ATK_TEST_REPORTS`` names."""
+"""A pytest plugin that writes each report as a line of JSON to the file that ``SUITE_REPORTS`` names."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def pytest_runtest_logreport(report):
         "sections": report.sections,
         "properties": report.user_properties,
     }
-    with Path(os.environ["ATK_TEST_REPORTS"]).open("a") as stream:
+    with Path(os.environ["SUITE_REPORTS"]).open("a") as stream:
         stream.write(json.dumps(line) + "\n")
 
 
 def pytest_warning_recorded(warning_message, nodeid):
     line = {"nodeid": nodeid, "when": "warning", "longrepr": str(warning_message.message)}
-    with Path(os.environ["ATK_TEST_REPORTS"]).open("a") as stream:
+    with Path(os.environ["SUITE_REPORTS"]).open("a") as stream:
         stream.write(json.dumps(line) + "\n")

@@ -36,7 +36,7 @@ def until_noted(run, word):
 
 @pytest.mark.parametrize("where", PLACES)
 def test_interrupt(bench, where):
-    run = bench.start(ATK_TEST_WHERE=where)
+    run = bench.start(SUITE_WHERE=where)
     until_noted(run, "waits")
     run.process.send_signal(signal.SIGINT)
     finished = run.finish(20)
@@ -49,14 +49,14 @@ def test_interrupt(bench, where):
 
 
 def test_interrupt_from_a_test(bench):
-    finished = bench.engine(ATK_TEST_WHERE="raised")
+    finished = bench.engine(SUITE_WHERE="raised")
     assert faults_of(finished.trail) == []
     assert finished.code == 2, finished.out
     assert "KeyboardInterrupt" in finished.out
 
 
 def test_second_interrupt_ends_at_once(bench):
-    run = bench.start(ATK_TEST_WHERE="own tear-down")
+    run = bench.start(SUITE_WHERE="own tear-down")
     until_noted(run, "waits")
     run.process.send_signal(signal.SIGINT)
     time.sleep(0.05)

@@ -188,15 +188,21 @@ def test_coroutine_items_are_told(item):
 def test_foreign_hooks_are_told_from_pytests_own(request):
     class Plugin:
         def pytest_runtest_setup(self, item):
-            seen.append(item)
+            seen.append(("setup", item))
+
+        def pytest_runtest_call(self):
+            seen.append("call")
+
+        def pytest_runtest_teardown(self, item, nextitem):
+            seen.append(("teardown", item, nextitem))
 
     seen = []
-    plugin = Plugin()
-    before = collection.foreign_setup_hooks(request.config)
+    plugin, item = Plugin(), request.node
     request.config.pluginmanager.register(plugin)
     try:
-        collection.foreign_setup_hooks(request.config)(request.node)
+        hooks = collection.foreign_hooks(request.config)
+        for hook in (hooks.setup, hooks.call, hooks.teardown):
+            hook(item)
     finally:
         request.config.pluginmanager.unregister(plugin)
-    assert seen == [request.node]
-    assert collection.foreign_setup_hooks(request.config) is None or before is not None
+    assert seen == [("setup", item), "call", ("teardown", item, item)]

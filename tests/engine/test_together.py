@@ -9,7 +9,7 @@ from parity import SUITES, Bench, faults_of, set_ups
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     bench = Bench(tmp_path_factory.mktemp("together"), SUITES / "together")
-    plain, engine = bench.start_plain(ATK_TEST_PLAIN="1"), bench.start()
+    plain, engine = bench.start_plain(SUITE_PLAIN="1"), bench.start()
     return plain.finish(), engine.finish()
 
 
@@ -33,7 +33,7 @@ def test_what_only_skipped_tests_want_is_never_set_up(runs):
     assert set_ups(engine.trail, "never") == 0
 
 
-def test_setup_hooks_are_called_once_for_each_test(runs):
+def test_hooks_are_called_once_for_each_test(runs):
     plain, engine = runs
     assert sorted(engine.noted("hook")) == sorted(plain.noted("hook"))
 

@@ -77,9 +77,11 @@ def test_outcome_in_a_child(run):
     assert run.outcome(FILE + "test_skips_in_a_child") == "passed skipped passed"
 
 
-def test_dying_fixture_is_charged_to_its_last_user(run):
-    assert run.outcome(FILE + "test_crew_fails") == "passed passed failed"
-    assert "LookupError: the child" in failures(run, "test_crew_fails")["teardown"]
+def test_dying_fixture_fails_later_users_and_is_charged_to_the_last(run):
+    assert run.outcome(FILE + "test_crew_fails") == "passed passed passed"
+    assert run.outcome(FILE + "test_crew_is_gone") == "failed failed"
+    assert "ended while tests still needed it" in failures(run, "test_crew_is_gone")["setup"]
+    assert "LookupError: the child" in failures(run, "test_crew_is_gone")["teardown"]
 
 
 def test_fixture_whose_set_up_was_cancelled(run):

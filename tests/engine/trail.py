@@ -1,6 +1,6 @@
 """What fixtures and tests of a suite leave behind: one line for each thing that happened, in order.
 
-Suites import it; ``ATK_TEST_TRAIL`` names the file. Lines are appended in one write, so threads and processes may mix.
+Suites import it; ``SUITE_TRAIL`` names the file. Lines are appended in one write, so threads and processes may mix.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _numbers = itertools.count(1)
 
 def note(*words):
     """Append one line."""
-    file = os.open(os.environ["ATK_TEST_TRAIL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(os.environ["SUITE_TRAIL"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
         os.write(file, (" ".join(map(str, words)) + "\n").encode())
     finally:

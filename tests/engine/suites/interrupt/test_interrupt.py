@@ -1,4 +1,4 @@
-"""Each test of this module waits where an interrupt is to hit it; ``ATK_TEST_WHERE`` chooses the place."""
+"""Each test of this module waits where an interrupt is to hit it; ``SUITE_WHERE`` chooses the place."""
 
 import asyncio
 import os
@@ -8,7 +8,7 @@ import pytest
 from trail import held, note, used
 
 pytestmark = pytest.mark.anyio
-WHERE = os.environ["ATK_TEST_WHERE"]
+WHERE = os.environ["SUITE_WHERE"]
 
 
 async def wait_at(place):

@@ -8,6 +8,14 @@ def pytest_runtest_setup(item):
         pytest.skip("by the hook")
 
 
+def pytest_runtest_call(item):
+    note("hook", "call", item.name)
+
+
+def pytest_runtest_teardown(item):
+    note("hook", "teardown", item.name)
+
+
 @pytest.fixture(scope="session")
 def anyio_backend():
     return "asyncio"

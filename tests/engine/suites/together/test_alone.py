@@ -76,9 +76,9 @@ async def test_recwarn(recwarn):
 
 async def test_environment():
     with used("alone-environment"):
-        os.environ["ATK_TEST_MARK"] = "1"
+        os.environ["SUITE_MARK"] = "1"
         await asyncio.sleep(0.01)
-        del os.environ["ATK_TEST_MARK"]
+        del os.environ["SUITE_MARK"]
 
 
 async def test_environment_by_fixture(clean_environment):

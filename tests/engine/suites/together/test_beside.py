@@ -12,7 +12,7 @@ variable = contextvars.ContextVar("variable", default="untouched")
 
 @pytest.fixture(scope="session")
 def meeting(anyio_backend):
-    return [] if "ATK_TEST_PLAIN" in os.environ else asyncio.Barrier(8)
+    return [] if "SUITE_PLAIN" in os.environ else asyncio.Barrier(8)
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -25,7 +25,7 @@ async def test_meets(meeting, number):
 
 @pytest.mark.parametrize("number", range(4))
 async def test_context(number):
-    assert variable.get() == "untouched" or "ATK_TEST_PLAIN" in os.environ  # anyio shares one context
+    assert variable.get() == "untouched" or "SUITE_PLAIN" in os.environ  # anyio shares one context
     variable.set(number)
     await asyncio.sleep(0.001)
     assert variable.get() == number
@@ -142,4 +142,4 @@ async def in_order():
 async def test_one_task(in_order):
     """Set-up, test and tear-down of what is the test's own happen in one task."""
     note("order", 2)
-    assert in_order is asyncio.current_task() or "ATK_TEST_PLAIN" in os.environ
+    assert in_order is asyncio.current_task() or "SUITE_PLAIN" in os.environ

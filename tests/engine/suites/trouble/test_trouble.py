@@ -147,6 +147,10 @@ async def test_crew_fails(crew):
         await asyncio.sleep(0.05)
 
 
+async def test_crew_is_gone(crew, monkeypatch):
+    """Runs alone, after the others."""
+
+
 @pytest.fixture(scope="module")
 async def cut_off(anyio_backend):
     asyncio.current_task().cancel()

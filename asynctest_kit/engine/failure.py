@@ -1,0 +1,19 @@
+"""Failures that the engine itself finds, rather than a test or a fixture."""
+
+from __future__ import annotations
+
+import pytest
+
+__all__ = ["failure"]
+
+
+def failure(message: str, cause: BaseException | None = None) -> BaseException:
+    """A failure to be raised or kept, shown as ``message`` alone.
+
+    It comes with a frame of its own: pytest can't print an error all of whose frames are hidden.
+    """
+    try:
+        pytest.fail(message, pytrace=False)
+    except pytest.fail.Exception as error:
+        error.__cause__ = cause
+        return error
