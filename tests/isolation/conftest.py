@@ -40,13 +40,13 @@ def spec(kind):
 
 
 @pytest.fixture(scope="session")
-def server(services):
-    return services.ensure(spec("postgres")).result(60)
+async def server(services, anyio_backend):
+    return await services.endpoint(spec("postgres"))
 
 
 @pytest.fixture(scope="session")
-def redis_endpoint(services):
-    return services.ensure(spec("redis")).result(60)
+async def redis_endpoint(services, anyio_backend):
+    return await services.endpoint(spec("redis"))
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def endpoint(services):
+async def endpoint(services, anyio_backend):
     """A server of the test's own, with few databases, so that they run out."""
     name = f"redis-{uuid.uuid4().hex}"
     spec = ServiceSpec(name=name, kind="redis", provider="embedded", command=("--databases", "4"))
-    return services.ensure(spec).result(60)
+    return await services.endpoint(spec)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -112,13 +112,18 @@ client.close()
 """
 
 
-@contextmanager
-def user(root, *specs, words=()):
+async def line_of(process):
+    """The next line that a process says; other tests go on meanwhile."""
+    return (await asyncio.to_thread(process.stdout.readline)).rstrip("\n")
+
+
+@asynccontextmanager
+async def user(root, *specs, words=()):
     """Another process that asks for services, prints their URLs and holds them until its stdin closes.
 
     With the word ``fork`` it then leaves a child behind, and prints its process id.
     """
-    process = subprocess.Popen(
+    process = subprocess.Popen(  # noqa: ASYNC220  # the pipes stay blocking: tests read them in threads
         (sys.executable, "-c", _USER, str(root), msgspec.json.encode(specs).decode(), *words),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -126,7 +131,7 @@ def user(root, *specs, words=()):
     )
     with process:
         try:
-            assert process.stdout.readline() == "asked\n"
+            assert await line_of(process) == "asked"
             yield process
         finally:
             process.kill()

@@ -18,6 +18,7 @@ from provision_traces import (
     data_of,
     eventually,
     is_running,
+    line_of,
     servers_of,
     sessions,
     spec_of,
@@ -101,9 +102,9 @@ async def test_an_unknown_kind_is_told(client):
 
 async def test_equal_specs_are_one_service_for_all_clients(root, client):
     mine = await client.endpoint(REDIS)
-    with user(root, REDIS, REDIS) as other:
-        assert other.stdout.readline().strip() == mine.url
-        assert other.stdout.readline().strip() == mine.url
+    async with user(root, REDIS, REDIS) as other:
+        assert await line_of(other) == mine.url
+        assert await line_of(other) == mine.url
         other.stdin.close()
         assert other.wait(10) == 0
     async with Redis.from_url(mine.url) as redis:
@@ -174,8 +175,8 @@ async def test_many_who_come_first_all_get_theirs(root):
 
 
 async def test_a_killed_client_leaves_nothing_embedded(root):
-    with user(root, POSTGRES, REDIS) as victim:
-        assert len([victim.stdout.readline() for _ in range(2)]) == 2
+    async with user(root, POSTGRES, REDIS) as victim:
+        assert all([await line_of(victim) for _ in range(2)])
         [supervisor] = supervisors(root)
         servers = servers_of(supervisor)
         assert len(servers) == 2
@@ -187,8 +188,8 @@ async def test_a_killed_client_leaves_nothing_embedded(root):
 
 
 async def test_a_killed_client_leaves_no_container(engine, root):
-    with user(root, spec_of("postgres", provider="docker"), spec_of("redis", provider="docker")) as victim:
-        assert len([await asyncio.to_thread(victim.stdout.readline) for _ in range(2)]) == 2
+    async with user(root, spec_of("postgres", provider="docker"), spec_of("redis", provider="docker")) as victim:
+        assert all([await line_of(victim) for _ in range(2)])
         assert len(await containers(engine, root)) == 2
         victim.kill()
     await no_containers(engine, root)
@@ -197,7 +198,7 @@ async def test_a_killed_client_leaves_no_container(engine, root):
 
 @pytest.mark.parametrize("moment", [0.0, 0.2, 0.35, 0.5, 0.8])
 async def test_a_client_killed_during_a_start_leaves_nothing(engine, root, moment):
-    with user(root, spec_of("postgres", provider="docker"), POSTGRES) as victim:
+    async with user(root, spec_of("postgres", provider="docker"), POSTGRES) as victim:
         await asyncio.sleep(moment + random.random() / 20)
         known = supervisors(root)
         victim.kill()
@@ -207,9 +208,9 @@ async def test_a_client_killed_during_a_start_leaves_nothing(engine, root, momen
 
 
 async def test_a_forked_child_does_not_keep_services_alive(root):
-    with user(root, REDIS, words=("fork",)) as victim:
-        victim.stdout.readline()
-        child = int(victim.stdout.readline())
+    async with user(root, REDIS, words=("fork",)) as victim:
+        await line_of(victim)
+        child = int(await line_of(victim))
         try:
             [supervisor] = supervisors(root)
             victim.kill()
