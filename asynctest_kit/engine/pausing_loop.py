@@ -67,7 +67,8 @@ class PausingLoop:
             except asyncio.CancelledError:
                 # Between two calls: the code outside still runs and may need this task, so the interrupt waits for it.
                 _uncancel()
-                errors.append(KeyboardInterrupt())
+                if self._interrupted:
+                    errors.append(KeyboardInterrupt())
 
     def inside(self, body: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """Run ``body()`` on the loop, from the function that :meth:`outside` calls.
@@ -82,6 +83,8 @@ class PausingLoop:
         call = _Call(body)
         self._calls.put_nowait(call)
         self._loop.run_until_complete(call.done.wait())
+        if self._interrupted and isinstance(call.error, asyncio.CancelledError):
+            raise KeyboardInterrupt
         if call.error is not None:
             raise call.error
         result: T = call.result
@@ -142,14 +145,10 @@ class PausingLoop:
             signal.signal(signal.SIGINT, previous)
 
 
-def _uncancel() -> bool:
-    """Take back what cancelled the current task; tell whether anything had."""
+def _uncancel() -> None:
     task = asyncio.current_task()
-    if task is None or not task.cancelling():
-        return False
-    while task.cancelling():
+    while task is not None and task.cancelling():
         task.uncancel()
-    return True
 
 
 class _Call:
@@ -168,8 +167,9 @@ class _Call:
         try:
             self.result = await self.body()
         except asyncio.CancelledError as cancelled:
-            # If it is this task that was cancelled, the code outside ends as it would by Ctrl-C, and then this task.
-            self.error = KeyboardInterrupt() if _uncancel() else cancelled
+            # What was cancelled is the call, not the task that serves the next one.
+            _uncancel()
+            self.error = cancelled
         except BaseException as error:  # noqa: BLE001  # raised by ``inside``
             self.error = error
         finally:

@@ -22,7 +22,7 @@ NAMES = [
     ("_pytest.logging", "LogCaptureHandler", ()),
     ("_pytest.logging", "caplog_handler_key", None),
     ("_pytest.logging", "caplog_records_key", None),
-    ("_pytest.scope", "Scope", ("value",)),
+    ("_pytest.scope", "Scope", None),
     ("_pytest.skipping", "evaluate_xfail_marks", ("item",)),
     ("_pytest.skipping", "pytest_runtest_setup", ("item",)),
     ("_pytest.skipping", "xfailed_key", None),

@@ -88,3 +88,9 @@ def test_fixture_whose_set_up_was_cancelled(run):
     for name in ("test_cut_off", "test_cut_off_again"):
         assert "the set-up of fixture cut_off" in failures(run, name)["setup"]
         assert "was cancelled" in failures(run, name)["setup"]
+
+
+@pytest.mark.parametrize("name", ["test_sync_whose_fixture_cancels_itself", "test_whose_fixture_cancels_itself"])
+def test_tear_down_that_cancels_itself_is_no_interrupt(run, name):
+    assert run.outcome(FILE + name) == "passed passed failed"
+    assert run.code == 1

@@ -182,3 +182,18 @@ async def test_scoped(scoped, number):
 
 async def test_unmarked_neighbour():
     await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def cancels_its_end():
+    yield
+    asyncio.current_task().cancel()
+    await asyncio.sleep(0)
+
+
+def test_sync_whose_fixture_cancels_itself(cancels_its_end):
+    pass
+
+
+async def test_whose_fixture_cancels_itself(cancels_its_end):
+    pass
