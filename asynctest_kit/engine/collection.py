@@ -281,7 +281,7 @@ def call_info(
     duration: float,
 ) -> pytest.CallInfo[None]:
     """Pytest's record of one phase; ``start`` in seconds since the Unix epoch, ``duration`` in seconds."""
-    excinfo = None if error is None else pytest.ExceptionInfo.from_exception(error)
+    excinfo = None if error is None else _visible(error)
     return pytest.CallInfo(
         None,
         excinfo,
@@ -291,6 +291,17 @@ def call_info(
         when=when,
         _ispytest=True,
     )
+
+
+def _visible(error: BaseException) -> pytest.ExceptionInfo[BaseException]:
+    """Give an error all of whose frames are hidden one to be shown with: pytest 8.4 can't print a group without."""
+    excinfo = pytest.ExceptionInfo.from_exception(error)
+    if excinfo.traceback.filter(excinfo):
+        return excinfo
+    try:
+        raise error  # noqa: TRY301  # for the frame
+    except BaseException as shown:  # noqa: BLE001  # the same error
+        return pytest.ExceptionInfo.from_exception(shown)
 
 
 def clear_runtime_state(item: pytest.Item) -> None:

@@ -8,6 +8,7 @@ torn down when pytest tears it down, a shared one when its last user is done.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.executor import Execution, Times, let_go
+from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.lifetimes import Finalizers, not_from_running_code, set_up
 
@@ -155,9 +157,17 @@ class PytestLane:
         finalizers = Finalizers()
         own.owner = _Owner(finalizers, request)
         arguments = {name: own if name == "request" else request.getfixturevalue(name) for name in definition.argnames}
-        title = f"errors while tearing down fixture {fixture.name!r}"
-        request.addfinalizer(lambda: self._loop.inside(lambda: finalizers.run(title)))
+        request.addfinalizer(lambda: self._end_own(fixture, finalizers))
         return self._loop.inside(lambda: set_up(definition, own, arguments, finalizers))
+
+    def _end_own(self, fixture: LocalFixture, finalizers: Finalizers) -> None:
+        __tracebackhide__ = True
+        title = f"errors while tearing down fixture {fixture.name!r}"
+        try:
+            self._loop.inside(lambda: finalizers.run(title))
+        except asyncio.CancelledError as cancelled:
+            # Pytest would leave out the tear-downs that follow.
+            raise failure(f"the tear-down of fixture {fixture.name} was cancelled", cancelled) from cancelled
 
 
 class _Owner:

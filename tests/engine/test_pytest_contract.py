@@ -140,6 +140,17 @@ def test_phase_records_make_reports(item):
     assert report.duration == 2.0
 
 
+def test_error_of_hidden_frames_can_be_shown(item):
+    elsewhere = {}
+    source = "def fail():\n __tracebackhide__ = True\n raise ExceptionGroup('both', [ValueError(1), ValueError(2)])\n"
+    exec(compile(source, "elsewhere.py", "exec"), elsewhere)
+    with pytest.raises(ExceptionGroup) as raised:
+        elsewhere["fail"]()
+    error = raised.value.with_traceback(raised.value.__traceback__.tb_next)
+    info = collection.call_info("call", error, start=1.0, duration=2.0)
+    assert "2 sub-exceptions" in str(pytest.TestReport.from_item_and_call(item, info).longrepr)
+
+
 def test_values_are_given_to_pytest_instead_of_the_function(item, request):
     definition = collection.definition_of(item, "asked_late", collection.TestRequest(item, _ispytest=True))
     function, names = definition.func, definition.argnames

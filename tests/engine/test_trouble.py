@@ -90,7 +90,14 @@ def test_fixture_whose_set_up_was_cancelled(run):
         assert "was cancelled" in failures(run, name)["setup"]
 
 
-@pytest.mark.parametrize("name", ["test_sync_whose_fixture_cancels_itself", "test_whose_fixture_cancels_itself"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_sync_whose_fixture_cancels_itself",
+        "test_sync_ends_all_after_one_cancels_itself",
+        "test_whose_fixture_cancels_itself",
+    ],
+)
 def test_tear_down_that_cancels_itself_is_no_interrupt(run, name):
     assert run.outcome(FILE + name) == "passed passed failed"
     assert run.code == 1

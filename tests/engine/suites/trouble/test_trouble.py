@@ -197,3 +197,13 @@ def test_sync_whose_fixture_cancels_itself(cancels_its_end):
 
 async def test_whose_fixture_cancels_itself(cancels_its_end):
     pass
+
+
+@pytest.fixture
+def pytests_own():
+    with held("pytests_own") as value:
+        yield value
+
+
+def test_sync_ends_all_after_one_cancels_itself(pytests_own, cancels_its_end):
+    pass
