@@ -18,7 +18,7 @@ import sys
 import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO
 
 from asynctest_kit.engine import collection
 
@@ -63,11 +63,23 @@ current_output: ContextVar[CaseOutput | None] = ContextVar("asynctest_kit_output
 
 
 class _RoutedStream(io.TextIOBase):
-    """``sys.stdout`` or ``sys.stderr`` while the loop runs."""
+    """``sys.stdout`` or ``sys.stderr`` while the loop runs.
 
-    def __init__(self, name: str, fallback: TextIO) -> None:
+    There is one of each for the whole run, whatever it falls back to: ``print`` in a thread holds no reference to it.
+    """
+
+    def __init__(self, name: str) -> None:
         self._name = name
-        self._fallback = fallback
+        self._fallback: TextIO = getattr(sys, name)
+
+    def install(self) -> None:
+        """Take the place of what is there now, and give it what belongs to no test."""
+        self._fallback = getattr(sys, self._name)
+        setattr(sys, self._name, self)
+
+    def uninstall(self) -> None:
+        """Put back what was there."""
+        setattr(sys, self._name, self._fallback)
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -138,6 +150,7 @@ class Capture:
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._manager = collection.capture_manager(config)
+        self._streams = (_RoutedStream("stdout"), _RoutedStream("stderr"))
         self._unowned: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._captures = self._manager is not None and self._manager.is_globally_capturing()
 
@@ -154,12 +167,16 @@ class Capture:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Let the block write to the terminal."""
+        """Let the block write to the terminal. What threads of tests write meanwhile is still their tests'."""
+        token = current_output.set(None)
         self._suspend()
+        self._install()
         try:
             yield
         finally:
+            self._uninstall()
             self._resume()
+            current_output.reset(token)
 
     @contextmanager
     def handed_over(self) -> Iterator[None]:
@@ -188,15 +205,24 @@ class Capture:
         return output
 
     def _resume(self) -> None:
-        if not self._captures:
-            return
-        self._manager.resume_global_capture()
-        sys.stdout = cast("TextIO", _RoutedStream("stdout", sys.stdout))
-        sys.stderr = cast("TextIO", _RoutedStream("stderr", sys.stderr))
+        if self._captures:
+            self._manager.resume_global_capture()
+            self._install()
 
     def _suspend(self) -> None:
         if self._captures:
+            self._uninstall()
             self._manager.suspend_global_capture(in_=False)
+
+    def _install(self) -> None:
+        if self._captures:
+            for stream in self._streams:
+                stream.install()
+
+    def _uninstall(self) -> None:
+        if self._captures:
+            for stream in self._streams:
+                stream.uninstall()
 
     def _keep_unowned(self) -> None:
         if self._captures:
