@@ -7,6 +7,12 @@ import os
 import pytest
 
 
+@pytest.fixture(scope="session")
+def anyio_backend():
+    """asyncio alone: the kit's own tests, as the kit, know no other backend."""
+    return "asyncio"
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Where everything must be there (``TESTS_MAY_NOT_SKIP``, set in CI), a skip is a failure that says why."""

@@ -24,6 +24,15 @@ class Finished:
     seconds: float
 
 
+#: anyio runs each test on every backend that it knows, unless told otherwise.
+_ON_ASYNCIO = """
+import pytest
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+"""
+
 Atk = Callable[..., Awaitable[Finished]]
 
 
@@ -33,6 +42,7 @@ def project(tmp_path: Path) -> Callable[..., Path]:
 
     def write(**files: str) -> Path:
         (tmp_path / "pyproject.toml").write_text("[tool.pytest.ini_options]\n[tool.asynctest_kit]\n")
+        (tmp_path / "conftest.py").write_text(_ON_ASYNCIO)
         for name, text in files.items():
             stem, _, suffix = name.rpartition("__")
             (tmp_path / f"{stem}.{suffix}").write_text(textwrap.dedent(text))

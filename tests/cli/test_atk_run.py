@@ -117,7 +117,7 @@ async def test_pytests_options_are_pytests(project, atk):
     assert finished.code == 0
     suite = ET.parse(root / "junit.xml").getroot().find("testsuite")
     assert suite is not None
-    assert [case.get("name") for case in suite.iter("testcase")] == [f"test_passes[asyncio-{n}]" for n in range(3)]
+    assert [case.get("name") for case in suite.iter("testcase")] == [f"test_passes[{n}]" for n in range(3)]
 
 
 async def test_collect_only_runs_nothing_and_tells_no_budget(project, atk):
