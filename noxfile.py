@@ -64,10 +64,9 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests_on(session: nox.Session) -> None:
-    """Our tests on one version of Python, under pytest and under ``atk run``."""
+    """Our tests on one version of Python."""
     environment = _test_bed()
     _install_tests(session)
-    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment)
     session.run("atk", "run", "-q", "tests", *session.posargs, env=environment)
 
 
