@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SandboxConnection", "SandboxStatement", "SandboxTransaction"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SandboxPool"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 
 def _borrow(sandbox: Sandbox) -> SandboxConnection:
     connection = SandboxConnection(sandbox, commits=True)

@@ -69,6 +69,9 @@ if TYPE_CHECKING:
 
 __all__ = ["PostgresSlots", "connect", "open_slots"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 _CONNECT_SECONDS = 10.0
 
 #: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.

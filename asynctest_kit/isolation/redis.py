@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisLease", "RedisSlots", "open_slots"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 #: What a server has unless it says otherwise.
 _DATABASES = 16
 _MARK_SIZE = 64

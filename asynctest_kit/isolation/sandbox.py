@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OWN_DATABASE", "Borrower", "Sandbox", "Schema", "refuse_listening"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 T = TypeVar("T")
 
 #: What to do when one transaction can't give what a test needs.

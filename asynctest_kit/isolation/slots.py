@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Slots", "SlotsExhausted"]
 
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
 _MAKERS = 2
 
 T = TypeVar("T")
