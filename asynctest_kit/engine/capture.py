@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 from asynctest_kit.engine import collection
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     import pytest
 
-__all__ = ["Capture", "CaseOutput", "current_output"]
+__all__ = ["Capture", "CaseOutput", "charge", "current_output"]
 
 
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "err", "item", "logs", "out")
+    __slots__ = ("caplog", "err", "errors", "item", "logs", "out")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -41,6 +42,16 @@ class CaseOutput:
         self.err = io.StringIO()
         self.logs: Any = None
         self.caplog: Any = None
+        self.errors: list[BaseException] | None = []
+
+    def take_errors(self) -> list[BaseException]:
+        """What failed in the background since the last phase."""
+        errors, self.errors = self.errors or [], []
+        return errors
+
+    def close(self) -> None:
+        """The test is over: what fails from now on in its name can't be charged to it."""
+        self.errors = None
 
     def end_phase(self, when: str) -> None:
         """Move what was written into the item's report sections, as pytest names them."""
@@ -60,6 +71,24 @@ class CaseOutput:
 
 #: The output of the test that the current task belongs to.
 current_output: ContextVar[CaseOutput | None] = ContextVar("asynctest_kit_output", default=None)
+
+
+def charge(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """A loop's exception handler: what nobody awaited fails the test in whose context it ran."""
+    error = context.get("exception")
+    output = _owner(context)
+    if error is None or output is None or output.errors is None:
+        loop.default_exception_handler(context)
+    else:
+        output.errors.append(error)
+
+
+def _owner(context: dict[str, Any]) -> CaseOutput | None:
+    if (output := current_output.get()) is not None:
+        return output
+    # A callback's failure is told outside the callback's own context, which its handle keeps.
+    own = getattr(context.get("handle"), "_context", None)
+    return own.get(current_output) if own is not None else None
 
 
 class _RoutedStream(io.TextIOBase):

@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
@@ -29,14 +28,15 @@ from _pytest.fixtures import (
 )
 from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key
 from _pytest.scope import Scope
+from _pytest.threadexception import collect_thread_exception
 from _pytest.unittest import TestCaseFunction
+from _pytest.unraisableexception import collect_unraisable
 from _pytest.warnings import catch_warnings_for_item
 
 if TYPE_CHECKING:
     import warnings
 
 __all__ = [
-    "ForeignHooks",
     "Owner",
     "Parameter",
     "Request",
@@ -51,7 +51,6 @@ __all__ = [
     "definition_of",
     "evaluate_marks",
     "fixture_names",
-    "foreign_hooks",
     "forget_value",
     "has_fixtures",
     "is_coroutine_item",
@@ -238,41 +237,6 @@ def refresh_xfail(item: pytest.Item) -> None:
         item.stash[skipping.xfailed_key] = skipping.evaluate_xfail_marks(item)
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignHooks:
-    """The hooks around a test's phases that conftest files and third-party plugins have; None where there are none.
-
-    Each is called before its phase, since a phase that awaits can't run inside a hook: of a wrapper, both halves are.
-    """
-
-    setup: Callable[[pytest.Item], object] | None
-    call: Callable[[pytest.Item], object] | None
-    teardown: Callable[[pytest.Item], object] | None
-
-
-def foreign_hooks(config: pytest.Config) -> ForeignHooks:
-    """Find the hooks around a test's phases that aren't pytest's own."""
-    manager = config.pluginmanager
-    own = [plugin for plugin in manager.get_plugins() if _is_pytests_own(plugin)]
-
-    def caller(name: str, **arguments: str) -> Callable[[pytest.Item], object] | None:
-        hook = manager.subset_hook_caller(name, remove_plugins=own)
-        if not hook.get_hookimpls():
-            return None
-        return lambda item: hook(item=item, **dict.fromkeys(arguments, item))
-
-    return ForeignHooks(
-        caller("pytest_runtest_setup"),
-        caller("pytest_runtest_call"),
-        caller("pytest_runtest_teardown", nextitem="the item itself: what comes next is not known"),
-    )
-
-
-def _is_pytests_own(plugin: object) -> bool:
-    module = getattr(plugin, "__name__", None) or type(plugin).__module__
-    return module.startswith(("_pytest.", "anyio.", "asynctest_kit.engine."))
-
-
 def call_info(
     when: Literal["setup", "call", "teardown"],
     error: BaseException | None,
@@ -390,6 +354,14 @@ def skipped_at_test(skipped: BaseException) -> BaseException:
     if isinstance(skipped, pytest.skip.Exception):
         skipped._use_item_location = True
     return skipped
+
+
+def raise_unraisable(config: pytest.Config) -> None:
+    """Warn of exceptions in finalizers and threads that nobody could catch, as pytest does after each phase."""
+    if config.pluginmanager.has_plugin("unraisableexception"):
+        collect_unraisable(config)
+    if config.pluginmanager.has_plugin("threadexception"):
+        collect_thread_exception(config)
 
 
 def log_handler(config: pytest.Config) -> LogCaptureHandler | None:

@@ -16,9 +16,10 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
-from asynctest_kit.engine.capture import Capture, current_output
+from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import CaseFinished, CaseStarted
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
+from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_fixtures
 from asynctest_kit.engine.pytest_lane import PytestLane
@@ -64,9 +65,10 @@ class Dispatcher:
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
+        asyncio.get_running_loop().set_exception_handler(charge)
         with self._capture.running(), collection.routed_comparison(config, self._compare):
             async with Lifetimes.opened(self._sink) as lifetimes:
-                executor = Executor(lifetimes, self._capture, self._timeout, collection.foreign_hooks(config))
+                executor = Executor(lifetimes, self._capture, self._timeout, foreign_hooks(config))
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
                 try:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.events import Outcome
+    from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
@@ -103,13 +104,13 @@ class Executor:
         lifetimes: The shared fixtures of the run.
         capture: Where output goes.
         timeout: Seconds that a test's own set-up, its call and its tear-down may each take; 0 for no limit.
-        hooks: What conftest files and other plugins want called before a test's phases.
+        hooks: What conftest files and other plugins want called around a test's phases.
     """
 
     lifetimes: Lifetimes
     capture: Capture
     timeout: float
-    hooks: collection.ForeignHooks
+    hooks: ForeignHooks
 
     def begin(self, planned: PlannedCase) -> CaseRun:
         """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
@@ -164,6 +165,8 @@ class CaseRun:
         self.limit = timeout_of(item, executor.timeout)
         self.exclusive = planned.lane == "exclusive"
         self.refusal: BaseException | None = None
+        self._entered = contextlib.ExitStack()
+        self._protocol = contextlib.ExitStack()
 
     @property
     def is_refused(self) -> bool:
@@ -174,9 +177,9 @@ class CaseRun:
         """Apply its marks and the set-up hooks of others."""
         current_output.set(self.output)
         try:
+            self._protocol.enter_context(self.executor.hooks.protocol(self.item))
             collection.evaluate_marks(self.item)
-            if self.executor.hooks.setup is not None:
-                self.executor.hooks.setup(self.item)
+            self._entered.enter_context(self.executor.hooks.setup(self.item))
         except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase
             self.refusal = refusal
 
@@ -197,13 +200,14 @@ class CaseRun:
         return self.execution
 
     async def _phases(self) -> None:
-        with self._warnings():
+        with self._protocol, self._warnings():
             setup = await self._phase("setup", self._set_up)
             if setup:
                 await self._phase("call", self._call)
             self.is_tearing_down = True
             await self._phase("teardown", self._tear_down)
         collection.clear_runtime_state(self.item)
+        self.output.close()
 
     async def _abandon(self, reason: BaseException) -> None:
         """Tear the test's own fixtures down, for which there will be no report."""
@@ -233,6 +237,7 @@ class CaseRun:
         try:
             with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
                 await body()
+            collection.raise_unraisable(self.item.config)
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except asyncio.CancelledError as cancelled:
@@ -246,6 +251,8 @@ class CaseRun:
         finally:
             if self.exclusive:
                 os.environ.pop("PYTEST_CURRENT_TEST", None)
+        if background := self.output.take_errors():
+            error = _with_background(error, background, self.item)
         self.output.end_phase(when)
         info = collection.call_info(when, error, start=began, duration=time.monotonic() - start)
         report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
@@ -255,12 +262,13 @@ class CaseRun:
     async def _set_up(self) -> None:
         __tracebackhide__ = True
         times = self.execution.times
-        if self.refusal is not None:
-            raise self.refusal
-        await self.fixtures.wait()
-        times.ready = time.monotonic()
-        async with TimeLimit(self.limit, f"{self.item.name}: the set-up"):
-            self.values = await self.fixtures.set_up()
+        with self._entered:
+            if self.refusal is not None:
+                raise self.refusal
+            await self.fixtures.wait()
+            times.ready = time.monotonic()
+            async with TimeLimit(self.limit, f"{self.item.name}: the set-up"):
+                self.values = await self.fixtures.set_up()
         self.item.funcargs = dict(self.values)
 
     async def _call(self) -> None:
@@ -270,34 +278,31 @@ class CaseRun:
             name: self.case.request if name == "request" else self.values[name]
             for name in collection.test_argument_names(self.item)
         }
-        if self.executor.hooks.call is not None:
-            self.executor.hooks.call(self.item)
         times.call_start = time.monotonic()
         try:
-            async with TimeLimit(self.limit, f"{self.item.name}: the call"):
-                await cast("Callable[..., Awaitable[object]]", self.item.obj)(**arguments)
+            with self.executor.hooks.call(self.item):
+                async with TimeLimit(self.limit, f"{self.item.name}: the call"):
+                    await cast("Callable[..., Awaitable[object]]", self.item.obj)(**arguments)
         finally:
             times.call_end = time.monotonic()
             collection.refresh_xfail(self.item)
 
     async def _tear_down(self) -> None:
         __tracebackhide__ = True
-        errors: list[BaseException] = []
-        try:
-            if self.executor.hooks.teardown is not None:
-                self.executor.hooks.teardown(self.item)
-        except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
-            errors.append(error)
-        try:
-            async with TimeLimit(self.limit, f"{self.item.name}: the tear-down"):
-                await self.fixtures.tear_down()
-        except BaseException as error:  # noqa: BLE001  # shared fixtures are let go of in any case; raised below
-            errors.append(error)
-        errors += await let_go(self.case, self.executor.lifetimes)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            raise BaseExceptionGroup(f"errors while tearing down {self.item!r}", errors)
+        with contextlib.ExitStack() as hooks:
+            errors: list[BaseException] = []
+            try:
+                hooks.enter_context(self.executor.hooks.teardown(self.item))
+            except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
+                errors.append(error)
+            try:
+                async with TimeLimit(self.limit, f"{self.item.name}: the tear-down"):
+                    await self.fixtures.tear_down()
+            except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
+                errors.append(error)
+            errors += await let_go(self.case, self.executor.lifetimes)
+            if errors:
+                raise _one_of(errors, f"errors while tearing down {self.item!r}")
 
 
 def _uncancel() -> None:
@@ -305,6 +310,19 @@ def _uncancel() -> None:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
+
+
+def _one_of(errors: list[BaseException], title: str) -> BaseException:
+    return errors[0] if len(errors) == 1 else BaseExceptionGroup(title, errors)
+
+
+def _with_background(error: BaseException | None, background: list[BaseException], item: pytest.Item) -> BaseException:
+    """A phase's error, with what failed in tasks and callbacks that nobody awaited; those alone fail it too."""
+    if error is None or isinstance(error, (pytest.skip.Exception, pytest.xfail.Exception)):
+        return _one_of(background, f"errors in the background of {item!r}")
+    for one in background:
+        error.add_note(f"and in the background: {one!r}")
+    return error
 
 
 def _unwrapped(error: BaseException) -> BaseException:

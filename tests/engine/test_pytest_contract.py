@@ -8,6 +8,7 @@ import inspect
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.foreign_hooks import foreign_hooks
 
 #: Private names: where, what, and what a function of it must accept.
 NAMES = [
@@ -211,9 +212,10 @@ def test_foreign_hooks_are_told_from_pytests_own(request):
     plugin, item = Plugin(), request.node
     request.config.pluginmanager.register(plugin)
     try:
-        hooks = collection.foreign_hooks(request.config)
+        hooks = foreign_hooks(request.config)
         for hook in (hooks.setup, hooks.call, hooks.teardown):
-            hook(item)
+            with hook(item):
+                seen.append("phase")
     finally:
         request.config.pluginmanager.unregister(plugin)
-    assert seen == [("setup", item), "call", ("teardown", item, item)]
+    assert seen == [("setup", item), "phase", "call", "phase", ("teardown", item, item), "phase"]

@@ -1,0 +1,154 @@
+"""What process-global state a function's code touches, read from its byte code without running it.
+
+A reading can't be complete: what a function does through values that it is given stays hidden. It sees mock's
+patchers under any name, attributes set on modules and other globals, changes of ``os.environ``, and the names of what
+is known to be global (warnings filters, the working directory, ...). It follows decorators, nested functions and
+the helpers that lie beside the test. When in doubt it says that state is touched: the test then runs alone, which is
+slower and never wrong.
+"""
+
+from __future__ import annotations
+
+import dis
+from types import CodeType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["touched_by"]
+
+#: Names that, used in a test's code, change process-global state.
+_GLOBAL_NAMES = frozenset(
+    {
+        "MonkeyPatch",
+        "catch_warnings",
+        "chdir",
+        "dependency_overrides",
+        "deprecated_call",
+        "filterwarnings",
+        "freeze_time",
+        "freezegun",
+        "putenv",
+        "redirect_stderr",
+        "redirect_stdout",
+        "set_event_loop_policy",
+        "set_exception_handler",
+        "set_task_factory",
+        "setlocale",
+        "setprofile",
+        "setrecursionlimit",
+        "settrace",
+        "simplefilter",
+        "time_machine",
+        "tzset",
+        "umask",
+        "unsetenv",
+        "warns",
+    }
+)
+
+#: With ``os.environ`` or ``sys.modules`` in the same code, what may change it; reading it harms nobody.
+_ITEM_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
+_CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
+_ATTRIBUTE_CHANGES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
+
+#: Helpers of helpers are followed this far.
+_DEPTH = 3
+
+
+def touched_by(function: Any, *, beside: Path) -> str | None:
+    """Name the process-global state that ``function`` changes, or None. Helpers under ``beside`` are followed."""
+    return next(_findings(function, str(beside), _DEPTH, set()), None)
+
+
+def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> Iterator[str]:
+    for layer in _layers(function):
+        if hasattr(layer, "patchings"):
+            yield "mock.patch"
+        code = getattr(layer, "__code__", None)
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        if code.co_filename.endswith(("unittest/mock.py", "mock/mock.py")):
+            yield "mock.patch"
+            continue
+        yield from _of_code(code, layer.__globals__)
+        if depth:
+            for helper in _helpers(code, layer.__globals__, folder):
+                yield from _findings(helper, folder, depth - 1, seen)
+
+
+def _layers(function: Any) -> Iterator[Any]:
+    """A function and what it wraps: a decorator's code runs with each call too."""
+    layer = getattr(function, "__func__", function)
+    while layer is not None:
+        yield layer
+        layer = getattr(layer, "__wrapped__", None)
+
+
+def _helpers(code: CodeType, namespace: dict[str, Any], folder: str) -> Iterator[Any]:
+    for name in _names(code):
+        value = namespace.get(name)
+        target = next((layer for layer in reversed([*_layers(value)]) if isinstance(layer, FunctionType)), None)
+        if target is not None and target.__code__.co_filename.startswith(folder):
+            yield value
+
+
+def _of_code(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
+    names = set(_names(code))
+    if any(_is_patcher(namespace.get(name)) for name in names):
+        yield "mock.patch"
+    if "patch" in names and (names & {"mock", "unittest.mock"} or any(_is_mock(namespace.get(name)) for name in names)):
+        yield "mock.patch"
+    if names & {"environ", "modules"} and (names & _CHANGING_METHODS or _changes_items(code)):
+        yield "os.environ" if "environ" in names else "sys.modules"
+    known = sorted(names & _GLOBAL_NAMES)
+    yield from known
+    yield from _attributes_set(code, namespace)
+
+
+def _is_mock(value: object) -> bool:
+    return isinstance(value, ModuleType) and value.__name__ in {"mock", "mock.mock", "unittest.mock"}
+
+
+def _is_patcher(value: object) -> bool:
+    return getattr(value, "__module__", "") in {"mock.mock", "unittest.mock"} and "patch" in getattr(
+        value, "__name__", ""
+    )
+
+
+def _changes_items(code: CodeType) -> bool:
+    return any(instruction.opname in _ITEM_CHANGES for nested in _codes(code) for instruction in _instructions(nested))
+
+
+def _attributes_set(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
+    """Attributes set on a global: ``settings.DEBUG = True``, ``sys.argv = [...]``."""
+    for nested in _codes(code):
+        path: list[str] = []
+        for instruction in _instructions(nested):
+            if instruction.opname in _ATTRIBUTE_CHANGES and path and path[0] in namespace:
+                yield f"{'.'.join(path)}.{instruction.argval}"
+            if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+                path = [instruction.argval]
+            elif instruction.opname == "LOAD_ATTR" and path:
+                path.append(instruction.argval)
+            else:
+                path = []
+
+
+def _instructions(code: CodeType) -> Iterator[dis.Instruction]:
+    return (instruction for instruction in dis.get_instructions(code) if instruction.opname not in {"CACHE", "NOP"})
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    for nested in _codes(code):
+        yield from nested.co_names
