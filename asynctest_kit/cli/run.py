@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: pytest's own codes for a run cut off by Ctrl-C and for a wrong invocation.
+#: pytest's own codes for a run cut off by Ctrl-C, an internal error and a wrong invocation.
 _INTERRUPTED = 2
+_INTERNAL_ERROR = 3
 _USAGE_ERROR = 4
 _BUDGET_MISSED = 6
 
@@ -101,7 +103,11 @@ class _Run:
         wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
         gc.freeze()
-        return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
+        try:
+            return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
+        except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
+            traceback.print_exc()
+            return _INTERNAL_ERROR
 
     def _report(self, code: int) -> int:
         """Say where the time went, if tests ran; give the run's exit code."""

@@ -11,7 +11,7 @@ Tried with pytest 8.4, 9.0 and 9.2.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -112,13 +112,32 @@ class Parameter:
         self.index = index
         self.scope = scope
 
-    def key(self) -> object:
-        """What makes two parameters one: equality where they can be hashed, else identity."""
+    def key(self) -> Hashable:
+        """What makes two parameters one: equality where it can be told, else identity."""
+        return _ParameterKey(self.value)
+
+
+class _ParameterKey:
+    """A parameter's value as a dictionary's key, whatever its own ``__hash__`` and ``__eq__`` do."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def __hash__(self) -> int:
         try:
-            hash(self.value)
-        except TypeError:
-            return id(self.value)
-        return (type(self.value), self.value)
+            return hash((type(self._value), self._value))
+        except Exception:  # noqa: BLE001  # the user's code; identity is what is left
+            return id(self._value)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _ParameterKey) or type(self._value) is not type(other._value):
+            return False
+        try:
+            return self._value is other._value or bool(self._value == other._value)
+        except Exception:  # noqa: BLE001  # as above
+            return False
 
 
 def is_coroutine_item(item: pytest.Item) -> bool:

@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 
+_FIXTURE_LIMIT = 300.0
+
+
 class _Stopped(Exception):  # noqa: N818  # not an error: the run was told to end early
     """Leaves the stages."""
 
@@ -67,7 +70,7 @@ class Dispatcher:
         config = self._session.config
         asyncio.get_running_loop().set_exception_handler(charge)
         with self._capture.running(), collection.routed_comparison(config, self._compare):
-            async with Lifetimes.opened(self._sink) as lifetimes:
+            async with Lifetimes.opened(self._sink, fixture_limit(self._timeout)) as lifetimes:
                 executor = Executor(lifetimes, self._capture, self._timeout, foreign_hooks(config))
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
@@ -225,6 +228,11 @@ class Dispatcher:
         item = self._session.items[0] if output is None else output.item
         comparison = collection.comparison_of(item)
         return None if comparison is None else comparison(op, left, right)
+
+
+def fixture_limit(timeout: float) -> float:
+    """Seconds that a shared fixture's set-up or tear-down may take: it may boot services, so more than a test's."""
+    return max(_FIXTURE_LIMIT, 5 * timeout) if timeout else 0.0
 
 
 def _next_of_pytest_lane(cases: Sequence[PlannedCase]) -> dict[PlannedCase, PlannedCase | None]:

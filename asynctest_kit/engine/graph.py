@@ -241,7 +241,7 @@ def _identifier(
     instance: object,
     request: Request,
 ) -> str:
-    parameter = f"[{request.param!r}]" if hasattr(request, "param") else ""
+    parameter = f"[{request.param_index}]" if hasattr(request, "param") else ""
     where = "" if scope == "session" else f" ({getattr(instance, 'nodeid', '') or scope})"
     return f"{definition.argname}{parameter}{where}"
 

@@ -35,6 +35,7 @@ from asynctest_kit.engine import collection
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.graph import SharedFixture, is_async
+from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
@@ -371,7 +372,8 @@ class Lifetime:
             if self._settled.is_set():
                 return  # a sync fixture that running code could not wait for
             start = time.monotonic()
-            value = await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
+            async with self._lifetimes.time_limit(f"fixture {self.fixture.id}: the set-up"):
+                value = await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
         except KeyboardInterrupt as interrupt:
@@ -403,7 +405,8 @@ class Lifetime:
     async def _tear_down(self) -> None:
         start = time.monotonic()
         try:
-            await self._finalizers.run(f"errors while tearing down fixture {self.fixture.name!r}")
+            async with self._lifetimes.time_limit(f"fixture {self.fixture.id}: the tear-down"):
+                await self._finalizers.run(f"errors while tearing down fixture {self.fixture.name!r}")
         except BaseException as error:  # noqa: BLE001  # kept, and reported by the last test that used it
             self._teardown_error = error
         self._emit("teardown", start, failed=self._teardown_error is not None)
@@ -426,7 +429,8 @@ class Lifetime:
 class Lifetimes:
     """All shared fixtures of a run. Owns their tasks; leave its context and every one has ended."""
 
-    def __init__(self, group: asyncio.TaskGroup, sink: Sink) -> None:
+    def __init__(self, group: asyncio.TaskGroup, sink: Sink, limit: float) -> None:
+        self._limit = limit
         self.sink = sink
         self._group = group
         self._by_fixture: dict[SharedFixture, Lifetime] = {}
@@ -434,14 +438,21 @@ class Lifetimes:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, sink: Sink) -> AsyncIterator[Lifetimes]:
-        """Give a set of lifetimes; at the end release and await all that were started, cancelled or not."""
+    async def opened(cls, sink: Sink, limit: float) -> AsyncIterator[Lifetimes]:
+        """Give a set of lifetimes; at the end release and await all that were started, cancelled or not.
+
+        Each set-up and each tear-down may take ``limit`` seconds; 0 is no limit.
+        """
         async with asyncio.TaskGroup() as group:
-            lifetimes = cls(group, sink)
+            lifetimes = cls(group, sink, limit)
             try:
                 yield lifetimes
             finally:
                 await lifetimes.close()
+
+    def time_limit(self, what: str) -> TimeLimit:
+        """Limit the time of what runs inside."""
+        return TimeLimit(self._limit, what)
 
     def spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
         """Start a fixture's task, owned by the run."""

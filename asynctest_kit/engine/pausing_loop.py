@@ -114,11 +114,23 @@ class PausingLoop:
         self._main.add_done_callback(stop)
         try:
             while not self._main.done():
-                loop.run_forever()
+                self._run_until_stopped(loop, self._main)
                 self._serve_outside()
         finally:
             # After a second Ctrl-C the runner ends what is left on the same loop, and must not be stopped meanwhile.
             self._main.remove_done_callback(stop)
+
+    def _run_until_stopped(self, loop: asyncio.AbstractEventLoop, main: asyncio.Task[Any]) -> None:
+        """Run the loop. asyncio lets two exceptions of a task fly through it, and that task's awaiters get them too."""
+        try:
+            loop.run_forever()
+        except SystemExit:
+            return
+        except KeyboardInterrupt:
+            if self._interrupted:
+                raise
+            self._interrupted = True
+            main.cancel()
 
     def _serve_outside(self) -> None:
         wanted, self._wanted = self._wanted, None

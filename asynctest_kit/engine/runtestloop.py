@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 #: Options under which pytest's own loop must run: they stop in a test, or don't run tests at all.
-_PYTEST_LOOP_OPTIONS = ("collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan")
+#: ``--stepwise`` counts on an order; ``-n`` hands the items to processes of xdist's.
+_PYTEST_LOOP_OPTIONS = (
+    "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "stepwise", "numprocesses",
+)  # fmt: skip
 
 
 @dataclass(eq=False, slots=True)

@@ -31,10 +31,10 @@ __all__ = ["apply", "fingerprint"]
 _OUTPUT_LINES = 40
 
 
-def fingerprint(migrations: Migrations) -> str:
+def fingerprint(migrations: Migrations, *, root: Path | None = None) -> str:
     """Return 16 hex digits that change with the content of the migrations.
 
-    What a command reads is unknown: only its words count.
+    What a command reads is unknown: its words count, and the content of the files below ``root`` that they name.
 
     Raises:
         MigrationError: A file can't be read.
@@ -42,6 +42,9 @@ def fingerprint(migrations: Migrations) -> str:
     digest = hashlib.sha256()
     if migrations.command is not None:
         digest.update("\0".join(("command", *migrations.command)).encode())
+        for word in migrations.command:
+            if root is not None and (file := root / word).is_file():
+                digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
 
     try:

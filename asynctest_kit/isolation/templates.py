@@ -72,7 +72,7 @@ async def ensure_template(server: Endpoint, migrations: Migrations | None, *, ro
     if migrations is None:
         return Template(server, None)
 
-    name = f"atk_template_{await asyncio.to_thread(fingerprint, migrations)}"
+    name = f"atk_template_{await asyncio.to_thread(fingerprint, migrations, root=root)}"
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)

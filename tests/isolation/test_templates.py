@@ -266,3 +266,12 @@ def test_fingerprint_ignores_byte_code(alembic):
     assert fingerprint(replace(alembic)) == before
     (alembic.alembic.parent / "migrations" / "versions" / "two.py").write_text("")
     assert fingerprint(alembic) != before
+
+
+def test_a_commands_files_count(tmp_path):
+    command = Migrations(command=("sh", "migrate.sh"))
+    (tmp_path / "migrate.sh").write_text("true")
+    before = fingerprint(command, root=tmp_path)
+    assert fingerprint(command, root=tmp_path) == before
+    (tmp_path / "migrate.sh").write_text("false")
+    assert fingerprint(command, root=tmp_path) != before
