@@ -8,7 +8,6 @@ proof, the kit's own handshakes from this process. Imports are inside the ways: 
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import sys
 import tempfile
@@ -18,20 +17,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _services
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from asynctest_kit.provision.catalog.kind import ContainerPlan, Kind, Login
     from asynctest_kit.provision.readiness import Address
-    from asynctest_kit.provision.service import ProviderChoice, ServiceSpec
+    from asynctest_kit.provision.service import ProviderChoice
 
 _HOST = "127.0.0.1"
-_NAMES = ("postgres", "redis")
-
-
-def image_of(name: str) -> str:
-    """The image that every way runs: the one in the environment, or the catalogue's default."""
-    return os.environ.get(f"ATK_{name.upper()}_IMAGE") or _kind(name).image
 
 
 def main() -> None:
@@ -49,14 +44,14 @@ def _kit(provider: ProviderChoice) -> Iterator[list[Address]]:
     with tempfile.TemporaryDirectory() as root:
         client = Client.connect(Path(root))
         try:
-            futures = [client.ensure(_spec(name, provider)) for name in _NAMES]
+            futures = [client.ensure(_services.spec(name, provider)) for name in _services.NAMES]
             # As `atk run` does: what needs imports is imported while the services boot.
             import asyncio  # noqa: F401
 
             from asynctest_kit.provision.readiness import Address
 
-            for name in _NAMES:
-                _kind(name)
+            for name in _services.NAMES:
+                _services.kind(name)
             endpoints = [future.result() for future in futures]
             yield [
                 Address(
@@ -88,7 +83,7 @@ class _Containers:
     """Both containers as a careful user of aiodocker would start them: at once, ready when they answer."""
 
     def __init__(self) -> None:
-        self._names = {name: f"atk-bench-{name}-{secrets.token_hex(4)}" for name in _NAMES}
+        self._names = {name: f"atk-bench-{name}-{secrets.token_hex(4)}" for name in _services.NAMES}
         self._docker: Any = None
 
     async def start(self) -> list[Address]:
@@ -97,7 +92,7 @@ class _Containers:
         import aiodocker
 
         self._docker = aiodocker.Docker()
-        return list(await asyncio.gather(*(self._start(name) for name in _NAMES)))
+        return list(await asyncio.gather(*(self._start(name) for name in _services.NAMES)))
 
     async def _start(self, name: str) -> Address:
         from asynctest_kit.provision.readiness import wait_ready
@@ -106,7 +101,7 @@ class _Containers:
         port = f"{kind.port}/tcp"
         container = await self._docker.containers.create(
             {
-                "Image": image_of(name),
+                "Image": _services.image(name),
                 "Env": [f"{key}={value}" for key, value in plan.environment.items()],
                 "Cmd": list(plan.command),
                 "ExposedPorts": {port: {}},
@@ -152,15 +147,18 @@ def _shipped() -> list[tuple[Any, Login]]:
     from asynctest_kit.provision.catalog.kind import Login
 
     return [
-        (PostgresContainer(image_of("postgres")), Login(username="test", password="test", database="test")),
-        (RedisContainer(image_of("redis"), password="test"), Login(username=None, password="test", database="0")),
+        (PostgresContainer(_services.image("postgres")), Login(username="test", password="test", database="test")),
+        (
+            RedisContainer(_services.image("redis"), password="test"),
+            Login(username=None, password="test", database="0"),
+        ),
     ]
 
 
 def _tuned() -> list[tuple[Any, Login]]:
     """As shipped, but without durability and on tmpfs, as ours are; the polling interval is the environment's."""
     containers = _shipped()
-    for name, (container, _) in zip(_NAMES, containers, strict=True):
+    for name, (container, _) in zip(_services.NAMES, containers, strict=True):
         _, _, plan = _plan(name)
         for path in plan.memory:
             container.with_tmpfs_mount(path)
@@ -178,26 +176,17 @@ def _greet(addresses: Iterable[Address]) -> None:
 
     async def greet() -> None:
         await asyncio.gather(
-            *(_kind(name).handshake.attempt(address) for name, address in zip(_NAMES, addresses, strict=True))
+            *(
+                _services.kind(name).handshake.attempt(address)
+                for name, address in zip(_services.NAMES, addresses, strict=True)
+            )
         )
 
     asyncio.run(greet())
 
 
-def _spec(name: str, provider: ProviderChoice) -> ServiceSpec:
-    from asynctest_kit.provision.service import ServiceSpec
-
-    return ServiceSpec(name=name, kind=name, provider=provider, image=os.environ.get(f"ATK_{name.upper()}_IMAGE"))
-
-
-def _kind(name: str) -> Kind:
-    from asynctest_kit.provision.catalog import kind_of
-
-    return kind_of(_spec(name, "auto"))
-
-
 def _plan(name: str) -> tuple[Kind, Login, ContainerPlan]:
-    spec, kind = _spec(name, "docker"), _kind(name)
+    spec, kind = _services.spec(name, "docker"), _services.kind(name)
     login = kind.login(spec, secrets.token_hex(16))
     return kind, login, kind.container(spec, login)
 

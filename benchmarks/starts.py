@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -29,10 +28,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import _environment
-import _starting
-
-from asynctest_kit.provision.providers import Refusal
-from asynctest_kit.provision.providers.engine import EngineError, open_engine
+import _services
 
 _PEER = "testcontainers"
 _TITLES = {
@@ -63,24 +59,15 @@ def main() -> None:
 
 def _missing() -> dict[str, str]:
     reasons = {}
-    if without_docker := asyncio.run(_docker_problem()):
-        reasons = {way: without_docker for way in _TITLES if way != "kit-embedded"}
+    if problem := _services.embedded_problem():
+        reasons["kit-embedded"] = problem
+    if problem := asyncio.run(_services.docker_problem()):
+        reasons |= {way: problem for way in _TITLES if way != "kit-embedded"}
     try:
         version(_PEER)
     except PackageNotFoundError:
         reasons = {way: "it is not installed" for way in _TITLES if way.startswith(_PEER)} | reasons
     return reasons
-
-
-async def _docker_problem() -> str:
-    try:
-        async with open_engine(os.environ) as engine:
-            for image in map(_starting.image_of, ("postgres", "redis")):
-                if not await engine.has_image(image):
-                    return f"the image {image} is not there"
-    except (Refusal, EngineError) as error:
-        return str(error)
-    return ""
 
 
 def _measure(way: str) -> tuple[float, float]:
@@ -97,7 +84,10 @@ def _print(times: dict[str, list[tuple[float, float]]], rounds: int) -> None:
         way: [statistics.median(column) for column in zip(*measured, strict=True)] for way, measured in times.items()
     }
     # Without its peer the floor, without Docker itself.
-    base = next(way for way in (_PEER, "aiodocker", "kit-embedded") if way in medians)
+    base = next((way for way in (_PEER, "aiodocker", *medians) if way in medians), None)
+    if base is None:
+        return
+
     print(f"PostgreSQL and Redis from nothing; medians of {rounds} rounds, ratios to {_TITLES[base]}")
     print(f"{'':38}{'first answers':>22}{'removal':>22}")
     for way, columns in medians.items():
