@@ -97,6 +97,8 @@ def main() -> None:
 def _alone() -> Iterator[None]:
     """One of these at a time on a machine: two would install and build the same."""
     _STATE.mkdir(mode=0o700, exist_ok=True)
+    if _STATE.is_symlink() or _STATE.stat().st_uid != os.getuid():
+        _give_up(f"{_STATE} belongs to somebody else: remove it, then try again")
     with (_STATE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -108,7 +110,7 @@ def _engine_answers() -> bool:
 
 def _start_engine() -> None:
     if shutil.which("dockerd") is None:
-        _install("docker.io")
+        _install_engine()
     if os.geteuid() != 0:
         _give_up("no Docker Engine answers, and only root may start one: start it, or run this as root")
     _say("starting dockerd")
@@ -127,14 +129,16 @@ def _start_engine() -> None:
     _give_up(f"dockerd did not come up; the end of {log}:\n{words}")
 
 
-def _install(*packages: str) -> None:
+def _install_engine() -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         _give_up(
-            f"{', '.join(packages)} must be installed, by root and from Debian's packages: install it, then try again"
+            "no Docker Engine answers and none is installed; only root can, on Debian: install one, then try again"
         )
-    _say(f"installing {', '.join(packages)}")
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    _say("installing docker.io")
     _run("apt-get", "update", "-qq")
+    # The client is a package of its own from trixie on.
+    packages = ["docker.io", *(["docker-cli"] if _try("apt-cache", "show", "docker-cli", seconds=60) else [])]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages, environment=environment)
 
 
