@@ -132,7 +132,7 @@ def _start_engine() -> None:
 def _install_engine() -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         _give_up(
-            "no Docker Engine answers and none is installed; only root can, on Debian: install one, then try again"
+            "no Docker Engine answers and none is installed: install one, or run this as root on Debian"
         )
     _say("installing docker.io")
     _run("apt-get", "update", "-qq")
