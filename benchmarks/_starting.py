@@ -123,7 +123,10 @@ class _Containers:
 
         containers = [self._docker.containers.container(name) for name in self._names.values()]
         try:
-            await asyncio.gather(*(container.delete(force=True, v=True) for container in containers))
+            # All are tried, also after a start that failed and left one of them out.
+            removals = (container.delete(force=True, v=True) for container in containers)
+            for error in filter(None, await asyncio.gather(*removals, return_exceptions=True)):
+                print(error, file=sys.stderr)
         finally:
             await self._docker.close()
 
