@@ -92,7 +92,13 @@ class _Containers:
         import aiodocker
 
         self._docker = aiodocker.Docker()
-        return list(await asyncio.gather(*(self._start(name) for name in _services.NAMES)))
+        # A failed start waits for the other one: a container that is being created can't be removed yet.
+        started = await asyncio.gather(*(self._start(name) for name in _services.NAMES), return_exceptions=True)
+        for result in started:
+            if isinstance(result, BaseException):
+                raise result
+
+        return [result for result in started if not isinstance(result, BaseException)]
 
     async def _start(self, name: str) -> Address:
         from asynctest_kit.provision.readiness import wait_ready
