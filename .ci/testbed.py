@@ -131,9 +131,7 @@ def _start_engine() -> None:
 
 def _install_engine() -> None:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        _give_up(
-            "no Docker Engine answers and none is installed: install one, or run this as root on Debian"
-        )
+        _give_up("no Docker Engine answers and none is installed: install one, or run this as root on Debian")
     _say("installing docker.io")
     _run("apt-get", "update", "-qq")
     # The client is a package of its own from trixie on.
