@@ -210,7 +210,7 @@ class _Guard:
                 raise
         if not self.leased:
             # The test ended meanwhile, and what closed its connections found this one not yet open.
-            await self.disconnect(nowait=True)  # type: ignore[attr-defined]
+            await self.disconnect(nowait=True)
             raise IsolationError(_ENDED)
 
     def pack_command(self, *args: Any) -> Any:
