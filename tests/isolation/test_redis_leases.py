@@ -216,3 +216,13 @@ asyncio.run(main())
     async with open_slots(given) as slots, slots.lease() as lease:
         assert lease.url == url.decode().strip()
         assert await lease.client.dbsize() == 0
+
+
+async def test_an_open_multi_does_not_reach_the_next_lease(redis_endpoint):
+    async with open_slots(redis_endpoint, limit=1) as slots:
+        async with slots.lease() as lease:
+            await lease.client.set("key", 1)
+            await lease.client.execute_command("MULTI")
+        async with slots.lease() as lease:
+            assert await lease.client.get("key") is None
+            assert await lease.client.set("key", 2) is True
