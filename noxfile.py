@@ -98,9 +98,10 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """The benchmarks: ratios to peers, measured in one run."""
-    session.install(*_PINNED, ".[example]")
+    environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
+    session.install(*_PINNED, ".[example]", "testcontainers")
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
-        session.run("python", str(script), env={"PYTHONDONTWRITEBYTECODE": ""})
+        session.run("python", str(script), env=environment)
 
 
 def _install_tests(session: nox.Session) -> None:
