@@ -22,23 +22,19 @@ is thrown into it at its ``yield``, as its own scope expects; what comes out is 
 from __future__ import annotations
 
 import asyncio
-import inspect
-import textwrap
 import time
-from asyncio import events
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
-
-import pytest
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up, set_up_sync
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from asynctest_kit.engine.collection import Request, TestRequest
@@ -48,188 +44,11 @@ if TYPE_CHECKING:
 __all__ = ["CaseFixtures", "Finalizers", "Lifetime", "Lifetimes", "not_from_running_code", "set_up"]
 
 
-class Finalizers:
-    """What must run when a fixture, or a test's set of fixtures, ends: last in, first out."""
-
-    def __init__(self) -> None:
-        self._pending: list[Callable[[], object]] = []
-        self._generator: AsyncGenerator[Any, None] | None = None
-
-    def add_generator(self, generator: AsyncGenerator[Any, None], leave: Callable[[], object]) -> None:
-        """Run ``leave`` at the end, unless :meth:`interrupt` ends ``generator`` before."""
-        self._generator = generator
-        self.add(leave)
-
-    def add(self, finalizer: Callable[[], object]) -> None:
-        """Run ``finalizer`` at the end; if it gives an awaitable, that is awaited."""
-        self._pending.append(finalizer)
-
-    async def run(self, title: str) -> None:
-        """Run all, in this task.
-
-        Raises:
-            BaseException: The one that failed, or a group named ``title`` of all that did.
-        """
-        __tracebackhide__ = True
-        errors: list[BaseException] = []
-        while self._pending:
-            try:
-                with no_running_loop():
-                    result = self._pending.pop()()
-                if inspect.isawaitable(result):
-                    await result
-            except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
-                errors.append(error)
-        if len(errors) == 1:
-            raise errors[0]
-        if errors:
-            _raise_all(title, errors[::-1])
-
-    async def interrupt(self, cancelled: asyncio.CancelledError) -> BaseException | None:
-        """Throw a cancellation that hit a held fixture into its generator; give the error that comes out, if any."""
-        generator = self._generator
-        if generator is None:
-            return None
-        self._pending.pop()
-        try:
-            await generator.athrow(cancelled)
-        except StopAsyncIteration:
-            return None
-        except BaseException as error:  # noqa: BLE001  # handed to the caller, who reports it
-            return error
-        await generator.aclose()
-        return None
-
-
-def _raise_all(title: str, errors: list[BaseException]) -> NoReturn:
-    # A frame of its own: pytest complains of an error all of whose frames are hidden.
-    raise BaseExceptionGroup(title, errors)
-
-
-async def set_up(
-    definition: pytest.FixtureDef[Any],
-    request: Request,
-    arguments: dict[str, Any],
-    finalizers: Finalizers,
-) -> object:
-    """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
-    __tracebackhide__ = True
-    function = collection.bound_function(definition, request)
-    try:
-        if inspect.isasyncgenfunction(function):
-            return await _enter_async(function(**arguments), definition, finalizers)
-        if inspect.iscoroutinefunction(function):
-            return await function(**arguments)
-    except pytest.skip.Exception as skipped:
-        raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
-    return _set_up_sync(function, definition, arguments, finalizers)
-
-
-def _set_up_sync(
-    function: Callable[..., Any],
-    definition: pytest.FixtureDef[Any],
-    arguments: dict[str, Any],
-    finalizers: Finalizers,
-) -> object:
-    __tracebackhide__ = True
-    try:
-        with no_running_loop():
-            if inspect.isgeneratorfunction(function):
-                return _enter_sync(function(**arguments), definition, finalizers)
-            return function(**arguments)
-    except pytest.skip.Exception as skipped:
-        raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
-
-
-@contextmanager
-def no_running_loop() -> Iterator[None]:
-    """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
-        yield
-        return
-    swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from Python 3.12 on, where it is needed
-    task = None if swap is None else swap(loop, None)
-    events._set_running_loop(None)  # noqa: SLF001  # exported for this by asyncio.events
-    try:
-        yield
-    finally:
-        events._set_running_loop(loop)  # noqa: SLF001
-        if swap is not None:
-            swap(loop, task)
-
-
-async def _enter_async(
-    generator: AsyncGenerator[Any, None],
-    definition: pytest.FixtureDef[Any],
-    finalizers: Finalizers,
-) -> object:
-    __tracebackhide__ = True
-    try:
-        value = await anext(generator)
-    except StopAsyncIteration:
-        _refuse_no_value(definition)
-
-    async def leave() -> None:
-        __tracebackhide__ = True
-        try:
-            await anext(generator)
-        except StopAsyncIteration:
-            return
-        await generator.aclose()
-        _refuse_second_value(definition)
-
-    finalizers.add_generator(generator, leave)
-    return value
-
-
-def _enter_sync(
-    generator: Generator[Any, None, None],
-    definition: pytest.FixtureDef[Any],
-    finalizers: Finalizers,
-) -> object:
-    __tracebackhide__ = True
-    try:
-        value = next(generator)
-    except StopIteration:
-        _refuse_no_value(definition)
-
-    def leave() -> None:
-        __tracebackhide__ = True
-        try:
-            next(generator)
-        except StopIteration:
-            return
-        generator.close()
-        _refuse_second_value(definition)
-
-    finalizers.add(leave)
-    return value
-
-
 def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> BaseException:
     task = asyncio.current_task()
     while task is not None and task.cancelling():
         task.uncancel()
     return failure(f"the set-up of fixture {fixture.id} was cancelled", cancelled)
-
-
-def _refuse_no_value(definition: pytest.FixtureDef[Any]) -> NoReturn:
-    raise ValueError(f"{definition.argname} did not yield a value") from None
-
-
-def _refuse_second_value(definition: pytest.FixtureDef[Any]) -> NoReturn:
-    code = definition.func.__code__
-    try:
-        source = inspect.getsource(definition.func)
-    except OSError:
-        source = definition.argname
-    pytest.fail(
-        f"fixture function has more than one 'yield':\n\n{textwrap.indent(textwrap.dedent(source), ' ' * 4)}"
-        f"{code.co_filename}:{code.co_firstlineno}",
-        pytrace=False,
-    )
 
 
 class Lifetime:
@@ -347,7 +166,7 @@ class Lifetime:
                 name: request if name == "request" else self._argument_now(name) for name in definition.argnames
             }
             function = collection.bound_function(definition, request)
-            self._settle(_set_up_sync(function, definition, arguments, self._finalizers))
+            self._settle(set_up_sync(function, definition, arguments, self._finalizers))
         except BaseException as error:  # noqa: BLE001  # kept, and raised in every test that needs the fixture
             self._fail(error)
         self._emit("setup", start, failed=not self.is_up)
@@ -601,7 +420,7 @@ class CaseFixtures:
             for name in source.definition.argnames
         }
         function = collection.bound_function(source.definition, source.request)
-        self._values[source] = _set_up_sync(function, source.definition, arguments, self._finalizers)
+        self._values[source] = set_up_sync(function, source.definition, arguments, self._finalizers)
         return self._values[source]
 
     async def _enter(self, source: Source) -> None:
@@ -623,11 +442,3 @@ class CaseFixtures:
 def _shared(source: Source) -> SharedFixture:
     assert isinstance(source, SharedFixture)  # noqa: S101  # the graph makes a fixture over a local one local
     return source
-
-
-def not_from_running_code(name: str) -> RuntimeError:
-    """The error of ``request.getfixturevalue(name)`` where it would have to wait on the loop that runs."""
-    return RuntimeError(
-        f"request.getfixturevalue({name!r}) can't set up an async fixture from running code: "
-        f"name it in the signature, or add @pytest.mark.usefixtures({name!r}), so that it is up before"
-    )

@@ -17,8 +17,8 @@ import pytest
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.executor import Execution, Times, let_go
 from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
 from asynctest_kit.engine.graph import SharedFixture, is_async
-from asynctest_kit.engine.lifetimes import Finalizers, not_from_running_code, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
