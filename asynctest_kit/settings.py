@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeVar, cast, get_args
 
 from asynctest_kit.errors import SettingsError
 
-__all__ = ["KINDS", "Migrations", "ProviderChoice", "ServiceSettings", "Settings", "load", "parse_duration"]
+__all__ = ["KINDS", "Migrations", "Override", "ProviderChoice", "ServiceSettings", "Settings", "load", "parse_duration"]
 
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
@@ -31,7 +31,13 @@ ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 KINDS: Final = ("postgres", "redis")
 
 _TABLE: Final = "tool.asynctest_kit"
-_RUN_KEYS: Final = ("budget", "budget-strict", "concurrency", "provider", "report-json", "timeout")
+_RUN_KEYS: Final = (
+    "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "interference",
+    "provider", "repeat", "report-json", "retries", "shuffle", "timeout",
+)  # fmt: skip
+_TABLES: Final = ("groups", "overrides", "services")
+_OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
+_INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = ("command", "environment", "image", "kind", "migrations", "provider", "startup-timeout", "url")
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _MIGRATION_KEYS: Final = ("alembic", "command", "sql")
@@ -97,6 +103,25 @@ class ServiceSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Override:
+    """How tests are treated whose node id matches a pattern; None for what is left as it is.
+
+    Attributes:
+        tests: A glob over node ids, ``*`` for anything: ``tests/legacy/*``, ``*test_mail.py::*``.
+        exclusive: Whether they run alone, whatever their code says.
+        group: The group that they belong to.
+        retries: How often one that failed is run again.
+        timeout: Seconds that each may take; 0 for no limit.
+    """
+
+    tests: str
+    exclusive: bool | None = None
+    group: str | None = None
+    retries: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What a run was asked to do.
 
@@ -108,6 +133,15 @@ class Settings:
         provider: Who should give the services that don't say it themselves.
         concurrency: Most tests at once on the loop.
         timeout: Seconds that one test may take; 0 for no limit.
+        retries: How often a test that failed is run again, alone.
+        fail_slow: Seconds from which on a test that passed fails; 0 for no limit.
+        block_threshold: Seconds for which a test may block the loop unreported; 0 reports none.
+        interference: Whether a test that fails beside others and passes alone fails the run.
+        repeat: How often each test runs.
+        shuffle: The seed of a random order, or None for pytest's own.
+        explain_plan: Whether the plan is shown instead of carried out.
+        groups: How many tests of a group run at once; a group that isn't here has 1.
+        overrides: The first that matches a test and sets a thing wins.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
     """
@@ -119,6 +153,15 @@ class Settings:
     provider: ProviderChoice = "auto"
     concurrency: int = 64
     timeout: float = 60.0
+    retries: int = 0
+    fail_slow: float = 0.0
+    block_threshold: float = 0.5
+    interference: Literal["fail", "warn"] = "fail"
+    repeat: int = 1
+    shuffle: int | None = None
+    explain_plan: bool = False
+    groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    overrides: tuple[Override, ...] = ()
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -145,8 +188,12 @@ def load(
     root = file.parent if file else directory
     run: _Givens = {}
     services: dict[str, _Givens] = {kind: {} for kind in KINDS}
+    groups: Mapping[str, int] = {}
+    overrides: tuple[Override, ...] = ()
     if file:
         _add_table(file, table, run, services)
+        groups = _groups(file, table.get("groups", {}))
+        overrides = _overrides(file, table.get("overrides", []))
     _add_environment(environ, directory, run, services)
     _add_options(options, directory, run)
     sources = dict.fromkeys(_RUN_KEYS, "default") | {key: givens[-1].source for key, givens in run.items()}
@@ -160,6 +207,15 @@ def load(
         provider=_last(run, "provider", _provider, "auto"),
         concurrency=_last(run, "concurrency", _count, 64),
         timeout=_last(run, "timeout", _duration, 60.0),
+        retries=_last(run, "retries", _whole_number, 0),
+        fail_slow=_last(run, "fail-slow", _duration, 0.0),
+        block_threshold=_last(run, "block-threshold", _duration, 0.5),
+        interference=_last(run, "interference", _interference, "fail"),
+        repeat=_last(run, "repeat", _count, 1),
+        shuffle=_last(run, "shuffle", _seed, None),
+        explain_plan=_last(run, "explain-plan", _truth, default=False),
+        groups=MappingProxyType(dict(groups)),
+        overrides=overrides,
         services=MappingProxyType({name: _service(name, givens) for name, givens in services.items()}),
         sources=MappingProxyType(sources),
     )
@@ -220,7 +276,7 @@ def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Map
 
 
 def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: dict[str, _Givens]) -> None:
-    _add_keys(file, _TABLE, {key: value for key, value in table.items() if key != "services"}, _RUN_KEYS, run)
+    _add_keys(file, _TABLE, {key: value for key, value in table.items() if key not in _TABLES}, _RUN_KEYS, run)
     names = _table(table.get("services", {}), f"{file}, [{_TABLE}.services]")
     for name, value in names.items():
         header = f"{_TABLE}.services.{name}"
@@ -248,14 +304,45 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
 
 
 def _add_keys(file: Path, header: str, table: Mapping[str, object], allowed: Collection[str], givens: _Givens) -> None:
-    where = f"{file}, [{header}]"
+    where = f"{file}, [{header}]" if "]" not in header else f"{file}, [[{header}"
     for key, value in table.items():
         if key not in allowed:
-            names = (*allowed, "services") if header == _TABLE else allowed
+            names = (*allowed, *_TABLES) if header == _TABLE else allowed
             raise SettingsError(f'{where}: unknown key "{key}".{_suggestion(key, names)}')
 
         given = _Given(value, f"{file.name} [{header}]", f"{where}, {key}", file.parent)
         givens.setdefault(key, []).append(given)
+
+
+def _groups(file: Path, value: object) -> Mapping[str, int]:
+    header = f"{_TABLE}.groups"
+    table = _table(value, f"{file}, [{header}]")
+    return {
+        name: _count(_Given(limit, "", f"{file}, [{header}], {name}", file.parent)) for name, limit in table.items()
+    }
+
+
+def _overrides(file: Path, value: object) -> tuple[Override, ...]:
+    header = f"{_TABLE}.overrides"
+    if not isinstance(value, list):
+        raise SettingsError(f"{file}, [[{header}]]: must be an array of tables, each in [[{header}]].")
+
+    return tuple(_override(file, f"{header}] number {place}", entry) for place, entry in enumerate(value, 1))
+
+
+def _override(file: Path, header: str, value: object) -> Override:
+    givens: _Givens = {}
+    _add_keys(file, header, _table(value, f"{file}, [[{header}"), _OVERRIDE_KEYS, givens)
+    if "tests" not in givens:
+        raise SettingsError(f'{file}, [[{header}: the key "tests" is needed, e.g. tests = "tests/legacy/*".')
+
+    return Override(
+        tests=_last(givens, "tests", _text, ""),
+        exclusive=_last(givens, "exclusive", _truth, None),
+        group=_last(givens, "group", _text, None),
+        retries=_last(givens, "retries", _whole_number, None),
+        timeout=_last(givens, "timeout", _duration, None),
+    )
 
 
 def _add_environment(environ: Mapping[str, str], directory: Path, run: _Givens, services: dict[str, _Givens]) -> None:
@@ -372,6 +459,34 @@ def _count(given: _Given) -> int:
         return value
 
     raise _error(given, "is not a count. Allowed: a whole number from 1")
+
+
+def _whole_number(given: _Given) -> int:
+    value = given.value
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+
+    raise _error(given, "is not a number of times. Allowed: a whole number from 0")
+
+
+def _seed(given: _Given) -> int | None:
+    value = given.value
+    if value is False:
+        return None
+    if value is True or (isinstance(value, str) and value.lower() in {"random", "true"}):
+        return int.from_bytes(os.urandom(4))
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,19}", value):
+        value = int(value)
+    if isinstance(value, int) and value >= 0:
+        return value
+
+    raise _error(given, 'is not a seed. Allowed: a whole number from 0, or "random"')
+
+
+def _interference(given: _Given) -> Literal["fail", "warn"]:
+    return cast('Literal["fail", "warn"]', _one_of(given, _INTERFERENCE))
 
 
 def _provider(given: _Given) -> ProviderChoice:
