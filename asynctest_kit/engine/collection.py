@@ -11,13 +11,15 @@ Tried with pytest 8.4, 9.0 and 9.2.
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import pytest
 from _pytest import assertion, skipping
 from _pytest.assertion import util as assertion_util
+from _pytest.config import parse_warning_filter
 from _pytest.fixtures import (
     FixtureLookupError,
     SubRequest,
@@ -33,15 +35,13 @@ from _pytest.unittest import TestCaseFunction
 from _pytest.unraisableexception import collect_unraisable
 from _pytest.warnings import catch_warnings_for_item
 
-if TYPE_CHECKING:
-    import warnings
-
 __all__ = [
     "Owner",
     "Parameter",
     "Request",
     "TestRequest",
     "answered",
+    "apply_mark_filters",
     "bound_function",
     "call_info",
     "capture_manager",
@@ -419,6 +419,13 @@ def caught_warnings(config: pytest.Config, item: pytest.Item | None) -> Generato
     """Apply the filters of the command line, the ini file and ``item``'s marks; record what is warned."""
     with catch_warnings_for_item(config=config, ihook=config.hook, when="runtest", item=item):
         yield
+
+
+def apply_mark_filters(item: pytest.Item) -> None:
+    """Add the warnings filters of ``item``'s marks to those in force."""
+    for mark in item.iter_markers(name="filterwarnings"):
+        for argument in mark.args:
+            warnings.filterwarnings(*parse_warning_filter(argument, escape=False))
 
 
 def record_warning(config: pytest.Config, message: warnings.WarningMessage, nodeid: str) -> None:

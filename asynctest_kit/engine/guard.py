@@ -1,0 +1,189 @@
+"""Keeps a test beside others from changing what the whole process shares.
+
+What a test's code shows is read before the run (:mod:`asynctest_kit.engine.process_state`). The rest is caught when it
+happens: while the loop runs, the usual ways to change process-global state are wrapped. A test that uses one beside
+others is stopped *before* the change, so its neighbours never see it: :class:`StateTouched` is raised in it, whatever
+it makes of that is thrown away, and it runs again alone. So the guard can make a run slower and can't make it wrong.
+
+Who is guarded is told by a context variable, which child tasks and ``asyncio.to_thread`` inherit. Code of a module that
+is being imported isn't stopped: it runs once in a process, under every runner.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import FrameType
+
+__all__ = ["POINTS", "Guard", "StateTouched", "Ward", "guarded_by"]
+
+
+class StateTouched(BaseException):
+    """Process-global state was about to be changed beside others. No ``except Exception`` of a test may catch it."""
+
+
+class Ward:
+    """Who is guarded: one attempt of a test, or a fixture that tests beside others share.
+
+    Attributes:
+        touched: What it was about to change and where, once it tried.
+    """
+
+    __slots__ = ("touched",)
+
+    def __init__(self) -> None:
+        self.touched: str | None = None
+
+
+#: Who runs in the present context, if it is to be guarded.
+guarded_by: ContextVar[Ward | None] = ContextVar("asynctest_kit_guarded_by", default=None)
+
+#: Module, attribute, and what a person calls it. A module counts from when it is loaded.
+POINTS: Final = (
+    ("os", "_Environ.__setitem__", "os.environ"),
+    ("os", "_Environ.__delitem__", "os.environ"),
+    ("os", "putenv", "os.putenv"),
+    ("os", "unsetenv", "os.unsetenv"),
+    ("os", "chdir", "os.chdir"),
+    ("os", "fchdir", "os.fchdir"),
+    ("os", "umask", "os.umask"),
+    ("sys", "settrace", "sys.settrace"),
+    ("sys", "setprofile", "sys.setprofile"),
+    ("sys", "setrecursionlimit", "sys.setrecursionlimit"),
+    ("threading", "settrace", "threading.settrace"),
+    ("threading", "setprofile", "threading.setprofile"),
+    ("time", "tzset", "time.tzset"),
+    ("signal", "signal", "signal.signal"),
+    ("signal", "setitimer", "signal.setitimer"),
+    ("signal", "alarm", "signal.alarm"),
+    ("signal", "set_wakeup_fd", "signal.set_wakeup_fd"),
+    ("locale", "setlocale", "locale.setlocale"),
+    ("random", "seed", "random.seed"),
+    ("random", "setstate", "random.setstate"),
+    ("socket", "setdefaulttimeout", "socket.setdefaulttimeout"),
+    ("logging", "disable", "logging.disable"),
+    ("logging.config", "dictConfig", "logging.config.dictConfig"),
+    ("logging.config", "fileConfig", "logging.config.fileConfig"),
+    ("contextlib", "_RedirectStream.__enter__", "contextlib.redirect_stdout or redirect_stderr"),
+    ("asyncio.events", "set_event_loop_policy", "asyncio.set_event_loop_policy"),
+    ("asyncio", "set_event_loop_policy", "asyncio.set_event_loop_policy"),
+    ("asyncio.base_events", "BaseEventLoop.set_exception_handler", "the loop's exception handler"),
+    ("asyncio.base_events", "BaseEventLoop.set_task_factory", "the loop's task factory"),
+    ("asyncio.base_events", "BaseEventLoop.set_default_executor", "the loop's default executor"),
+    ("asyncio.base_events", "BaseEventLoop.set_debug", "the loop's debug mode"),
+    ("asyncio.unix_events", "_UnixSelectorEventLoop.add_signal_handler", "the loop's signal handlers"),
+    ("asyncio.unix_events", "_UnixSelectorEventLoop.remove_signal_handler", "the loop's signal handlers"),
+    ("unittest.mock", "_patch.__enter__", "mock.patch"),
+    ("unittest.mock", "_patch_dict._patch_dict", "mock.patch.dict"),
+    ("mock.mock", "_patch.__enter__", "mock.patch"),
+    ("mock.mock", "_patch_dict._patch_dict", "mock.patch.dict"),
+    ("pytest", "MonkeyPatch.setattr", "monkeypatch"),
+    ("pytest", "MonkeyPatch.delattr", "monkeypatch"),
+    ("pytest", "MonkeyPatch.setitem", "monkeypatch"),
+    ("pytest", "MonkeyPatch.delitem", "monkeypatch"),
+    ("pytest", "MonkeyPatch.setenv", "monkeypatch"),
+    ("pytest", "MonkeyPatch.delenv", "monkeypatch"),
+    ("pytest", "MonkeyPatch.syspath_prepend", "monkeypatch"),
+    ("pytest", "MonkeyPatch.chdir", "monkeypatch"),
+    ("freezegun.api", "_freeze_time.start", "freezegun"),
+    ("time_machine", "travel.start", "time_machine"),
+    ("respx.router", "MockRouter.start", "respx"),
+    ("requests_mock.mocker", "MockerCore.start", "requests_mock"),
+    ("responses", "RequestsMock.start", "responses"),
+    ("structlog", "configure", "structlog.configure"),
+    ("structlog.testing", "configure", "structlog.testing.capture_logs"),
+)
+
+#: Of the loop's own switches only those of the loop that all tests share matter; a thread may have a loop of its own.
+_OF_A_LOOP: Final = "the loop's"
+
+
+class Guard:
+    """Wraps every point while it is installed, also in modules that are loaded meanwhile."""
+
+    def __init__(self, loop: object) -> None:
+        self._loop = loop
+        self._pending = list(POINTS)
+        self._modules = 0
+        self._saved: list[tuple[Any, str, Any]] = []
+
+    @contextmanager
+    def installed(self) -> Iterator[Guard]:
+        """Guard as long as the block runs."""
+        self.look_again()
+        try:
+            yield self
+        finally:
+            for owner, name, original in reversed(self._saved):
+                setattr(owner, name, original)
+
+    def look_again(self) -> None:
+        """Wrap what has been loaded since; cheap when nothing has."""
+        if len(sys.modules) == self._modules:
+            return
+        self._modules = len(sys.modules)
+        self._pending = [point for point in self._pending if not self._wrap(*point)]
+
+    def _wrap(self, module: str, path: str, what: str) -> bool:
+        """Tell whether there is nothing left to do."""
+        owner: Any = sys.modules.get(module)
+        if owner is None:
+            return False
+        *outer, name = path.split(".")
+        for part in outer:
+            owner = getattr(owner, part, None)
+        original = vars(owner).get(name) if owner is not None else None
+        if callable(original):
+            self._saved.append((owner, name, original))
+            setattr(owner, name, _wrapped(original, what, self._loop if what.startswith(_OF_A_LOOP) else None))
+        return True
+
+
+def _wrapped(original: Callable[..., Any], what: str, loop: object) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def guard(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        if (ward := guarded_by.get()) is not None and (loop is None or args[0] is loop) and not _changes_nothing(args):
+            _stop(ward, what)
+        return original(*args, **kwargs)
+
+    return guard
+
+
+def _changes_nothing(args: tuple[Any, ...]) -> bool:
+    """Whether an environment variable is being set to what it is."""
+    return len(args) == 3 and args[0] is os.environ and os.environ.get(args[1]) == args[2]  # noqa: PLR2004
+
+
+def _stop(ward: Ward, what: str) -> None:
+    __tracebackhide__ = True
+    place = _place_in_users_code(sys._getframe(2))  # noqa: SLF001  # the only way to a frame without a traceback's cost
+    if place is None:
+        return
+    ward.touched = ward.touched or f"{what} at {place}"
+    raise StateTouched(
+        f"{what} belongs to the whole process, and this test runs beside others: it was stopped to be run alone"
+    )
+
+
+def _place_in_users_code(frame: FrameType | None) -> str | None:
+    """File and line of the innermost frame outside of libraries; None while a module is being imported."""
+    place = ""
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith("<frozen importlib"):
+            return None
+        if not place and not file.startswith(_LIBRARIES) and not file.startswith("<"):
+            place = f"{os.path.relpath(file)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return place or "a library's code"
+
+
+_LIBRARIES: Final = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
