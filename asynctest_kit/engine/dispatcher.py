@@ -70,7 +70,7 @@ class Dispatcher:
         config = self._session.config
         asyncio.get_running_loop().set_exception_handler(charge)
         with self._capture.running(), collection.routed_comparison(config, self._compare):
-            async with Lifetimes.opened(self._sink, fixture_limit(self._timeout)) as lifetimes:
+            async with Lifetimes.opened(self._sink, fixture_limit(self._timeout), loop) as lifetimes:
                 executor = Executor(lifetimes, self._capture, self._timeout, foreign_hooks(config))
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")

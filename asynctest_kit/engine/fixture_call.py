@@ -2,6 +2,8 @@
 
 What a fixture (or the set of fixtures of one test) must do at its end is kept in :class:`Finalizers`, which run last
 in, first out, each of them whatever the others raise. Sync functions see no running loop, so that they may start one.
+A sync function that may ask for other fixtures while it runs is called while the loop stands still, so that an async
+one can be set up for it; under pytest it could have that too. Async code that asks can't wait, there as here.
 Who owns a fixture, and when it is set up and ended, is told in :mod:`asynctest_kit.engine.lifetimes`.
 """
 
@@ -11,19 +13,35 @@ import asyncio
 import inspect
 import textwrap
 from asyncio import events
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from dataclasses import dataclass
+from functools import cache, partial
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
 from asynctest_kit.engine import collection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+    from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator
+    from contextvars import ContextVar
 
     from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.pausing_loop import PausingLoop
 
-__all__ = ["Finalizers", "no_running_loop", "not_from_running_code", "set_up", "set_up_sync"]
+__all__ = [
+    "Finalizers",
+    "Outside",
+    "asks_while_running",
+    "no_running_loop",
+    "not_from_running_code",
+    "set_up",
+    "set_up_sync",
+]
+
+T = TypeVar("T")
 
 
 class Finalizers:
@@ -84,11 +102,20 @@ def _raise_all(title: str, errors: list[BaseException]) -> NoReturn:
     raise BaseExceptionGroup(title, errors)
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """Where to call sync functions that may ask for async fixtures: outside the loop, on behalf of an owner."""
+
+    loop: PausingLoop
+    owner: Hashable
+
+
 async def set_up(
     definition: pytest.FixtureDef[Any],
     request: Request,
     arguments: dict[str, Any],
     finalizers: Finalizers,
+    outside: Outside | None = None,
 ) -> object:
     """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
     __tracebackhide__ = True
@@ -100,14 +127,100 @@ async def set_up(
             return await function(**arguments)
     except pytest.skip.Exception as skipped:
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
-    return set_up_sync(function, definition, arguments, finalizers)
+    if outside is None or not asks_while_running(definition):
+        return set_up_sync(function, definition, arguments, finalizers)
+    apart = _ApartContext(finalizers)
+    call = partial(set_up_sync, function, definition, arguments, apart)
+    try:
+        return await outside.loop.outside(lambda: apart.run(call), outside.owner)
+    finally:
+        apart.carry_over()
+
+
+class _ApartContext:
+    """A copy of a task's context for sync code that is called outside the task.
+
+    What the code sets reaches the task; what follows its ``yield`` runs in the same copy, where its tokens are valid.
+    """
+
+    def __init__(self, finalizers: Finalizers) -> None:
+        self._finalizers = finalizers
+        self._context = copy_context()
+        self._changes: dict[ContextVar[Any], Any] = {}
+
+    def add(self, finalizer: Callable[[], object]) -> None:
+        """Run ``finalizer`` in this context at the end of the fixture."""
+
+        def in_context() -> None:
+            __tracebackhide__ = True
+            try:
+                self.run(finalizer)
+            finally:
+                self.carry_over()
+
+        self._finalizers.add(in_context)
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call ``function`` in this context."""
+        __tracebackhide__ = True
+        before = dict(self._context)
+        try:
+            return self._context.run(function)
+        finally:
+            for variable, value in self._context.items():
+                if variable not in before or before[variable] is not value:
+                    self._changes[variable] = value
+
+    def carry_over(self) -> None:
+        """Set in the task's context what was set in this one."""
+        for variable, value in self._changes.items():
+            variable.set(value)
+        self._changes.clear()
+
+
+#: Helpers that a fixture calls are followed this far.
+_DEPTH = 3
+
+
+@cache
+def asks_while_running(definition: pytest.FixtureDef[Any]) -> bool:
+    """Whether a fixture's code, or that of the helpers it names, may call ``request.getfixturevalue``."""
+    return "request" in definition.argnames and _names_it(definition.func, _DEPTH, set())
+
+
+def _names_it(function: object, depth: int, seen: set[CodeType]) -> bool:
+    function = inspect.unwrap(function) if isinstance(function, (FunctionType, MethodType)) else None
+    plain = getattr(function, "__func__", function)
+    if not isinstance(plain, FunctionType) or plain.__code__ in seen:
+        return False
+    seen.add(plain.__code__)
+    names = _names(plain.__code__)
+    if "getfixturevalue" in names:
+        return True
+    return depth > 0 and any(_names_it(helper, depth - 1, seen) for helper in _named(names, plain, function))
+
+
+def _named(names: set[str], plain: FunctionType, function: object) -> Iterator[object]:
+    """What a function's names may mean: globals, what it closes over, attributes of those and of its ``self``."""
+    places = [plain.__globals__, *(vars(kind) for kind in type(getattr(function, "__self__", None)).__mro__)]
+    places += [vars(value) for name in names if isinstance(value := places[0].get(name), (ModuleType, type))]
+    for name in names:
+        yield from (place[name] for place in places if name in place)
+    for cell in plain.__closure__ or ():
+        with suppress(ValueError):  # not filled yet
+            yield cell.cell_contents
+
+
+def _names(code: CodeType) -> set[str]:
+    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(code.co_names).union(*map(_names, nested))
 
 
 def set_up_sync(
     function: Callable[..., Any],
     definition: pytest.FixtureDef[Any],
     arguments: dict[str, Any],
-    finalizers: Finalizers,
+    finalizers: Finalizers | _ApartContext,
 ) -> object:
     """Call a sync fixture's function, already bound, as :func:`set_up` does."""
     __tracebackhide__ = True
@@ -123,9 +236,8 @@ def set_up_sync(
 @contextmanager
 def no_running_loop() -> Iterator[None]:
     """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own."""
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = events._get_running_loop()  # noqa: SLF001  # exported by asyncio.events, as the setter is
+    if loop is None:
         yield
         return
     swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from Python 3.12 on, where it is needed
@@ -166,7 +278,7 @@ async def _enter_async(
 def _enter_sync(
     generator: Generator[Any, None, None],
     definition: pytest.FixtureDef[Any],
-    finalizers: Finalizers,
+    finalizers: Finalizers | _ApartContext,
 ) -> object:
     __tracebackhide__ = True
     try:

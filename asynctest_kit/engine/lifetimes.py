@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
-from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up, set_up_sync
+from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_sync
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.time_limit import TimeLimit
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.collection import Request, TestRequest
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.engine.graph import Case, LocalFixture, Source
+    from asynctest_kit.engine.pausing_loop import PausingLoop
 
 __all__ = ["CaseFixtures", "Finalizers", "Lifetime", "Lifetimes", "not_from_running_code", "set_up"]
 
@@ -133,14 +134,16 @@ class Lifetime:
 
     def dynamic_value(self, name: str, request: TestRequest | Request) -> object:
         """Give a fixture that this one asked for by ``request.getfixturevalue``."""
+        __tracebackhide__ = True
         if name == "request":
             return request
         source = self.fixture.resolver.source(name, request)
         if not isinstance(source, SharedFixture):
             raise not_from_running_code(name)
-        lifetime = self._lifetimes.now(source)
+        loop = self._lifetimes.loop
+        lifetime = self._lifetimes.now(source) if loop.is_running else self._lifetimes.hold(source)
         lifetime.dependents.append(self)
-        return lifetime.value_now()
+        return lifetime.value_now() if loop.is_running else loop.inside(lifetime.value, (source, *source.needs))
 
     def _argument_now(self, name: str) -> object:
         need = self._lifetimes.of(_shared(self.fixture.arguments[name]))
@@ -192,7 +195,13 @@ class Lifetime:
                 return  # a sync fixture that running code could not wait for
             start = time.monotonic()
             async with self._lifetimes.time_limit(f"fixture {self.fixture.id}: the set-up"):
-                value = await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers)
+                value = await set_up(
+                    self.fixture.definition,
+                    self.fixture.request,
+                    arguments,
+                    self._finalizers,
+                    Outside(self._lifetimes.loop, self.fixture),
+                )
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
         except KeyboardInterrupt as interrupt:
@@ -248,22 +257,23 @@ class Lifetime:
 class Lifetimes:
     """All shared fixtures of a run. Owns their tasks; leave its context and every one has ended."""
 
-    def __init__(self, group: asyncio.TaskGroup, sink: Sink, limit: float) -> None:
-        self._limit = limit
+    def __init__(self, group: asyncio.TaskGroup, sink: Sink, limit: float, loop: PausingLoop) -> None:
+        self.loop = loop
         self.sink = sink
+        self._limit = limit
         self._group = group
         self._by_fixture: dict[SharedFixture, Lifetime] = {}
         self._past: list[Lifetime] = []
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, sink: Sink, limit: float) -> AsyncIterator[Lifetimes]:
+    async def opened(cls, sink: Sink, limit: float, loop: PausingLoop) -> AsyncIterator[Lifetimes]:
         """Give a set of lifetimes; at the end release and await all that were started, cancelled or not.
 
         Each set-up and each tear-down may take ``limit`` seconds; 0 is no limit.
         """
         async with asyncio.TaskGroup() as group:
-            lifetimes = cls(group, sink, limit)
+            lifetimes = cls(group, sink, limit, loop)
             try:
                 yield lifetimes
             finally:
@@ -392,17 +402,35 @@ class CaseFixtures:
         self._finalizers.add(finalizer)
 
     def dynamic_value(self, name: str, request: TestRequest | Request) -> object:
-        """Answer ``request.getfixturevalue``: what is up, or a sync fixture set up here and now.
+        """Answer ``request.getfixturevalue``: what is up, or can be set up now.
 
         Raises:
-            RuntimeError: The fixture is async and not up: it can't be set up from running code.
+            RuntimeError: The fixture is async and not up, and who asks runs on the loop, so that it can't wait.
             FixtureLookupError: No such fixture.
         """
         if name == "request":
             return request
         if self.case.resolver is None:
             raise not_from_running_code(name)
-        return self._now(self.case.resolver.source(name, request))
+        source = self.case.resolver.source(name, request)
+        loop = self._lifetimes.loop
+        if loop.is_running:
+            return self._now(source)
+        return loop.inside(lambda: self._reached(source), (self, source, *source.needs))
+
+    async def _reached(self, source: Source) -> Any:
+        """The value of a fixture that sync code asked for, which waits outside."""
+        __tracebackhide__ = True
+        if source in self._values:
+            return self._values[source]
+        if isinstance(source, SharedFixture):
+            self._values[source] = await self._lifetimes.hold(source).value()
+        else:
+            for name in source.definition.argnames:
+                if name != "request":
+                    await self._reached(source.arguments[name])
+            await self._enter(source)
+        return self._values[source]
 
     def _now(self, source: Source) -> Any:
         """The value of a fixture: up already, or sync and set up here and now."""
@@ -425,12 +453,15 @@ class CaseFixtures:
 
     async def _enter(self, source: Source) -> None:
         __tracebackhide__ = True
+        if source in self._values:
+            return  # another fixture has asked for it
         if isinstance(source, SharedFixture):
             self._values[source] = await self._lifetimes.of(source).value()
             return
         source.request.owner = self
         arguments = self._arguments(source)
-        self._values[source] = await set_up(source.definition, source.request, arguments, self._finalizers)
+        outside = Outside(self._lifetimes.loop, self)
+        self._values[source] = await set_up(source.definition, source.request, arguments, self._finalizers, outside)
 
     def _arguments(self, fixture: LocalFixture) -> dict[str, Any]:
         return {

@@ -60,3 +60,48 @@ def test_parameters_are_one_only_if_equal():
     assert Parameter(1, 0, None).key() != Parameter(True, 1, None).key()
     assert Parameter(one, 0, None).key() == Parameter(one, 0, None).key()
     assert Parameter(one, 0, None).key() != Parameter(other, 0, None).key()
+
+
+def test_who_is_waited_for_goes_outside_at_once_and_others_wait_for_their_turn():
+    loop = PausingLoop()
+    order = []
+
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            started = asyncio.Event()
+
+            async def first():
+                started.set()
+                await asyncio.sleep(0)
+                await asyncio.gather(needed, asyncio.sleep(0))
+
+            async def second(owner):
+                await started.wait()
+                await loop.outside(lambda: order.append(owner), owner)
+
+            stranger = group.create_task(second("stranger"))
+            needed = group.create_task(second("needed"))
+            await loop.outside(lambda: (loop.inside(first, ["needed"]), order.append("first")), "first")
+            await stranger
+
+    loop.run(main)
+    assert order == ["needed", "first", "stranger"]
+
+
+def test_a_visit_gives_up_its_turn_when_it_is_cancelled():
+    loop = PausingLoop()
+    order = []
+
+    async def main():
+        async def cancel_the_waiting():
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait([waiting])
+
+        waiting = asyncio.create_task(loop.outside(lambda: order.append("waiting"), "waiting"))
+        await loop.outside(lambda: loop.inside(cancel_the_waiting, []), "first")
+        await loop.outside(lambda: order.append("last"), "last")
+        return waiting.cancelled()
+
+    assert loop.run(main)
+    assert order == ["last"]
