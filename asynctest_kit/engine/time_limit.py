@@ -1,34 +1,115 @@
-"""A time-out whose failure shows where the test waited."""
+"""A time-out whose failure shows where the test waited, and which ends what doesn't want to end.
+
+The problem. Cancelling is a request. A test that catches its cancellation and goes on, or waits for a task that does,
+would hold its fixtures, and the run, for ever. It can't just be left in its task either: set-up, call and tear-down of
+a test share one task, because a cancel scope that a fixture entered must be left in the task that entered it.
+
+The rules.
+
+1. The limited code is a coroutine that :meth:`TimeLimit.run` drives itself, in the caller's task. So it can stop
+   driving it: the caller goes on in its own task, and the coroutine is suspended where it is.
+2. When the time is over the task is cancelled; if that doesn't end the code, twice more, with growing pauses, in which
+   an honest clean-up has time to finish. Then it is given up: closed where it is suspended, which runs its ``finally``
+   blocks up to their next ``await``. Code that catches even that is never resumed.
+3. What others did to the loop doesn't count: ``delay`` tells how long others have blocked it, and the time is prolonged
+   by what was added since the start (see :mod:`asynctest_kit.engine.watchdog`).
+4. A cancellation that comes from elsewhere stays a cancellation.
+
+What giving up can't undo: tasks that the code started (see :mod:`asynctest_kit.engine.leaked_tasks`), and a cancel
+scope of anyio's that it was inside of, whose clean-up may have to wait: leaving the scopes of fixtures around it then
+raises anyio's own error in the tear-down.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import types
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
+from asynctest_kit.engine.code_places import awaited_by, frame_of, waiting_at
 from asynctest_kit.engine.failure import failure
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
     from types import TracebackType
 
-__all__ = ["TimeLimit"]
+__all__ = ["PAUSES", "TimeLimit", "time_out_message"]
+
+T = TypeVar("T")
+
+#: Seconds after one cancellation until the next, and after the last until the code is given up.
+PAUSES = (0.5, 1.0, 1.5)
+
+#: What was given up and didn't let itself be closed. It is kept: the end of such a coroutine is told by Python as an
+#: unraisable error, at any later moment, in any test.
+_left_behind: list[object] = []
+
+
+def time_out_message(what: str, seconds: float) -> str:
+    """How a time-out is told, whatever finds it."""
+    return f"{what} took longer than its time-out of {seconds:g} s"
+
+
+def _nobody() -> float:
+    return 0.0
 
 
 class TimeLimit:
     """Fails what runs inside when it takes longer than ``seconds`` (0: no limit).
 
     The failure carries the traceback of the cancellation, so its report ends at the line that waited.
+
+    Args:
+        seconds: The limit.
+        what: What is limited, for the message.
+        delay: Seconds for which others have blocked the loop so far; only its growth is used.
+        pauses: See :data:`PAUSES`.
     """
 
-    __slots__ = ("_limit", "_message")
+    __slots__ = ("_before", "_cancels", "_delay", "_is_given_up", "_known_delay", "_message", "_pauses", "_seconds",
+                 "_task", "_timer")  # fmt: skip
 
-    def __init__(self, seconds: float, what: str) -> None:
-        self._limit = asyncio.timeout(seconds or None)
-        self._message = f"{what} took longer than its time-out of {seconds:g} s"
+    def __init__(
+        self,
+        seconds: float,
+        what: str,
+        delay: Callable[[], float] = _nobody,
+        pauses: tuple[float, ...] = PAUSES,
+    ) -> None:
+        self._seconds = seconds
+        self._message = time_out_message(what, seconds)
+        self._delay = delay
+        self._pauses = pauses
+        self._known_delay = 0.0
+        self._cancels = 0
+        self._before = 0
+        self._is_given_up = False
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def run(self, body: Callable[[], Awaitable[T]]) -> T:
+        """Await ``body()``, in this task.
+
+        Raises:
+            Failed: It took too long. What it raised itself when it was cancelled is raised instead, with a note.
+        """
+        __tracebackhide__ = True
+        if not self._seconds:
+            return await body()
+        async with self:
+            result: T = await self._driven(_called(body))
+            return result
 
     async def __aenter__(self) -> None:
-        await self._limit.__aenter__()
+        if not self._seconds:
+            return
+        self._task = asyncio.current_task()
+        assert self._task is not None  # noqa: S101  # a coroutine runs in a task here
+        self._before = self._task.cancelling()
+        self._known_delay = self._delay()
+        self._timer = self._task.get_loop().call_later(self._seconds, self._expire)
 
     async def __aexit__(
         self,
@@ -37,9 +118,131 @@ class TimeLimit:
         traceback: TracebackType | None,
     ) -> None:
         __tracebackhide__ = True
-        try:
-            await self._limit.__aexit__(kind, error, traceback)
-        except TimeoutError:
-            raise pytest.fail.Exception(self._message).with_traceback(traceback) from None
-        if kind is None and self._limit.expired():
+        if not self._has_expired() or self._is_given_up:
+            return
+        if error is None:
             raise failure(f"{self._message}, and it swallowed its cancellation")
+        if isinstance(error, asyncio.CancelledError):
+            raise pytest.fail.Exception(self._message).with_traceback(traceback) from None
+        error.add_note(f"({self._message}, and raised this when it was cancelled)")
+
+    def _has_expired(self) -> bool:
+        """Stop the clock; tell whether the time was over, and nobody else cancelled the task meanwhile."""
+        if self._timer is None or self._task is None:
+            return False
+        self._timer.cancel()
+        for _ in range(self._cancels):
+            self._task.uncancel()
+        return self._cancels > 0 and self._task.cancelling() <= self._before
+
+    def _expire(self) -> None:
+        assert self._task is not None  # noqa: S101  # the clock started in it
+        loop = self._task.get_loop()
+        delay = self._delay()
+        if not self._cancels and delay > self._known_delay:
+            self._timer = loop.call_later(delay - self._known_delay, self._expire)
+            self._known_delay = delay
+            return
+        if self._cancels == len(self._pauses):
+            self._give_up(self._task)
+            return
+        self._timer = loop.call_later(self._pauses[self._cancels], self._expire)
+        self._cancels += 1
+        self._task.cancel()
+
+    def _give_up(self, task: asyncio.Task[Any]) -> None:
+        self._is_given_up = True
+        self._cancels += 1
+        task.cancel()
+        _wake(task)
+
+    @types.coroutine
+    def _driven(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Await ``coroutine``, until it is given up."""
+        __tracebackhide__ = True
+        resume: Callable[[Any], Any] = coroutine.send
+        argument: Any = None
+        try:
+            while True:
+                try:
+                    waited_for = resume(argument)
+                except StopIteration as end:
+                    result: T = end.value
+                    return result
+                try:
+                    argument = yield waited_for
+                    resume = coroutine.send
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as error:  # noqa: BLE001  # thrown into the coroutine, as ``await`` would
+                    # Without this frame: it would stand once more at the end, behind the line that waited.
+                    tb = error.__traceback__
+                    argument = error.with_traceback(None if tb is None else tb.tb_next)
+                    resume = coroutine.throw
+                if self._is_given_up:
+                    self._abandon(coroutine)
+        finally:
+            argument = None  # its traceback holds this frame
+
+    def _abandon(self, coroutine: Coroutine[Any, Any, Any]) -> NoReturn:
+        __tracebackhide__ = True
+        place = waiting_at(coroutine)
+        where = "" if place is None else f" at {place}"
+        left, errors = _end(coroutine)
+        _left_behind.extend(left)
+        text = f"{self._message} and doesn't end when it is cancelled"
+        if left:
+            raise failure(f"{text}: it is left behind{where}")
+        if errors:
+            raise failure(f"{text}: it was closed{where}, and raised {errors[0]!r}", errors[0])
+        raise failure(f"{text}: it was closed{where}")
+
+
+def _end(coroutine: Coroutine[Any, Any, Any]) -> tuple[list[object], list[BaseException]]:
+    """Close a suspended coroutine and what it awaits, from the inside out; give what didn't end, and the errors.
+
+    One by one: told only to the outermost, a refusal further in ends what is around it and leaves the inner to Python,
+    and an async generator that is being advanced is not told at all.
+    """
+    chain = list(awaited_by(coroutine))
+    errors = [error for one in reversed(chain) if (error := _close(one)) is not None]
+    return [one for one in chain if frame_of(one) is not None], errors
+
+
+def _close(awaitable: Any) -> BaseException | None:
+    try:
+        if frame_of(awaitable) is not None and hasattr(awaitable, "close"):
+            awaitable.close()
+        elif type(awaitable).__module__ == "builtins" and hasattr(awaitable, "throw"):
+            awaitable.throw(GeneratorExit())
+    except (GeneratorExit, StopIteration, StopAsyncIteration):
+        return None
+    except (KeyboardInterrupt, pytest.exit.Exception):
+        raise
+    except BaseException as error:  # noqa: BLE001  # told in the failure
+        return error if frame_of(awaitable) is None else None
+    return None
+
+
+async def _called(body: Callable[[], Awaitable[T]]) -> T:
+    __tracebackhide__ = True
+    return await body()
+
+
+def _wake(task: asyncio.Task[Any]) -> None:
+    """Let ``task`` run, whatever it waits for: another task that swallows its cancellation doesn't let it.
+
+    There is no public way. A task waits by a callback of its own at a future; called with another future, it goes on
+    with what that one holds. If a version of Python keeps these elsewhere, the task is woken when what it waits for is.
+    """
+    awaited = getattr(task, "_fut_waiter", None)
+    if awaited is None or awaited.done():
+        return
+    loop = task.get_loop()
+    for callback, context in list(getattr(awaited, "_callbacks", None) or ()):
+        if getattr(callback, "__self__", None) is task:
+            awaited.remove_done_callback(callback)
+            cancelled = loop.create_future()
+            cancelled.cancel()
+            loop.call_soon(callback, cancelled, context=context)

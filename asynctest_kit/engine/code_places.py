@@ -1,0 +1,143 @@
+"""Where the user's code is: which line of it runs, or waits.
+
+Stacks hold frames of what runs the code (asyncio, anyio, pytest, this package), which tell the user nothing. The place
+that is named is the innermost one in code of the project; where there is none, in an installed library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import inspect
+import site
+import sysconfig
+import traceback
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from types import CodeType, FrameType
+
+__all__ = [
+    "Place",
+    "awaited_by",
+    "frame_of",
+    "is_machinery",
+    "place_in_code",
+    "running_at",
+    "stack_text",
+    "waiting_at",
+]
+
+_MACHINERY = ("_pytest", "anyio", "asynctest_kit", "pluggy", "pytest")
+
+#: No chain of awaits is deeper than Python's usual recursion limit.
+_DEEPEST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A line of code.
+
+    Attributes:
+        file: Absolute path.
+        line: From 1.
+        function: Name of the function that it is in.
+    """
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        path = Path(self.file)
+        here = Path.cwd()
+        name = path.relative_to(here) if path.is_relative_to(here) else path
+        return f"{name}:{self.line} in {self.function}"
+
+
+@cache
+def is_machinery(file: str) -> bool:
+    """Tell whether ``file`` is part of what runs the tests."""
+    return file.startswith(("<frozen importlib", *_machinery_folders()))
+
+
+@cache
+def _machinery_folders() -> tuple[str, ...]:
+    found = (importlib.util.find_spec(name) for name in _MACHINERY)
+    folders = [str(Path(spec.origin).parent) + "/" for spec in found if spec is not None and spec.origin is not None]
+    return (str(Path(asyncio.__file__).parent) + "/", *folders)
+
+
+@cache
+def _is_installed(file: str) -> bool:
+    paths = sysconfig.get_paths()
+    return file.startswith(("<", *site.getsitepackages(), paths["purelib"], paths["platlib"], paths["stdlib"]))
+
+
+def running_at(frame: FrameType) -> Place | None:
+    """Where the code whose innermost frame is ``frame`` runs; None if nothing of it is the user's."""
+    return _innermost([(one, line) for one, line in traceback.walk_stack(frame)][::-1])
+
+
+def waiting_at(awaitable: object) -> Place | None:
+    """Where a suspended coroutine waits; None if nothing of it is the user's."""
+    frames = (frame_of(one) for one in awaited_by(awaitable))
+    return _innermost([(frame, frame.f_lineno) for frame in frames if frame is not None])
+
+
+def stack_text(frame: FrameType) -> str:
+    """The stack of ``frame``, innermost last, without the frames of what runs it, as in a traceback."""
+    kept = [(one, line) for one, line in traceback.walk_stack(frame) if not is_machinery(one.f_code.co_filename)]
+    return "".join(traceback.StackSummary.extract(kept[::-1]).format())
+
+
+def place_in_code(code: CodeType, instruction: int) -> Place:
+    """The line that the instruction at offset ``instruction`` of ``code`` belongs to."""
+    line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
+    return Place(code.co_filename, line or code.co_firstlineno, code.co_name)
+
+
+def _innermost(frames: Sequence[tuple[FrameType, int]]) -> Place | None:
+    """Choose among ``frames``, outermost first."""
+    kept = [(frame.f_code, line) for frame, line in frames if not is_machinery(frame.f_code.co_filename)]
+    own = [(code, line) for code, line in kept if not _is_installed(code.co_filename)]
+    if not kept:
+        return None
+    code, line = (own or kept)[-1]
+    return Place(code.co_filename, line, code.co_name)
+
+
+def awaited_by(awaitable: object) -> Iterator[object]:
+    """A suspended coroutine, what it awaits, what that awaits and so on; async generators after what drives them."""
+    for _ in range(_DEEPEST):
+        if awaitable is None:
+            return
+        yield awaitable
+        kind = _kind(awaitable)
+        if kind is None:
+            awaitable = _hidden_generator(awaitable)
+        else:
+            awaitable = getattr(awaitable, "gi_yieldfrom" if kind == "gi" else f"{kind}_await", None)
+
+
+def frame_of(awaitable: object) -> FrameType | None:
+    """The frame of a coroutine or generator; None if it has ended, or is something else."""
+    kind = _kind(awaitable)
+    return None if kind is None else getattr(awaitable, f"{kind}_frame")
+
+
+def _kind(awaitable: object) -> str | None:
+    return next((kind for kind in ("cr", "gi", "ag") if hasattr(awaitable, f"{kind}_frame")), None)
+
+
+def _hidden_generator(awaitable: object) -> object:
+    """The async generator, or coroutine, that an ``anext`` or another built-in awaitable drives."""
+    if type(awaitable).__module__ != "builtins":
+        return None
+    suspended = (one for one in gc.get_referents(awaitable) if inspect.isasyncgen(one) or inspect.isawaitable(one))
+    return next(suspended, None)
