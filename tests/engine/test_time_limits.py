@@ -173,13 +173,13 @@ async def _groups(task):
 
 
 async def _shields(task):
-    while True:
+    while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
 
 
 async def _spins(task):
-    while True:
+    while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 
