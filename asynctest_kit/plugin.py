@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import pytest
 
+from asynctest_kit.engine.treatment import MARK, check_mark
 from asynctest_kit.fixtures import services
 from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
 
 __all__: list[str] = []
 
-_MARK = "atk(*, exclusive=False, timeout=None): how `atk run` treats a test: alone; seconds that it may take"
-_MARK_KEYS = frozenset({"exclusive", "timeout"})
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark and the fixtures."""
-    config.addinivalue_line("markers", _MARK)
+    config.addinivalue_line("markers", MARK)
     if KEY not in config.stash:
         from asynctest_kit.fixtures import plain
 
@@ -31,11 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse an ``atk`` mark that says something unknown."""
     for item in items:
-        for mark in item.iter_markers("atk"):
-            unknown = sorted(set(mark.kwargs) - _MARK_KEYS)
-            if unknown or mark.args:
-                wrong = f"unknown argument {unknown[0]!r}" if unknown else f"positional argument {mark.args[0]!r}"
-                raise pytest.UsageError(f"{item.nodeid}: @pytest.mark.atk: {wrong}. It takes: {_MARK}")
+        check_mark(item)
 
 
 @pytest.hookimpl(trylast=True)

@@ -26,6 +26,14 @@ def atk() -> None:
 @click.option(
     "--timeout", metavar="TIME", help="Time that one test may take, as 60s, 2m or 500ms (default 60s; 0: no limit)."
 )
+@click.option("--retries", metavar="N", help="Run a test that failed up to N times more, alone (default 0).")
+@click.option("--repeat", metavar="N", help="Run every test N times.")
+@click.option(
+    "--shuffle", metavar="[SEED]", is_flag=False, flag_value="random", help="Run in a random order, or in that of SEED."
+)
+@click.option("--fail-slow", metavar="TIME", help="Fail a test that passes but takes longer.")
+@click.option("--interference", metavar="fail|warn", help="What a test does that fails beside others only.")
+@click.option("--explain-plan", is_flag=True, default=None, help="Show what would run beside what, and run nothing.")
 @click.option("--budget", metavar="TIME", help="Time that the whole run should take (default 30s).")
 @click.option(
     "--budget-strict", is_flag=True, default=None, help="Exit with 6 if all passed but the budget did not hold."
@@ -42,9 +50,19 @@ def run(pytest_arguments: tuple[str, ...], **options: str | bool | None) -> None
     """
     from asynctest_kit.cli.run import run as run_tests
 
+    pytest_arguments = (*_taken_for_a_seed(options), *pytest_arguments)
     given = {name: _text(value) for name, value in options.items() if value is not None}
     run_tests(pytest_arguments, given)
     sys.exit(0)
+
+
+def _taken_for_a_seed(options: dict[str, str | bool | None]) -> tuple[str, ...]:
+    """Give back the path in ``--shuffle tests/``, where the seed was left out."""
+    seed = options["shuffle"]
+    if not isinstance(seed, str) or seed == "random" or seed.isdigit():
+        return ()
+    options["shuffle"] = "random"
+    return (seed,)
 
 
 def _text(value: str | bool) -> str:

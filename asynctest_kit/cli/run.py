@@ -14,8 +14,8 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from asynctest_kit.cli.record import Record
 from asynctest_kit.errors import AtkError
+from asynctest_kit.run.record import Record
 from asynctest_kit.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ __all__ = ["run"]
 _INTERRUPTED = 2
 _INTERNAL_ERROR = 3
 _USAGE_ERROR = 4
-_BUDGET_MISSED = 6
 
 
 def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
@@ -74,7 +73,9 @@ class _Run:
             check_writable(self.settings.report_json)
         client = self._client_for_last_runs_services()
         code = self._pytest(client)
-        return self._report(code)
+        from asynctest_kit.run.reports import report
+
+        return report(self.events, self.settings, code)
 
     def _client_for_last_runs_services(self) -> Client | None:
         """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
@@ -96,10 +97,10 @@ class _Run:
         self.events.append(RunStarted(at=self.started, wall_clock=time.time() - lag, arguments=tuple(self.arguments)))
         import pytest
 
-        from asynctest_kit.cli.wiring import Wiring
-        from asynctest_kit.engine.runtestloop import Engine
+        from asynctest_kit.run.engine import engine_for
+        from asynctest_kit.run.wiring import Wiring
 
-        engine = Engine(concurrency=self.settings.concurrency, timeout=self.settings.timeout, sink=self.events.append)
+        engine = engine_for(self.settings, self.events.append)
         wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
         gc.freeze()
@@ -108,24 +109,6 @@ class _Run:
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR
-
-    def _report(self, code: int) -> int:
-        """Say where the time went, if tests ran; give the run's exit code."""
-        from asynctest_kit.engine.events import LoopStarted, RunFinished
-
-        if not any(isinstance(event, LoopStarted) for event in self.events):
-            return code
-        from asynctest_kit.budget import ledger, verdict
-        from asynctest_kit.report import console, json
-
-        self.events.append(RunFinished(at=time.monotonic(), exit_code=code))
-        accounts = ledger(self.events)
-        outcome = verdict(accounts, self.settings.budget)
-        if self.settings.report_json is not None:
-            json.write(self.settings.report_json, accounts, outcome)
-        console.render(accounts, outcome, console=console.stdout())
-        missed = code == 0 and self.settings.budget_strict and not outcome.held
-        return _BUDGET_MISSED if missed else code
 
 
 def _process_start() -> float:

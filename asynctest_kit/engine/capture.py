@@ -15,15 +15,16 @@ from __future__ import annotations
 import io
 import logging
 import sys
-import warnings
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.context_warnings import ContextWarnings
 
 if TYPE_CHECKING:
     import asyncio
+    import warnings
     from collections.abc import Iterator
 
     import pytest
@@ -182,6 +183,7 @@ class Capture:
         self._streams = (_RoutedStream("stdout"), _RoutedStream("stderr"))
         self._unowned: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._captures = self._manager is not None and self._manager.is_globally_capturing()
+        self.warnings = ContextWarnings(self._record_warning)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -210,7 +212,7 @@ class Capture:
     @contextmanager
     def handed_over(self) -> Iterator[None]:
         """Let pytest's protocol capture for itself, from an empty capture."""
-        with self.suspended():
+        with self.suspended(), self.warnings.suspended():
             self._keep_unowned()
             yield
 
@@ -284,19 +286,9 @@ class Capture:
 
     @contextmanager
     def _routed_warnings(self) -> Iterator[None]:
-        with collection.caught_warnings(self._config, None):
-            warnings.showwarning = self._record_warning
+        with collection.caught_warnings(self._config, None), self.warnings.installed():
             yield
 
-    def _record_warning(  # noqa: PLR0913, PLR0917  # the signature is the warnings module's
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,  # noqa: ARG002
-        line: str | None = None,
-    ) -> None:
+    def _record_warning(self, message: warnings.WarningMessage) -> None:
         output = current_output.get()
-        record = warnings.WarningMessage(message, category, filename, lineno, line=line)
-        collection.record_warning(self._config, record, "" if output is None else output.item.nodeid)
+        collection.record_warning(self._config, message, "" if output is None else output.item.nodeid)

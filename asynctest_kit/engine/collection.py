@@ -29,6 +29,7 @@ from _pytest.fixtures import (
     resolve_fixture_function,
 )
 from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key
+from _pytest.runner import check_interactive_exception
 from _pytest.scope import Scope
 from _pytest.threadexception import collect_thread_exception
 from _pytest.unittest import TestCaseFunction
@@ -62,6 +63,7 @@ __all__ = [
     "share_caplog",
     "tear_down_pytests_own",
     "test_argument_names",
+    "wants_interaction",
 ]
 
 ScopeName = Literal["session", "package", "module", "class", "function"]
@@ -276,6 +278,11 @@ def call_info(
     )
 
 
+def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
+    """Tell whether pytest would let debuggers and others see the failure."""
+    return check_interactive_exception(call, report)
+
+
 def _visible(error: BaseException) -> pytest.ExceptionInfo[BaseException]:
     """Give an error all of whose frames are hidden one to be shown with: pytest 8.4 can't print a group without."""
     excinfo = pytest.ExceptionInfo.from_exception(error)
@@ -292,6 +299,18 @@ def clear_runtime_state(item: pytest.Item) -> None:
     if isinstance(item, pytest.Function):
         item._request = False  # type: ignore[assignment]  # pytest's own way to say "not running"
         item.funcargs = None  # type: ignore[assignment]
+
+
+def start_afresh(item: pytest.Item) -> None:
+    """Let an item that has run run again as if it had not: on a new instance, with nothing captured."""
+    item._report_sections.clear()
+    if skipping.xfailed_key in item.stash:
+        del item.stash[skipping.xfailed_key]
+    if isinstance(item, pytest.Function):
+        item.funcargs = {}
+        for name in ("_instance", "_obj"):
+            if item.parent is not None and isinstance(item.parent, pytest.Class):
+                item.__dict__.pop(name, None)
 
 
 # --- values handed to pytest's own protocol ---------------------------------------------------------------------------

@@ -20,19 +20,23 @@ from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import CaseFinished, CaseStarted
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
+from asynctest_kit.engine.guard import Guard
 from asynctest_kit.engine.lifetimes import Lifetimes
-from asynctest_kit.engine.plan import by_fixtures
+from asynctest_kit.engine.plan import by_gate
 from asynctest_kit.engine.pytest_lane import PytestLane
+from asynctest_kit.engine.reruns import Again, Reruns, Suspects, suspects
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     import pytest
 
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.engine.graph import SharedFixture
+    from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.plan import Plan, PlannedCase
+    from asynctest_kit.engine.treatment import Options
 
 __all__ = ["Dispatcher"]
 
@@ -49,16 +53,31 @@ class Dispatcher:
 
     An early end (Ctrl-C, ``--maxfail``, ``pytest.exit``) cancels what waits, sets up or runs, and lets tear-downs go
     on: a test that is cancelled tears its own fixtures down, then the shared ones are.
+
+    Args:
+        debugs: Whether a debugger is to be opened where a test fails.
     """
 
-    def __init__(self, session: pytest.Session, plan: Plan, *, concurrency: int, timeout: float, sink: Sink) -> None:
+    def __init__(  # noqa: PLR0913  # what a run is made of
+        self,
+        session: pytest.Session,
+        plan: Plan,
+        options: Options,
+        memory: Memory,
+        *,
+        sink: Sink,
+        debugs: bool = False,
+    ) -> None:
         self.interrupt: BaseException | None = None
         self._session = session
         self._plan = plan
-        self._places = asyncio.Semaphore(concurrency)
-        self._narrow_gates = asyncio.Semaphore(concurrency)
-        self._timeout = timeout
+        self._options = options
+        self._places = asyncio.Semaphore(options.concurrency)
+        self._narrow_gates = asyncio.Semaphore(options.concurrency)
+        self._groups: dict[str, asyncio.Semaphore] = {}
+        self._reruns = Reruns(memory, triages=not session.config.getoption("maxfail") and len(plan.shared) > 1)
         self._sink = sink
+        self._debugs = debugs
         self._capture = Capture(session.config)
         self._ending = False
         self._gates: set[asyncio.Task[None]] = set()
@@ -69,9 +88,12 @@ class Dispatcher:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
         asyncio.get_running_loop().set_exception_handler(charge)
-        with self._capture.running(), collection.routed_comparison(config, self._compare):
-            async with Lifetimes.opened(self._sink, fixture_limit(self._timeout), loop) as lifetimes:
-                executor = Executor(lifetimes, self._capture, self._timeout, foreign_hooks(config))
+        guard = Guard(asyncio.get_running_loop())
+        limit = fixture_limit(self._options.timeout)
+        with self._capture.running(), guard.installed(), collection.routed_comparison(config, self._compare):
+            async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
+                hooks = foreign_hooks(config)
+                executor = Executor(lifetimes, self._capture, guard, hooks, self._options.fail_slow, self._debugs)
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
                 try:
@@ -85,6 +107,7 @@ class Dispatcher:
             await self._one_by_one(self._plan.before, executor, by_pytest)
             await self._owned(self._together(executor))
             await self._one_by_one(self._plan.after, executor, by_pytest)
+            await self._run_again(executor)
 
     async def _owned(self, body: Coroutine[Any, Any, None]) -> None:
         """Run ``body`` in a task that ends before this returns, and that an interrupt ends in order.
@@ -115,32 +138,48 @@ class Dispatcher:
 
     async def _together(self, executor: Executor) -> None:
         async with asyncio.TaskGroup() as group:
-            for fixtures, cases in by_fixtures(self._plan.shared).items():
-                gate = group.create_task(self._gate(group, executor, fixtures, cases))
+            for (fixtures, limited), cases in by_gate(self._plan.shared).items():
+                gate = group.create_task(self._gate(group, executor, fixtures, self._group(limited), cases))
                 self._gates.add(gate)
                 gate.add_done_callback(self._gates.discard)
+
+    def _group(self, name: str | None) -> asyncio.Semaphore:
+        """The places of a group of tests; of those without one there are as many as can run."""
+        if name is None:
+            return asyncio.Semaphore(self._options.concurrency)
+        if name not in self._groups:
+            self._groups[name] = asyncio.Semaphore(self._options.groups.get(name, 1))
+        return self._groups[name]
 
     async def _gate(
         self,
         group: asyncio.TaskGroup,
         executor: Executor,
         fixtures: tuple[SharedFixture, ...],
+        limited: asyncio.Semaphore,
         cases: Sequence[PlannedCase],
     ) -> None:
         async with self._admitted(fixtures):
             for planned in cases:
+                await limited.acquire()
                 await self._places.acquire()
                 context = contextvars.copy_context()
-                run = context.run(executor.begin, planned)
+                run = context.run(executor.begin, planned, once_more=self._reruns.once_more)
                 if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
                     # Asked only now: a test that is skipped needs no fixture. One that waits takes no place.
                     self._places.release()
                     await executor.lifetimes.wait_until_up(fixtures)
                     await self._places.acquire()
-                self._start(group, run, context)
+                self._start(group, self._in_place(run, limited), run, context)
 
-    def _start(self, group: asyncio.TaskGroup, run: CaseRun, context: contextvars.Context) -> None:
-        task = group.create_task(self._in_place(run), name=run.planned.case.nodeid, context=context)
+    def _start(
+        self,
+        group: asyncio.TaskGroup,
+        body: Coroutine[Any, Any, None],
+        run: CaseRun,
+        context: contextvars.Context,
+    ) -> None:
+        task = group.create_task(body, name=run.planned.case.nodeid, context=context)
         self._running[task] = run
         task.add_done_callback(self._running.pop)
 
@@ -152,31 +191,111 @@ class Dispatcher:
         async with self._narrow_gates:
             yield
 
-    async def _in_place(self, run: CaseRun) -> None:
+    async def _in_place(self, run: CaseRun, limited: asyncio.Semaphore) -> None:
         self._started(run.planned)
         try:
             execution = await run.to_end()
         finally:
             self._places.release()
-        self._log(execution)
-        self._finished(execution)
+            limited.release()
+        self._settled(execution)
+
+    def _settled(self, execution: Execution) -> None:
+        """Report a first attempt, unless there will be another."""
+        if not self._reruns.take(execution):
+            self._log(execution)
+            self._finished(execution)
 
     async def _one_by_one(self, cases: Sequence[PlannedCase], executor: Executor, by_pytest: PytestLane) -> None:
         following = _next_of_pytest_lane(cases)
         for planned in cases:
+            self._started(planned)
             if planned.lane == "pytest":
-                self._started(planned)
                 self._finished(await by_pytest.run(planned, following[planned]))
                 if self._ending:
                     raise _Stopped
             else:
-                await self._owned(self._alone(executor, planned))
+                self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
 
-    async def _alone(self, executor: Executor, planned: PlannedCase) -> None:
-        await self._places.acquire()
-        async with asyncio.TaskGroup() as group:
-            context = contextvars.copy_context()
-            self._start(group, context.run(executor.begin, planned), context)
+    async def _attempt(
+        self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool]
+    ) -> Execution:
+        """Run a test alone."""
+        (execution,) = await self._attempts(executor, [planned], once_more=once_more)
+        return execution
+
+    async def _attempts(
+        self, executor: Executor, cases: Sequence[PlannedCase], *, once_more: Callable[[CaseRun], bool]
+    ) -> list[Execution]:
+        """Run some tests at once, and only them."""
+        executions: list[Execution] = []
+
+        async def attempt(run: CaseRun) -> None:
+            executions.append(await run.to_end())
+
+        async def attempts() -> None:
+            async with asyncio.TaskGroup() as group:
+                for planned in cases:
+                    context = contextvars.copy_context()
+                    run = context.run(executor.begin, planned, once_more=once_more)
+                    self._start(group, attempt(run), run, context)
+
+        await self._owned(attempts())
+        return executions
+
+    # --- what runs again ----------------------------------------------------------------------------------------------
+
+    async def _run_again(self, executor: Executor) -> None:
+        while (again := self._reruns.next()) is not None:
+            if self._reruns.is_worth_it(again):
+                await self._settle(executor, again)
+            else:
+                _add_section(
+                    again.first, "It failed beside others and was not run again alone: too much failed for that."
+                )
+                self._log(again.first)
+                self._finished(again.first)
+                self._stop_if_told()
+
+    async def _settle(self, executor: Executor, again: Again) -> None:
+        executor.lifetimes.renew(again.planned.case)
+        goes_on = True
+        while goes_on:
+            self._started(again.planned)
+            execution = await self._attempt(executor, again.planned, once_more=self._holds_for(again))
+            goes_on = self._reruns.judge(again, execution)
+        if self._reruns.settle(again, execution):
+            execution = await self._blame(executor, again, execution)
+        self._log(execution)
+        self._finished(execution)
+        self._stop_if_told()
+
+    def _holds_for(self, again: Again) -> Callable[[CaseRun], bool]:
+        return lambda run: self._reruns.holds(again, run)
+
+    async def _blame(self, executor: Executor, again: Again, alone: Execution) -> Execution:
+        """Find out beside whom a test fails that passes alone; give the attempt that counts."""
+        beside = self._reruns.neighbours(again)
+
+        async def fails_beside(others: Sequence[PlannedCase]) -> bool:
+            victim = again.first.planned
+            together = [victim, *others]
+            for one in together:
+                executor.lifetimes.hold_for(one.case)
+            executions = await self._attempts(executor, together, once_more=lambda _: False)
+            return any(one.failed for one in executions if one.planned is victim)
+
+        found = await suspects(beside, fails_beside) if self._reruns.may_trace() else Suspects(beside)
+        counts = again.first if self._options.interference_fails else alone
+        counts.verdict, counts.note, counts.attempts = "interference", found.sentence(), alone.attempts
+        _add_section(counts, found.section())
+        return counts
+
+    def _stop_if_told(self) -> None:
+        if self._ending:
+            raise _Stopped
+
+    # --- what is told -------------------------------------------------------------------------------------------------
 
     def _started(self, planned: PlannedCase) -> None:
         self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=time.monotonic()))
@@ -186,8 +305,12 @@ class Dispatcher:
         item = execution.planned.case.item
         with self._capture.suspended():
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            calls = {id(report): call for call, report in execution.calls}
             for report in execution.reports:
+                vars(report)["atk_verdict"] = execution.verdict
                 item.ihook.pytest_runtest_logreport(report=report)
+                if (call := calls.get(id(report))) is not None:
+                    item.ihook.pytest_exception_interact(node=item, call=call, report=report)
             item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
 
     def _finished(self, execution: Execution) -> None:
@@ -204,6 +327,9 @@ class Dispatcher:
                 end=times.end,
                 needs=tuple(fixture.id for fixture in planned.case.shared),
                 reason=execution.reason,
+                attempts=execution.attempts,
+                verdict=execution.verdict,
+                note=execution.note,
             )
         )
         self._last = planned
@@ -228,6 +354,20 @@ class Dispatcher:
         item = self._session.items[0] if output is None else output.item
         comparison = collection.comparison_of(item)
         return None if comparison is None else comparison(op, left, right)
+
+
+def _guarded(plan: Plan) -> frozenset[SharedFixture]:
+    """The shared fixtures that may not change process-global state: others run beside those that they are up for."""
+    return frozenset(
+        fixture for planned in plan.shared for fixture in planned.case.shared if fixture.scope != "session"
+    )
+
+
+def _add_section(execution: Execution, text: str) -> None:
+    """Say something in the report of the phase that failed; in the call's where none did."""
+    reports = [report for report in execution.reports if report.failed] or execution.reports[1:2]
+    for report in reports[:1]:
+        report.sections.append(("asynctest_kit", text))
 
 
 def fixture_limit(timeout: float) -> float:

@@ -26,9 +26,14 @@ __all__ = [
     "ServicePhase",
     "ServiceReady",
     "Sink",
+    "Verdict",
 ]
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
+
+#: ``flaky``: failed, and passed when it was run again. ``interference``: failed beside others and passes alone.
+#: ``moved``: was stopped beside others at process-global state, and run alone.
+Verdict = Literal["", "flaky", "interference", "moved"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]
@@ -83,6 +88,9 @@ class CaseFinished(Event, frozen=True):
         end: When its own fixtures were torn down.
         needs: Ids of the shared fixtures that it used.
         reason: First line of the failure or the skip reason; empty when passed.
+        attempts: How often it ran; the times are those of the attempt that counts.
+        verdict: What several attempts showed.
+        note: The verdict in a sentence; empty without one.
     """
 
     nodeid: str
@@ -95,6 +103,9 @@ class CaseFinished(Event, frozen=True):
     end: float
     needs: tuple[str, ...] = ()
     reason: str = ""
+    attempts: int = 1
+    verdict: Verdict = ""
+    note: str = ""
 
 
 class FixtureFinished(Event, frozen=True):

@@ -18,6 +18,8 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.time_limit import TimeLimit
 
@@ -25,13 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from asynctest_kit.engine.capture import Capture
-    from asynctest_kit.engine.events import Outcome
+    from asynctest_kit.engine.events import Outcome, Verdict
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
+    from asynctest_kit.engine.guard import Guard
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["CaseRun", "Execution", "Executor", "Times", "let_go", "outcome_of", "timeout_of"]
+__all__ = ["CaseRun", "Execution", "Executor", "Times", "let_go", "outcome_of"]
 
 When = Literal["setup", "call", "teardown"]
 
@@ -55,12 +58,29 @@ class Execution:
         reports: pytest's reports, in order; empty if the run was interrupted before it ended.
         times: Its stations.
         interrupt: What ends the whole run (``KeyboardInterrupt``, ``pytest.exit``), or None.
+        held: Whether the test keeps its hold on its shared fixtures, for it will run again.
+        touched: The process-global state that it was stopped at, beside others; then there are no reports.
+        calls: pytest's records of the phases that failed, with their reports, for debuggers and the like.
+        verdict: What several attempts at it showed.
+        note: The verdict in a sentence; empty without one.
+        attempts: How often it ran.
     """
 
     planned: PlannedCase
     reports: list[pytest.TestReport] = field(default_factory=list)
     times: Times = field(default_factory=Times)
     interrupt: BaseException | None = None
+    held: bool = False
+    touched: str = ""
+    calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
+    verdict: Verdict = ""
+    note: str = ""
+    attempts: int = 1
+
+    @property
+    def failed(self) -> bool:
+        """Whether it counts as failed, in whichever phase."""
+        return any(report.failed for report in self.reports)
 
     @property
     def outcome(self) -> Outcome:
@@ -96,6 +116,10 @@ def _first_line(report: pytest.TestReport) -> str:
     return text.splitlines()[0] if text else ""
 
 
+def _never(_: CaseRun) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Executor:
     """What all tests on the loop have in common.
@@ -103,21 +127,26 @@ class Executor:
     Attributes:
         lifetimes: The shared fixtures of the run.
         capture: Where output goes.
-        timeout: Seconds that a test's own set-up, its call and its tear-down may each take; 0 for no limit.
+        guard: Stops tests beside others from changing process-global state.
         hooks: What conftest files and other plugins want called around a test's phases.
+        fail_slow: Seconds from which on a call that passed fails; 0 for no limit.
+        debugs: Whether a debugger is to be opened where a test fails.
     """
 
     lifetimes: Lifetimes
     capture: Capture
-    timeout: float
+    guard: Guard
     hooks: ForeignHooks
+    fail_slow: float = 0.0
+    debugs: bool = False
 
-    def begin(self, planned: PlannedCase) -> CaseRun:
+    def begin(self, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool] = _never) -> CaseRun:
         """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
 
-        Call it in the context that the test will run in.
+        Call it in the context that the test will run in. ``once_more`` tells, when its own fixtures are torn down,
+        whether it will run again: then it keeps its hold on the shared ones.
         """
-        run = CaseRun(planned, self)
+        run = CaseRun(planned, self, once_more)
         run.check()
         return run
 
@@ -130,25 +159,15 @@ async def let_go(case: Case, lifetimes: Lifetimes) -> list[BaseException]:
     return [error for lifetime in reversed(ended) for error in lifetime.take_teardown_error()]
 
 
-def timeout_of(item: pytest.Item, default: float) -> float:
-    """The time-out that marks give (``atk(timeout=)``, then ``timeout(seconds)``), or ``default``, in seconds."""
-    mark = item.get_closest_marker("atk")
-    if mark is not None and "timeout" in mark.kwargs:
-        return float(mark.kwargs["timeout"])
-    mark = item.get_closest_marker("timeout")
-    if mark is not None:
-        return float(mark.kwargs.get("timeout", mark.args[0] if mark.args else default))
-    return default
-
-
 class CaseRun:
     """One test from its marks to its tear-down.
 
     Attributes:
         planned: The test.
+        ward: What the guard knows of it; None for one that runs alone.
     """
 
-    def __init__(self, planned: PlannedCase, executor: Executor) -> None:
+    def __init__(self, planned: PlannedCase, executor: Executor, once_more: Callable[[CaseRun], bool]) -> None:
         self.planned = planned
         self.is_tearing_down = False
         self.is_interrupted = False
@@ -162,8 +181,10 @@ class CaseRun:
         assert isinstance(item, pytest.Function)  # noqa: S101  # the plan hands everything else to pytest
         self.item = item
         self.output = executor.capture.open(item)
-        self.limit = timeout_of(item, executor.timeout)
+        self.limit = planned.timeout
         self.exclusive = planned.lane == "exclusive"
+        self.ward = None if self.exclusive else Ward()
+        self._once_more = once_more
         self.refusal: BaseException | None = None
         self._entered = contextlib.ExitStack()
         self._protocol = contextlib.ExitStack()
@@ -175,8 +196,14 @@ class CaseRun:
 
     def check(self) -> None:
         """Apply its marks and the set-up hooks of others."""
+        collection.start_afresh(self.item)
         current_output.set(self.output)
+        guarded_by.set(self.ward)
+        self.executor.guard.look_again()
         try:
+            if not self.exclusive:
+                self.executor.capture.warnings.open_scope()
+                collection.apply_mark_filters(self.item)
             self._protocol.enter_context(self.executor.hooks.protocol(self.item))
             collection.evaluate_marks(self.item)
             self._entered.enter_context(self.executor.hooks.setup(self.item))
@@ -197,7 +224,16 @@ class CaseRun:
             self.execution.interrupt = interrupt
             await self._abandon(interrupt)
         self.execution.times.end = time.monotonic()
+        if self.is_touched:
+            self.execution.reports.clear()
         return self.execution
+
+    @property
+    def is_touched(self) -> bool:
+        """Whether the guard has stopped it, so that what it did since counts for nothing."""
+        if self.ward is not None and self.ward.touched:
+            self.execution.touched = self.ward.touched
+        return bool(self.execution.touched)
 
     async def _phases(self) -> None:
         with self._protocol, self._warnings():
@@ -222,7 +258,7 @@ class CaseRun:
         if not self.exclusive:
             yield
             return
-        with collection.caught_warnings(self.item.config, self.item):
+        with self.executor.capture.warnings.suspended(), collection.caught_warnings(self.item.config, self.item):
             yield
 
     async def _phase(self, when: When, body: Callable[[], Awaitable[None]]) -> bool:
@@ -233,6 +269,17 @@ class CaseRun:
         if self.exclusive:
             os.environ["PYTEST_CURRENT_TEST"] = f"{self.item.nodeid} ({when})".replace("\x00", "(null)")
         began, start = time.time(), time.monotonic()
+        error = await self._error_of(body)
+        if isinstance(error, StateTouched):
+            self.execution.touched = error.what
+        if self.is_touched:
+            return False
+        self._report(when, error, began, time.monotonic() - start)
+        return error is None
+
+    async def _error_of(self, body: Callable[[], Awaitable[None]]) -> BaseException | None:
+        """Run a phase's body; give what it raised, or what failed in its background."""
+        __tracebackhide__ = True
         error: BaseException | None = None
         try:
             with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
@@ -253,11 +300,23 @@ class CaseRun:
                 os.environ.pop("PYTEST_CURRENT_TEST", None)
         if background := self.output.take_errors():
             error = _with_background(error, background, self.item)
+        return error
+
+    def _report(self, when: When, error: BaseException | None, began: float, duration: float) -> None:
         self.output.end_phase(when)
-        info = collection.call_info(when, error, start=began, duration=time.monotonic() - start)
+        info = collection.call_info(when, error, start=began, duration=duration)
         report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
         self.execution.reports.append(report)
-        return error is None
+        if collection.wants_interaction(info, report):
+            self._interaction(info, report)
+
+    def _interaction(self, info: pytest.CallInfo[None], report: pytest.TestReport) -> None:
+        """Let a debugger open while the fixtures are still up; else pytest's hook waits for the test's reports."""
+        if not self.executor.debugs:
+            self.execution.calls.append((info, report))
+            return
+        with self.executor.capture.suspended():
+            self.item.ihook.pytest_exception_interact(node=self.item, call=info, report=report)
 
     async def _set_up(self) -> None:
         __tracebackhide__ = True
@@ -286,6 +345,12 @@ class CaseRun:
         finally:
             times.call_end = time.monotonic()
             collection.refresh_xfail(self.item)
+        self._refuse_slow(times.call_end - times.call_start)
+
+    def _refuse_slow(self, seconds: float) -> None:
+        limit = self.executor.fail_slow
+        if limit and seconds > limit:
+            raise failure(f"{self.item.name} passed, but took {seconds:.2f} s; --fail-slow allows {limit:g} s")
 
     async def _tear_down(self) -> None:
         __tracebackhide__ = True
@@ -300,7 +365,9 @@ class CaseRun:
                     await self.fixtures.tear_down()
             except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
                 errors.append(error)
-            errors += await let_go(self.case, self.executor.lifetimes)
+            self.execution.held = self.is_touched or self._once_more(self)
+            if not self.execution.held:
+                errors += await let_go(self.case, self.executor.lifetimes)
             if errors:
                 raise _one_of(errors, f"errors while tearing down {self.item!r}")
 

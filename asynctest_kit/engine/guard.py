@@ -26,7 +26,15 @@ __all__ = ["POINTS", "Guard", "StateTouched", "Ward", "guarded_by"]
 
 
 class StateTouched(BaseException):
-    """Process-global state was about to be changed beside others. No ``except Exception`` of a test may catch it."""
+    """Process-global state was about to be changed beside others. No ``except Exception`` of a test may catch it.
+
+    Attributes:
+        what: The state and the place of the code.
+    """
+
+    def __init__(self, state: str, place: str) -> None:
+        super().__init__(f"{state} belongs to the whole process: what touches it beside others is run again, alone")
+        self.what = f"{state} at {place}"
 
 
 class Ward:
@@ -167,10 +175,9 @@ def _stop(ward: Ward, what: str) -> None:
     place = _place_in_users_code(sys._getframe(2))  # noqa: SLF001  # the only way to a frame without a traceback's cost
     if place is None:
         return
-    ward.touched = ward.touched or f"{what} at {place}"
-    raise StateTouched(
-        f"{what} belongs to the whole process, and this test runs beside others: it was stopped to be run alone"
-    )
+    touched = StateTouched(what, place)
+    ward.touched = ward.touched or touched.what
+    raise touched
 
 
 def _place_in_users_code(frame: FrameType | None) -> str | None:

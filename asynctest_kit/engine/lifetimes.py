@@ -31,6 +31,7 @@ from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_sync
 from asynctest_kit.engine.graph import SharedFixture, is_async
+from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> B
 class Lifetime:
     """One shared fixture, from asked for to torn down."""
 
-    def __init__(self, fixture: SharedFixture, lifetimes: Lifetimes) -> None:
+    def __init__(self, fixture: SharedFixture, lifetimes: Lifetimes, *, guarded: bool = False) -> None:
         self.fixture = fixture
+        self._ward = Ward() if guarded else None
         self.users = fixture.users
         self.dependents: list[Lifetime] = []
         self.ended = asyncio.Event()
@@ -105,6 +107,16 @@ class Lifetime:
             error, traceback = self._failure
             raise error.with_traceback(traceback)
         return self._value
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether its set-up has failed."""
+        return self._failure is not None
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether it, or what it needs, was stopped at process-global state."""
+        return self._failure is not None and isinstance(self._failure[0], StateTouched)
 
     @property
     def is_released(self) -> bool:
@@ -176,6 +188,7 @@ class Lifetime:
         self.start()
 
     async def _live(self) -> None:
+        guarded_by.set(self._ward)
         self.fixture.request.owner = self
         try:
             if not self._settled.is_set():
@@ -257,8 +270,11 @@ class Lifetime:
 class Lifetimes:
     """All shared fixtures of a run. Owns their tasks; leave its context and every one has ended."""
 
-    def __init__(self, group: asyncio.TaskGroup, sink: Sink, limit: float, loop: PausingLoop) -> None:
+    def __init__(
+        self, group: asyncio.TaskGroup, sink: Sink, limit: float, loop: PausingLoop, guarded: frozenset[SharedFixture]
+    ) -> None:
         self.loop = loop
+        self.guarded = guarded
         self.sink = sink
         self._limit = limit
         self._group = group
@@ -267,13 +283,16 @@ class Lifetimes:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, sink: Sink, limit: float, loop: PausingLoop) -> AsyncIterator[Lifetimes]:
+    async def opened(
+        cls, sink: Sink, limit: float, loop: PausingLoop, *, guarded: frozenset[SharedFixture] = frozenset()
+    ) -> AsyncIterator[Lifetimes]:
         """Give a set of lifetimes; at the end release and await all that were started, cancelled or not.
 
-        Each set-up and each tear-down may take ``limit`` seconds; 0 is no limit.
+        Each set-up and each tear-down may take ``limit`` seconds; 0 is no limit. What is in ``guarded`` may not change
+        process-global state.
         """
         async with asyncio.TaskGroup() as group:
-            lifetimes = cls(group, sink, limit, loop)
+            lifetimes = cls(group, sink, limit, loop, guarded)
             try:
                 yield lifetimes
             finally:
@@ -290,8 +309,23 @@ class Lifetimes:
     def of(self, fixture: SharedFixture) -> Lifetime:
         """The lifetime of ``fixture``, not started unless somebody has asked for its value."""
         if fixture not in self._by_fixture:
-            self._by_fixture[fixture] = Lifetime(fixture, self)
+            self._by_fixture[fixture] = Lifetime(fixture, self, guarded=fixture in self.guarded)
         return self._by_fixture[fixture]
+
+    def renew(self, case: Case) -> None:
+        """Give up those shared fixtures of ``case`` that were stopped at process-global state: it runs alone now."""
+        for fixture in case.shared:
+            stopped = self.of(fixture)
+            if stopped.was_stopped:
+                self._past.append(stopped)
+                fresh = self._by_fixture[fixture] = Lifetime(fixture, self)
+                fresh.users = stopped.users
+                stopped.release()
+
+    def hold_for(self, case: Case) -> None:
+        """Keep the shared fixtures of ``case`` for one more attempt at it, whoever else is done with them."""
+        for fixture in case.shared:
+            self.hold(fixture)
 
     def have_settled(self, fixtures: tuple[SharedFixture, ...]) -> bool:
         """Whether each of ``fixtures`` is up or has failed."""
@@ -368,6 +402,11 @@ class CaseFixtures:
         self._lifetimes = lifetimes
         self._finalizers = Finalizers()
         self._values: dict[Source, Any] = {}
+
+    @property
+    def shared_failed(self) -> bool:
+        """Whether a shared fixture has failed."""
+        return any(self._lifetimes.of(fixture).has_failed for fixture in self.case.shared)
 
     async def wait(self) -> None:
         """Wait until the shared fixtures are up or have failed."""

@@ -4,7 +4,9 @@ Three lanes. **Shared**: coroutine tests side by side on one loop. **Exclusive**
 process-global state, alone on the same loop. **pytest**: everything else (sync tests, unittest, doctests, other event
 loops), alone, by pytest's own protocol while the loop stands still.
 
-What needs no async shared fixture runs first, so that services boot meanwhile; then the shared lane; then the rest.
+What runs alone and needs no async shared fixture runs first, so that services boot meanwhile; then the shared lane;
+then the rest. So the loop is never emptied for a single test's sake, and state that a fixture changes for a module or
+class never lasts into the shared lane: all tests of such a fixture are in one stage.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ import pytest
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.graph import is_async
 from asynctest_kit.engine.process_state import exclusive_reason
+from asynctest_kit.engine.treatment import treatment_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from asynctest_kit.engine.events import Lane
     from asynctest_kit.engine.graph import Case, Graph, SharedFixture
+    from asynctest_kit.engine.memory import Memory
+    from asynctest_kit.engine.treatment import Options, Treatment
 
-__all__ = ["Plan", "PlannedCase", "plan"]
+__all__ = ["Plan", "PlannedCase", "by_gate", "plan"]
 
 
 @dataclass(eq=False, slots=True)
@@ -35,12 +40,29 @@ class PlannedCase:
     Attributes:
         case: The test.
         lane: Where it runs.
+        treatment: What marks and settings say of it.
         reason: Why not on the shared loop; empty if it is.
     """
 
     case: Case
     lane: Lane
+    treatment: Treatment
     reason: str = ""
+
+    @property
+    def group(self) -> str | None:
+        """The group whose limit it counts for."""
+        return self.treatment.group
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that its set-up, its call and its tear-down may each take; 0 for no limit."""
+        return self.treatment.timeout or 0.0
+
+    @property
+    def retries(self) -> int:
+        """How often it is run again if it fails."""
+        return self.treatment.retries or 0
 
     @property
     def is_on_another_loop(self) -> bool:
@@ -57,23 +79,41 @@ class Plan:
     after: tuple[PlannedCase, ...]
 
 
-def plan(graph: Graph) -> Plan:
-    """Give every case a lane and a stage, keeping pytest's order within each."""
-    planned = [PlannedCase(case, *_lane(case)) for case in graph.cases]
+def plan(graph: Graph, options: Options, memory: Memory, *, one_by_one: bool = False) -> Plan:
+    """Give every case a lane and a stage, keeping pytest's order within each.
+
+    With ``one_by_one`` nothing runs beside anything, and everything in pytest's order.
+    """
+    planned = [_planned(case, options, memory) for case in graph.cases]
+    if one_by_one:
+        planned = [_alone(one) for one in planned]
+    late = frozenset() if one_by_one else _late(planned)
     for one in planned:
         _leave_to_pytest(one)
     alone = [one for one in planned if one.lane != "shared"]
     return Plan(
-        before=tuple(one for one in alone if not _waits(one)),
+        before=tuple(one for one in alone if one not in late),
         shared=tuple(one for one in planned if one.lane == "shared"),
-        after=tuple(one for one in alone if _waits(one)),
+        after=tuple(one for one in alone if one in late),
     )
 
 
 _OTHER_LOOP = "runs on an event loop of its own"
 
 
-def _lane(case: Case) -> tuple[Lane, str]:
+def _planned(case: Case, options: Options, memory: Memory) -> PlannedCase:
+    treatment = treatment_of(case.item, options)
+    lane, reason = _lane(case, treatment, memory)
+    return PlannedCase(case, lane, treatment, reason)
+
+
+def _alone(planned: PlannedCase) -> PlannedCase:
+    if planned.lane != "shared":
+        return planned
+    return PlannedCase(planned.case, "exclusive", planned.treatment, "everything runs one by one")
+
+
+def _lane(case: Case, treatment: Treatment, memory: Memory) -> tuple[Lane, str]:
     item = case.item
     if not isinstance(item, pytest.Function):
         return "pytest", f"a {type(item).__name__}, not a Python function"
@@ -85,7 +125,9 @@ def _lane(case: Case) -> tuple[Lane, str]:
         return "pytest", f"{_OTHER_LOOP}: hypothesis"
     if not collection.is_coroutine_item(item):
         return "pytest", "not a coroutine function"
-    reason = exclusive_reason(case)
+    if treatment.exclusive is not None:
+        return ("exclusive", "asked for by a mark or the settings") if treatment.exclusive else ("shared", "")
+    reason = exclusive_reason(case) or memory.reason(item)
     return ("exclusive", reason) if reason else ("shared", "")
 
 
@@ -121,13 +163,38 @@ def _leave_to_pytest(planned: PlannedCase) -> None:
     case.local = ()
 
 
+def _late(planned: Sequence[PlannedCase]) -> frozenset[PlannedCase]:
+    """The tests alone that wait for an async shared fixture, and all that share a narrow fixture with one of those."""
+    alone = [one for one in planned if one.lane != "shared"]
+    late = {one for one in alone if _waits(one)}
+    users: dict[SharedFixture, list[PlannedCase]] = {}
+    for one in alone:
+        for fixture in _narrow(one):
+            users.setdefault(fixture, []).append(one)
+    pending = list(late)
+    while pending:
+        found = {other for fixture in _narrow(pending.pop()) for other in users.pop(fixture, ())} - late
+        late |= found
+        pending += found
+    return frozenset(late)
+
+
+def _narrow(planned: PlannedCase) -> list[SharedFixture]:
+    return [fixture for fixture in planned.case.shared if fixture.scope != "session"]
+
+
 def _waits(planned: PlannedCase) -> bool:
+    if planned.is_on_another_loop:
+        return False
     return any(is_async(fixture.definition.func) for fixture in planned.case.shared)
 
 
-def by_fixtures(cases: Sequence[PlannedCase]) -> dict[tuple[SharedFixture, ...], list[PlannedCase]]:
-    """Group tests by the shared fixtures that they wait for, in the order of their first test."""
-    groups: dict[tuple[SharedFixture, ...], list[PlannedCase]] = {}
+Gate = tuple[tuple["SharedFixture", ...], str | None]
+
+
+def by_gate(cases: Sequence[PlannedCase]) -> dict[Gate, list[PlannedCase]]:
+    """Group tests by what they wait for: their shared fixtures and their group. In the order of their first test."""
+    gates: dict[Gate, list[PlannedCase]] = {}
     for planned in cases:
-        groups.setdefault(planned.case.shared, []).append(planned)
-    return groups
+        gates.setdefault((planned.case.shared, planned.group), []).append(planned)
+    return gates

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,14 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Generator
 
     from asynctest_kit.engine.events import Sink
+    from asynctest_kit.engine.plan import Plan
+    from asynctest_kit.engine.treatment import Options
 
 __all__ = ["Engine"]
 
-#: Options under which pytest's own loop must run: they stop in a test, or don't run tests at all.
-#: ``--stepwise`` counts on an order; ``-n`` hands the items to processes of xdist's.
-_PYTEST_LOOP_OPTIONS = (
-    "collectonly", "usepdb", "trace", "setupshow", "setuponly", "setupplan", "stepwise", "numprocesses",
-)  # fmt: skip
+#: Options under which pytest's own loop must run: they don't run tests at all, or hand them to other processes.
+_PYTEST_LOOP_OPTIONS = ("collectonly", "setuponly", "setupplan", "trace", "numprocesses")
+
+#: Options under which tests run one by one in pytest's order: they stop in a test, show its steps or count on an order.
+_ONE_BY_ONE_OPTIONS = ("usepdb", "setupshow", "stepwise", "stepwise_skip")
 
 
 @dataclass(eq=False, slots=True)
@@ -29,13 +32,11 @@ class Engine:
     """Runs the collected items on one event loop.
 
     Attributes:
-        concurrency: How many tests run at once at most.
-        timeout: Seconds that a test may take; 0 for no limit.
+        options: What was asked of the run.
         sink: Where events go.
     """
 
-    concurrency: int
-    timeout: float
+    options: Options
     sink: Sink
 
     @pytest.hookimpl(wrapper=True)
@@ -61,18 +62,27 @@ class Engine:
     def _run(self, session: pytest.Session) -> None:
         from asynctest_kit.engine.dispatcher import Dispatcher
         from asynctest_kit.engine.graph import build
+        from asynctest_kit.engine.memory import Memory
         from asynctest_kit.engine.pausing_loop import PausingLoop
         from asynctest_kit.engine.plan import plan
 
-        _one_line_of_dots(session.config)
-        self.sink(LoopStarted(at=time.monotonic(), concurrency=self.concurrency))
-        dispatcher = Dispatcher(
-            session, plan(build(session.items)), concurrency=self.concurrency, timeout=self.timeout, sink=self.sink
-        )
+        config = session.config
+        memory = Memory(config)
+        one_by_one = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
+        planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)
+        if self.options.explain_plan:
+            _explain(config, planned, self.options)
+            return
+        _one_line_of_dots(config)
+        self.sink(LoopStarted(at=time.monotonic(), concurrency=self.options.concurrency))
+        debugs = bool(config.getoption("usepdb"))
+        options = replace(self.options, timeout=0.0) if debugs else self.options
+        dispatcher = Dispatcher(session, planned, options, memory, sink=self.sink, debugs=debugs)
         loop = PausingLoop()
         try:
             loop.run(lambda: dispatcher.run(loop))
         finally:
+            memory.keep()
             self.sink(LoopFinished(at=time.monotonic()))
         if dispatcher.interrupt is not None:
             raise dispatcher.interrupt
@@ -80,6 +90,55 @@ class Engine:
             raise session.Failed(session.shouldfail)
         if session.shouldstop:
             raise session.Interrupted(session.shouldstop)
+
+    @pytest.hookimpl
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Give every test as many numbered copies as ``--repeat`` asks for."""
+        if self.options.repeat > 1:
+            metafunc.fixturenames.append(_REPETITION)
+            numbers = range(1, self.options.repeat + 1)
+            metafunc.parametrize(_REPETITION, numbers, indirect=True, ids=[f"run{number}" for number in numbers])
+
+    @pytest.fixture(name="atk_repetition")
+    def _repetition(self, request: pytest.FixtureRequest) -> object:
+        """Which of the repetitions that ``--repeat`` asks for this is, from 1."""
+        return request.param
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Bring the tests into the order that ``--shuffle`` asks for."""
+        if self.options.shuffle is not None:
+            Random(self.options.shuffle).shuffle(items)  # noqa: S311  # an order, not a secret
+
+    @pytest.hookimpl
+    def pytest_report_header(self) -> str | None:
+        """Say how the same order can be had again."""
+        seed = self.options.shuffle
+        return None if seed is None else f"asynctest_kit: random order; --shuffle {seed} gives the same one"
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:
+        """Count tests that passed with a history apart from those that simply passed."""
+        verdict = getattr(report, "atk_verdict", "")
+        if report.when == "call" and report.passed and verdict in _SHOWN:
+            return verdict, _SHOWN[verdict], (verdict.upper(), {"yellow": True})
+        return None
+
+
+_REPETITION = "atk_repetition"
+
+#: The letter of a test that passed with a verdict.
+_SHOWN = {"flaky": "f", "interference": "i"}
+
+
+def _explain(config: pytest.Config, planned: Plan, options: Options) -> None:
+    from asynctest_kit.engine.explanation import explained
+
+    reporter = config.pluginmanager.getplugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        for line in explained(planned, options):
+            reporter.write_line(line)
 
 
 def _one_line_of_dots(config: pytest.Config) -> None:

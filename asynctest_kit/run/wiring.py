@@ -12,9 +12,9 @@ from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import SERVICE_FIXTURES, needed_services, open_session, session_of
 
 if TYPE_CHECKING:
-    from asynctest_kit.cli.record import Record
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.provision.client import Client
+    from asynctest_kit.run.record import Record
     from asynctest_kit.settings import Settings
 
 __all__ = ["Wiring"]
@@ -22,7 +22,7 @@ __all__ = ["Wiring"]
 
 @dataclass(eq=False, slots=True)
 class Wiring:
-    """A pytest plugin for the time of one ``atk run``.
+    """A pytest plugin for the time of one run with the engine.
 
     Attributes:
         settings: The run's settings.

@@ -1,0 +1,228 @@
+"""Which tests run again, alone, and what the attempts together say.
+
+Three kinds. One that the guard stopped beside others was never finished: its attempt alone is the one that counts, and
+the next run puts it there at once. One that failed and has retries left is flaky if a later attempt passes. One that
+failed beside others is run alone before it is reported: if it fails there too it is simply broken, and that attempt's
+report is shown, with nobody else's traces in it; if it passes, its neighbours are to blame, or chance. Then it runs
+beside them again, beside half of them, and so on, until the suspect is found or the failure doesn't come back.
+
+A test keeps its hold on its shared fixtures from its first attempt to its last, so that nothing is set up twice. What
+failed in a tear-down, or for a shared fixture that failed, is final: another attempt would find things as they are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from asynctest_kit.engine.executor import CaseRun, Execution
+    from asynctest_kit.engine.memory import Memory
+    from asynctest_kit.engine.plan import PlannedCase
+
+__all__ = ["Again", "Reruns", "Suspects", "suspects"]
+
+#: At most so many failures are traced to their neighbours in one run, each in so many rounds.
+_TRACED = 3
+_ROUNDS = 12
+
+#: A failure is run again alone as long as all that took less than this many seconds, or than the tests themselves.
+_PATIENCE = 10.0
+
+#: So many neighbours are named.
+_NAMED = 10
+
+
+@dataclass(eq=False, slots=True)
+class Again:
+    """One test that runs again.
+
+    Attributes:
+        planned: The test, as it runs again: alone.
+        first: The attempt that made it necessary.
+        failures: The attempts so far that failed.
+    """
+
+    planned: PlannedCase
+    first: Execution
+    failures: list[Execution] = field(default_factory=list)
+
+    @property
+    def attempts(self) -> int:
+        """How often it has run."""
+        return len(self.failures) + bool(self.first.touched)
+
+    @property
+    def failed_beside_others(self) -> bool:
+        """Whether other tests ran while it failed."""
+        return self.first.planned.lane == "shared" and not self.first.touched
+
+
+class Reruns:
+    """The tests of one run that run again.
+
+    Args:
+        memory: Is told of the tests that touch process-global state.
+        triages: Whether a failure beside others is run alone, even without retries.
+    """
+
+    def __init__(self, memory: Memory, *, triages: bool) -> None:
+        self._memory = memory
+        self._triages = triages
+        self._waiting: deque[Again] = deque()
+        self._neighbours: list[Execution] = []
+        self._spent = 0.0
+        self._traced = 0
+
+    def once_more(self, run: CaseRun) -> bool:
+        """Whether a first attempt that is tearing down will be followed by another."""
+        if not run.execution.failed or run.fixtures.shared_failed:
+            return False
+        return run.planned.retries > 0 or (run.planned.lane == "shared" and self._triages)
+
+    def take(self, execution: Execution) -> bool:
+        """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
+        if execution.planned.lane == "shared":
+            self._neighbours.append(execution)
+        if execution.touched:
+            self._memory.learn(execution.planned.case.item, execution.touched)
+            self._waiting.append(Again(_alone(execution.planned, f"it touched {execution.touched}"), execution))
+        elif execution.held:
+            again = _alone(execution.planned, "it failed and runs again")
+            self._waiting.append(Again(again, execution, [execution]))
+        return bool(execution.touched or execution.held)
+
+    def next(self) -> Again | None:
+        """The next test that runs again."""
+        return self._waiting.popleft() if self._waiting else None
+
+    def is_worth_it(self, again: Again) -> bool:
+        """Whether there is time to run a failure alone: a suite that is simply broken should end soon."""
+        if again.first.touched or again.planned.retries:
+            return True
+        done = self._neighbours
+        tests = max(one.times.end for one in done) - min(one.times.start for one in done)
+        return self._spent < max(_PATIENCE, tests)
+
+    def judge(self, again: Again, execution: Execution) -> bool:
+        """Add an attempt alone; tell whether there has to be another. The last one then carries the verdict."""
+        self._spent += execution.times.end - execution.times.start
+        if execution.failed:
+            again.failures.append(execution)
+            if execution.held:
+                return True
+        execution.attempts = again.attempts + (not execution.failed)
+        return False
+
+    def holds(self, again: Again, run: CaseRun) -> bool:
+        """Whether an attempt alone that is tearing down will be followed by another."""
+        return run.execution.failed and len(again.failures) < self._allowed(again)
+
+    @staticmethod
+    def _allowed(again: Again) -> int:
+        """How many attempts may fail before the last one; the first beside others counts only with retries."""
+        if again.first.touched or not again.failed_beside_others:
+            return again.planned.retries
+        return max(again.planned.retries, 1)
+
+    def settle(self, again: Again, execution: Execution) -> bool:
+        """Give the last attempt its verdict; tell whether the failure is still to be traced to the neighbours."""
+        if execution.failed:
+            return False
+        if again.failures and again.planned.retries:
+            reason = again.failures[0].reason or "no message"
+            execution.verdict, execution.note = (
+                "flaky",
+                f"failed {_times(len(again.failures))}, at first with: {reason}",
+            )
+        elif again.failures:
+            return True
+        elif again.first.touched:
+            execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
+        return False
+
+    def neighbours(self, again: Again) -> list[PlannedCase]:
+        """The tests that ran beside the attempt that failed."""
+        times = again.first.times
+        return [
+            one.planned
+            for one in self._neighbours
+            if one is not again.first and one.times.start < times.end and times.start < one.times.end
+        ]
+
+    def may_trace(self) -> bool:
+        """Whether one more failure is traced; see the limits above."""
+        self._traced += 1
+        return self._traced <= _TRACED and self._spent < _PATIENCE * _TRACED
+
+
+@dataclass(frozen=True, slots=True)
+class Suspects:
+    """Whom a failure was traced to.
+
+    Attributes:
+        beside: All that ran beside it.
+        found: The smallest set beside which it failed again; empty if it never did.
+        traced: Whether that was tried at all.
+    """
+
+    beside: Sequence[PlannedCase]
+    found: Sequence[PlannedCase] = ()
+    traced: bool = False
+
+    def sentence(self) -> str:
+        """What is known, for a person."""
+        text = f"failed beside {_several(len(self.beside), 'other test')} and passes alone"
+        if self.found:
+            return f"{text}; fails again beside {_names(self.found)}"
+        if self.traced:
+            return f"{text}; beside them once more it passed too"
+        return text
+
+    def section(self) -> str:
+        """The same at length, for the failure's report."""
+        lines = [f"This test {self.sentence()}."]
+        if not self.found and self.beside:
+            lines += ["It ran beside:", *(f"  {one.case.nodeid}" for one in self.beside[:_NAMED])]
+            if len(self.beside) > _NAMED:
+                lines.append(f"  and {len(self.beside) - _NAMED} more")
+        return "\n".join(lines)
+
+
+async def suspects(
+    beside: Sequence[PlannedCase], fails_beside: Callable[[Sequence[PlannedCase]], Awaitable[bool]]
+) -> Suspects:
+    """Halve the neighbours for as long as the failure comes back."""
+    if not beside or not await fails_beside(beside):
+        return Suspects(beside, traced=True)
+    found, deadline = list(beside), time.monotonic() + _PATIENCE
+    for _ in range(_ROUNDS):
+        middle = len(found) // 2
+        for half in (found[:middle], found[middle:]):
+            if half and len(half) < len(found) and time.monotonic() < deadline and await fails_beside(half):
+                found = half
+                break
+        else:
+            break
+    return Suspects(beside, found, traced=True)
+
+
+def _alone(planned: PlannedCase, reason: str) -> PlannedCase:
+    return replace(planned, lane="pytest" if planned.lane == "pytest" else "exclusive", reason=reason)
+
+
+def _names(cases: Sequence[PlannedCase]) -> str:
+    names = ", ".join(one.case.nodeid for one in cases[:_NAMED])
+    return names if len(cases) <= _NAMED else f"{names} and {len(cases) - _NAMED} more"
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

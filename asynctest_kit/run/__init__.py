@@ -1,0 +1,1 @@
+"""One run of the engine within a pytest session, whoever started pytest: ``atk run`` or ``pytest --atk``."""

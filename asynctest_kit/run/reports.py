@@ -1,0 +1,34 @@
+"""What a run tells of itself when it is over."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asynctest_kit.engine.events import Event
+    from asynctest_kit.settings import Settings
+
+__all__ = ["BUDGET_MISSED", "report"]
+
+#: Exit code of a run that passed and took longer than a strict budget.
+BUDGET_MISSED = 6
+
+
+def report(events: list[Event], settings: Settings, code: int) -> int:
+    """Say where the time went, if tests ran; give the run's exit code, which is ``code`` or :data:`BUDGET_MISSED`."""
+    from asynctest_kit.engine.events import LoopStarted, RunFinished
+
+    if not any(isinstance(event, LoopStarted) for event in events):
+        return code
+    from asynctest_kit.budget import ledger, verdict
+    from asynctest_kit.report import console, json
+
+    events.append(RunFinished(at=time.monotonic(), exit_code=code))
+    accounts = ledger(events)
+    outcome = verdict(accounts, settings.budget)
+    if settings.report_json is not None:
+        json.write(settings.report_json, accounts, outcome)
+    console.render(accounts, outcome, console=console.stdout())
+    missed = code == 0 and settings.budget_strict and not outcome.held
+    return BUDGET_MISSED if missed else code
