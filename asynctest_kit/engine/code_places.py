@@ -28,9 +28,9 @@ __all__ = [
     "frame_of",
     "is_machinery",
     "place_in_code",
-    "running_at",
-    "stack_text",
+    "running",
     "waiting_at",
+    "warm_up",
 ]
 
 _MACHINERY = ("_pytest", "anyio", "asynctest_kit", "pluggy", "pytest")
@@ -79,21 +79,26 @@ def _is_installed(file: str) -> bool:
     return file.startswith(("<", *site.getsitepackages(), paths["purelib"], paths["platlib"], paths["stdlib"]))
 
 
-def running_at(frame: FrameType) -> Place | None:
-    """Where the code whose innermost frame is ``frame`` runs; None if nothing of it is the user's."""
-    return _innermost([(one, line) for one, line in traceback.walk_stack(frame)][::-1])
+def running(frame: FrameType) -> tuple[Place | None, str]:
+    """Where the code whose innermost frame is ``frame`` runs, and its stack as in a traceback, without the machinery.
+
+    The frames may be another thread's: they are read in one go, before anything that could let that thread run.
+    """
+    frames = list(traceback.walk_stack(frame))[::-1]
+    kept = [(one, line) for one, line in frames if not is_machinery(one.f_code.co_filename)]
+    return _innermost(kept), "".join(traceback.StackSummary.extract(iter(kept)).format())
+
+
+def warm_up() -> None:
+    """Look up now which folders hold the machinery and installed code."""
+    is_machinery("")
+    _is_installed("")
 
 
 def waiting_at(awaitable: object) -> Place | None:
     """Where a suspended coroutine waits; None if nothing of it is the user's."""
     frames = (frame_of(one) for one in awaited_by(awaitable))
     return _innermost([(frame, frame.f_lineno) for frame in frames if frame is not None])
-
-
-def stack_text(frame: FrameType) -> str:
-    """The stack of ``frame``, innermost last, without the frames of what runs it, as in a traceback."""
-    kept = [(one, line) for one, line in traceback.walk_stack(frame) if not is_machinery(one.f_code.co_filename)]
-    return "".join(traceback.StackSummary.extract(kept[::-1]).format())
 
 
 def place_in_code(code: CodeType, instruction: int) -> Place:
