@@ -35,7 +35,7 @@ __all__ = ["Capture", "CaseOutput", "charge", "current_output"]
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "err", "errors", "item", "logs", "out")
+    __slots__ = ("caplog", "err", "errors", "item", "logs", "out", "warnings")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -44,6 +44,7 @@ class CaseOutput:
         self.logs: Any = None
         self.caplog: Any = None
         self.errors: list[BaseException] | None = []
+        self.warnings: list[warnings.WarningMessage] = []
 
     def take_errors(self) -> list[BaseException]:
         """What failed in the background since the last phase."""
@@ -291,4 +292,7 @@ class Capture:
 
     def _record_warning(self, message: warnings.WarningMessage) -> None:
         output = current_output.get()
-        collection.record_warning(self._config, message, "" if output is None else output.item.nodeid)
+        if output is None:
+            collection.record_warning(self._config, message, "")
+        else:
+            output.warnings.append(message)

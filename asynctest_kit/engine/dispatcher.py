@@ -305,6 +305,8 @@ class Dispatcher:
         item = execution.planned.case.item
         with self._capture.suspended():
             item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+            for warning in execution.warnings:
+                collection.record_warning(item.config, warning, item.nodeid)
             calls = {id(report): call for call, report in execution.calls}
             for report in execution.reports:
                 vars(report)["atk_verdict"] = execution.verdict

@@ -24,6 +24,7 @@ from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
+    import warnings
     from collections.abc import Awaitable, Callable, Iterator
 
     from asynctest_kit.engine.capture import Capture
@@ -60,6 +61,7 @@ class Execution:
         interrupt: What ends the whole run (``KeyboardInterrupt``, ``pytest.exit``), or None.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
+        warnings: What it warned beside others; pytest has been told of those that it gave alone.
         calls: pytest's records of the phases that failed, with their reports, for debuggers and the like.
         verdict: What several attempts at it showed.
         note: The verdict in a sentence; empty without one.
@@ -73,6 +75,7 @@ class Execution:
     held: bool = False
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
+    warnings: list[warnings.WarningMessage] = field(default_factory=list)
     verdict: Verdict = ""
     note: str = ""
     attempts: int = 1
@@ -181,6 +184,7 @@ class CaseRun:
         assert isinstance(item, pytest.Function)  # noqa: S101  # the plan hands everything else to pytest
         self.item = item
         self.output = executor.capture.open(item)
+        self.execution.warnings = self.output.warnings
         self.limit = planned.timeout
         self.exclusive = planned.lane == "exclusive"
         self.ward = None if self.exclusive else Ward()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
+from asynctest_kit.engine.repetition import Repetition
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -92,17 +93,10 @@ class Engine:
             raise session.Interrupted(session.shouldstop)
 
     @pytest.hookimpl
-    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
-        """Give every test as many numbered copies as ``--repeat`` asks for."""
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Have tests repeated, if that was asked for."""
         if self.options.repeat > 1:
-            metafunc.fixturenames.append(_REPETITION)
-            numbers = range(1, self.options.repeat + 1)
-            metafunc.parametrize(_REPETITION, numbers, indirect=True, ids=[f"run{number}" for number in numbers])
-
-    @pytest.fixture(name="atk_repetition")
-    def _repetition(self, request: pytest.FixtureRequest) -> object:
-        """Which of the repetitions that ``--repeat`` asks for this is, from 1."""
-        return request.param
+            config.pluginmanager.register(Repetition(self.options.repeat), "asynctest_kit-repetition")
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -124,8 +118,6 @@ class Engine:
             return verdict, _SHOWN[verdict], (verdict.upper(), {"yellow": True})
         return None
 
-
-_REPETITION = "atk_repetition"
 
 #: The letter of a test that passed with a verdict.
 _SHOWN = {"flaky": "f", "interference": "i"}
