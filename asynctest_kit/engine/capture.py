@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TextIO
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.context_logging import ContextLevels, TestLevels
 from asynctest_kit.engine.context_warnings import ContextWarnings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ __all__ = ["Capture", "CaseOutput", "charge", "current_output"]
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "err", "errors", "item", "logs", "out", "warnings")
+    __slots__ = ("caplog", "err", "errors", "item", "levels", "logs", "out", "warnings")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -45,6 +46,7 @@ class CaseOutput:
         self.caplog: Any = None
         self.errors: list[BaseException] | None = []
         self.warnings: list[warnings.WarningMessage] = []
+        self.levels: TestLevels | None = None
 
     def take_errors(self) -> list[BaseException]:
         """What failed in the background since the last phase."""
@@ -91,6 +93,11 @@ def _owner(context: dict[str, Any]) -> CaseOutput | None:
     # A callback's failure is told outside the callback's own context, which its handle keeps.
     own = getattr(context.get("handle"), "_context", None)
     return own.get(current_output) if own is not None else None
+
+
+def _present_levels() -> TestLevels | None:
+    output = current_output.get()
+    return None if output is None else output.levels
 
 
 class _RoutedStream(io.TextIOBase):
@@ -159,13 +166,14 @@ class _RoutedBytes(io.RawIOBase):
 class _RoutedLogs(logging.Handler):
     """The root logger's handler while the loop runs."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, levels: ContextLevels) -> None:
         super().__init__(level=0)
         self._config = config
+        self._levels = levels
 
     def handle(self, record: logging.LogRecord) -> bool:
         output = current_output.get()
-        if output is None:
+        if output is None or not self._levels.lets_through(record, output.levels or {}):
             return True
         if output.logs is None:
             output.logs = collection.log_handler(self._config)
@@ -185,6 +193,7 @@ class Capture:
         self._unowned: dict[str, list[str]] = {"stdout": [], "stderr": []}
         self._captures = self._manager is not None and self._manager.is_globally_capturing()
         self.warnings = ContextWarnings(self._record_warning)
+        self.levels = ContextLevels(_present_levels)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -228,13 +237,20 @@ class Capture:
             if self._manager is not None:
                 self._manager.deactivate_fixture()
 
-    def open(self, item: pytest.Item) -> CaseOutput:
+    def open(self, item: pytest.Item, *, alone: bool) -> CaseOutput:
         """Start the output of one test."""
         output = CaseOutput(item)
+        output.levels = None if alone else {}
         if "caplog" in collection.fixture_names(item):
             output.caplog = collection.log_handler(self._config)
             collection.share_caplog(item, output.caplog)
         return output
+
+    def close(self, output: CaseOutput) -> None:
+        """End the output of one test."""
+        output.close()
+        if output.levels:
+            self.levels.release(output.levels)
 
     def _resume(self) -> None:
         if self._captures:
@@ -274,13 +290,14 @@ class Capture:
     @contextmanager
     def _routed_logs(self) -> Iterator[None]:
         root = logging.getLogger()
-        handler = _RoutedLogs(self._config)
+        handler = _RoutedLogs(self._config, self.levels)
         level, wanted = root.level, collection.log_level(self._config)
         root.addHandler(handler)
         if wanted is not None:
             root.setLevel(min(level, wanted))
         try:
-            yield
+            with self.levels.installed():
+                yield
         finally:
             root.removeHandler(handler)
             root.setLevel(level)

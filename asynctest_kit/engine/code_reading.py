@@ -23,11 +23,8 @@ __all__ = ["touched_by"]
 _GLOBAL_NAMES = frozenset(
     {
         "MonkeyPatch",
-        "catch_warnings",
         "chdir",
         "dependency_overrides",
-        "deprecated_call",
-        "filterwarnings",
         "freeze_time",
         "freezegun",
         "putenv",
@@ -40,12 +37,10 @@ _GLOBAL_NAMES = frozenset(
         "setprofile",
         "setrecursionlimit",
         "settrace",
-        "simplefilter",
         "time_machine",
         "tzset",
         "umask",
         "unsetenv",
-        "warns",
     }
 )
 

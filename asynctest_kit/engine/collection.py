@@ -28,7 +28,7 @@ from _pytest.fixtures import (
     get_scope_package,
     resolve_fixture_function,
 )
-from _pytest.logging import LogCaptureHandler, caplog_handler_key, caplog_records_key
+from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler_key, caplog_records_key
 from _pytest.runner import check_interactive_exception
 from _pytest.scope import Scope
 from _pytest.threadexception import collect_thread_exception
@@ -45,6 +45,7 @@ __all__ = [
     "apply_mark_filters",
     "bound_function",
     "call_info",
+    "caplog_class",
     "capture_manager",
     "caught_warnings",
     "clear_runtime_state",
@@ -423,6 +424,11 @@ def share_caplog(item: pytest.Item, handler: LogCaptureHandler) -> None:
     """Let the ``caplog`` fixture of ``item`` read from ``handler``."""
     item.stash[caplog_handler_key] = handler
     item.stash[caplog_records_key] = {}
+
+
+def caplog_class() -> type[Any]:
+    """The class of the ``caplog`` fixture's value."""
+    return LogCaptureFixture
 
 
 def note_caplog_phase(item: pytest.Item, when: str, handler: LogCaptureHandler) -> None:

@@ -183,7 +183,7 @@ class CaseRun:
         item = planned.case.item
         assert isinstance(item, pytest.Function)  # noqa: S101  # the plan hands everything else to pytest
         self.item = item
-        self.output = executor.capture.open(item)
+        self.output = executor.capture.open(item, alone=planned.lane == "exclusive")
         self.execution.warnings = self.output.warnings
         self.limit = planned.timeout
         self.exclusive = planned.lane == "exclusive"
@@ -247,7 +247,7 @@ class CaseRun:
             self.is_tearing_down = True
             await self._phase("teardown", self._tear_down)
         collection.clear_runtime_state(self.item)
-        self.output.close()
+        self.executor.capture.close(self.output)
 
     async def _abandon(self, reason: BaseException) -> None:
         """Tear the test's own fixtures down, for which there will be no report."""

@@ -27,14 +27,12 @@ _GLOBAL_FIXTURES = frozenset(
     {
         "capfd",
         "capfdbinary",
-        "caplog",
         "capsys",
         "capsysbinary",
         "capteesys",
         "doctest_namespace",
         "monkeypatch",
         "pytester",
-        "recwarn",
         "testdir",
     }
 )
@@ -58,8 +56,6 @@ def _marked(case: Case) -> str | None:
     mark = case.item.get_closest_marker("atk")
     if mark is not None and mark.kwargs.get("exclusive"):
         return "marked atk(exclusive=True)"
-    if case.item.get_closest_marker("filterwarnings") is not None:
-        return "marked filterwarnings, which is process-global"
     return None
 
 
