@@ -6,13 +6,38 @@ time with the anyio plugin. Nothing heavy is imported here: drivers and provisio
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_mark
 from asynctest_kit.fixtures import services
 from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
 
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
 __all__: list[str] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Offer the engine."""
+    group = parser.getgroup("asynctest_kit")
+    group.addoption("--atk", action="store_true", help="Run async tests concurrently on one event loop, as `atk run`.")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
+    """Run with the engine where ``--atk`` asks for it; in a worker of pytest-xdist the tests come one by one."""
+    if not config.getoption("atk") or hasattr(config, "workerinput"):
+        return (yield)
+    from asynctest_kit.run.within_pytest import RunWithinPytest
+
+    run = RunWithinPytest(config)
+    run.register()
+    code = yield
+    return run.report(int(code or 0))
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Register the mark and the fixtures."""

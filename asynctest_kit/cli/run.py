@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from asynctest_kit.errors import AtkError
+from asynctest_kit.run.clock import process_start
 from asynctest_kit.run.record import Record
 from asynctest_kit.settings import Settings, load
 
@@ -34,7 +35,7 @@ _USAGE_ERROR = 4
 
 def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
     """Run the tests that ``arguments`` name and end the process with their exit code."""
-    started = _process_start()
+    started = process_start()
     gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
     try:
         settings = load(paths=arguments, directory=Path.cwd(), environ=os.environ, options=options)
@@ -109,18 +110,3 @@ class _Run:
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR
-
-
-def _process_start() -> float:
-    """When this process began, in seconds on ``CLOCK_MONOTONIC``; now where the system doesn't say.
-
-    Source: field 22 of ``/proc/self/stat``, see proc(5), in clock ticks since boot.
-    """
-    now = time.monotonic()
-    try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
-        age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
-    except (OSError, ValueError, IndexError, AttributeError):
-        return now
-    return now - max(age, 0.0)
