@@ -41,6 +41,7 @@ __all__ = [
     "Parameter",
     "Request",
     "TestRequest",
+    "all_definitions",
     "answered",
     "apply_mark_filters",
     "bound_function",
@@ -61,6 +62,7 @@ __all__ = [
     "parent_of",
     "routed_comparison",
     "scope_instance",
+    "set_function",
     "share_caplog",
     "tear_down_pytests_own",
     "test_argument_names",
@@ -190,6 +192,18 @@ def definition_of(item: pytest.Function, name: str, parent: TestRequest | Reques
     if not definitions or depth > len(definitions):
         raise FixtureLookupError(name, parent)
     return definitions[-depth]
+
+
+def all_definitions(session: pytest.Session) -> Iterator[pytest.FixtureDef[Any]]:
+    """Every fixture that pytest knows, visible or not; on pytest 8, with which alone pytest-asyncio 0.x works."""
+    for definitions in getattr(session._fixturemanager, "_arg2fixturedefs", {}).values():
+        yield from definitions
+
+
+def set_function(definition: pytest.FixtureDef[Any], function: Callable[..., Any], names: tuple[str, ...]) -> None:
+    """Let a fixture call ``function`` with the fixtures ``names``."""
+    changed = cast("Any", definition)
+    changed.func, changed.argnames = function, names
 
 
 def request_for(
@@ -324,8 +338,7 @@ def answered(
     error: BaseException | None,
 ) -> Iterator[None]:
     """While the block runs, let pytest's set-up of a fixture give ``value`` or raise ``error``, not call it."""
-    changed = cast("Any", definition)
-    function, argument_names = definition.func, definition.argnames
+    function, argument_names = definition.func, tuple(definition.argnames)
 
     def give() -> object:
         __tracebackhide__ = True
@@ -333,11 +346,12 @@ def answered(
             raise error
         return value
 
-    changed.func, changed.argnames = give, ()
+    give.__module__, give.__name__ = function.__module__, function.__name__  # by which other plugins know it
+    set_function(definition, give, ())
     try:
         yield
     finally:
-        changed.func, changed.argnames = function, argument_names
+        set_function(definition, function, argument_names)
 
 
 def forget_value(definition: pytest.FixtureDef[Any]) -> None:

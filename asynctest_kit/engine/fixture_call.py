@@ -235,20 +235,41 @@ def set_up_sync(
 
 @contextmanager
 def no_running_loop() -> Iterator[None]:
-    """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own."""
+    """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own.
+
+    ``asyncio.get_event_loop()`` gives the loop that its test runs on, as it does there.
+    """
     loop = events._get_running_loop()  # noqa: SLF001  # exported by asyncio.events, as the setter is
     if loop is None:
         yield
         return
     swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from Python 3.12 on, where it is needed
     task = None if swap is None else swap(loop, None)
-    events._set_running_loop(None)  # noqa: SLF001  # exported for this by asyncio.events
+    events._set_running_loop(None)  # noqa: SLF001
     try:
-        yield
+        with _current_loop(loop):
+            yield
     finally:
         events._set_running_loop(loop)  # noqa: SLF001
         if swap is not None:
             swap(loop, task)
+
+
+@contextmanager
+def _current_loop(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Set the thread's event loop, then make as if that had never been: else sync tests could get no loop made."""
+    state = getattr(asyncio.get_event_loop_policy(), "_local", None)
+    if state is None:  # a policy with rules of its own
+        yield
+        return
+    before = dict(vars(state))
+    asyncio.set_event_loop(loop)
+    try:
+        yield
+    finally:
+        if vars(state).get("_loop") is loop:
+            vars(state).clear()
+            vars(state).update(before)
 
 
 async def _enter_async(

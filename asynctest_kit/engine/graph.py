@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.asyncio_fixtures import put_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -124,6 +125,9 @@ class Graph:
 
 def build(items: Iterable[pytest.Item]) -> Graph:
     """Resolve the fixtures of every item. An item that can't be resolved carries its error; nothing is raised."""
+    items = list(items)
+    if items:
+        put_back(items[0].session)
     interned: dict[Hashable, SharedFixture] = {}
     cases = tuple(_case(item, index, interned) for index, item in enumerate(items))
     for case in cases:

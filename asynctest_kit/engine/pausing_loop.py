@@ -138,7 +138,8 @@ class PausingLoop:
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; everything that ``main`` owns has ended by then.
         """
-        with asyncio.Runner() as runner, self._interrupt_cancels(runner.get_loop()):
+        # With a factory the runner doesn't set the thread's event loop: sync tests must not find ours, and close it.
+        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner, self._interrupt_cancels(runner.get_loop()):
             loop = self._loop = runner.get_loop()
             self._main = loop.create_task(main(), name="asynctest_kit")
             self._drive(loop, self._main)

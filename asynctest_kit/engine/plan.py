@@ -11,7 +11,6 @@ class never lasts into the shared lane: all tests of such a fixture are in one s
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.graph import is_async
+from asynctest_kit.engine.own_loop import own_loop_of
 from asynctest_kit.engine.process_state import exclusive_reason
 from asynctest_kit.engine.treatment import treatment_of
 
@@ -117,35 +117,15 @@ def _lane(case: Case, treatment: Treatment, memory: Memory) -> tuple[Lane, str]:
     item = case.item
     if not isinstance(item, pytest.Function):
         return "pytest", f"a {type(item).__name__}, not a Python function"
-    backend = _backend(case)
-    if backend not in (None, "asyncio"):
-        return "pytest", f"{_OTHER_LOOP}: {backend}"
-    inner = getattr(getattr(item.obj, "hypothesis", None), "inner_test", None)
-    if inspect.iscoroutinefunction(inner):
-        return "pytest", f"{_OTHER_LOOP}: hypothesis"
+    own_loop = own_loop_of(case)
+    if own_loop is not None:
+        return "pytest", f"{_OTHER_LOOP}: {own_loop}"
     if not collection.is_coroutine_item(item):
         return "pytest", "not a coroutine function"
     if treatment.exclusive is not None:
         return ("exclusive", "asked for by a mark or the settings") if treatment.exclusive else ("shared", "")
     reason = exclusive_reason(case) or memory.reason(item)
     return ("exclusive", reason) if reason else ("shared", "")
-
-
-def _backend(case: Case) -> str | None:
-    """The anyio backend that the test asks for, as far as it can be known before the run."""
-    item = case.item
-    source = case.by_name.get("anyio_backend")
-    if source is None or not isinstance(item, pytest.Function):
-        return None
-    parameter = collection.parameter_of(item, "anyio_backend")
-    function = source.definition.func
-    if parameter is not None:
-        value: object = parameter.value
-    elif source.definition.argnames or is_async(function) or inspect.isgeneratorfunction(function):
-        return None
-    else:
-        value = function()
-    return value if isinstance(value, str) else str(value[0] if isinstance(value, tuple) else value)
 
 
 def _leave_to_pytest(planned: PlannedCase) -> None:

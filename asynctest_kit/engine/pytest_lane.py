@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.asyncio_fixtures import replaced
 from asynctest_kit.engine.executor import Execution, Times, let_go
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
@@ -64,7 +66,8 @@ class PytestLane:
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
         nextitem = None if following is None else following.case.item
-        with self._capture.handed_over():
+        others = replaced(item.session) if planned.is_on_another_loop else nullcontext()
+        with self._capture.handed_over(), others:
             try:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
             except (KeyboardInterrupt, pytest.exit.Exception):

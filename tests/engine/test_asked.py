@@ -27,7 +27,7 @@ def test_only_what_cannot_be_had_fails(runs):
 def test_fixtures_live_rightly(runs):
     plain, engine = runs
     assert faults_of(engine.trail) == []
-    for name in ("slow_session", "chosen_session", "slow_module", "chosen_module", "own", "other", "chosen"):
+    for name in ("slow_session", "chosen_session", "slow_module", "chosen_module"):
         assert set_ups(engine.trail, name) == set_ups(plain.trail, name) > 0, name
 
 
