@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from asynctest_kit.engine.events import Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
+from asynctest_kit.engine.events import CaseVerdict, Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -121,6 +121,10 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     call_end: float
     end: float
     needs: tuple[str, ...]
+    attempts: int = 1
+    verdict: CaseVerdict = ""
+    note: str = ""
+    findings: tuple[str, ...] = ()
 
     @property
     def wait(self) -> float:

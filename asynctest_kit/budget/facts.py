@@ -36,6 +36,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         services: By name.
         fixtures: By id.
         tests: In order of their end.
+        attempts: Start and end of those attempts at tests that don't count.
         unfinished: Start of each test that started and did not end, by node id.
         waiting: For each service, the ids of the fixtures that waited for it.
         dependants: The same, with the fixtures that need one of those.
@@ -50,6 +51,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     services: Mapping[str, Service]
     fixtures: Mapping[str, Fixture]
     tests: tuple[Test, ...]
+    attempts: tuple[tuple[float, float], ...]
     unfinished: Mapping[str, float]
     waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
@@ -68,7 +70,9 @@ def gather(events: Sequence[ev.Event]) -> Facts:
     waiting = {service.name: _waiting(service, fixtures) for service in services.values()}
     tests = tuple(sorted(_tests(events, frame), key=lambda test: (test.end, test.nodeid)))
     unfinished = _unfinished(events, frame)
-    collect_start, loop_start, cases_end, loop_end = _boundaries(events, frame, tests, unfinished)
+    attempts = tuple(_attempts(events, frame))
+    boundaries = _boundaries(events, frame, [*(test.end for test in tests), *(end for _, end in attempts)], unfinished)
+    collect_start, loop_start, cases_end, loop_end = boundaries
     return Facts(
         wall=frame.wall,
         collect_start=collect_start,
@@ -79,6 +83,7 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         services=services,
         fixtures=fixtures,
         tests=tests,
+        attempts=attempts,
         unfinished=unfinished,
         waiting=waiting,
         dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
@@ -109,12 +114,12 @@ def _times(event: ev.Event) -> Iterable[float]:
 
 
 def _boundaries(
-    events: Sequence[ev.Event], frame: _Frame, tests: Sequence[Test], unfinished: Mapping[str, float]
+    events: Sequence[ev.Event], frame: _Frame, ends: Sequence[float], unfinished: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
     collection = _last(events, ev.CollectionFinished)
     started = _last(events, ev.LoopStarted)
     finished = _last(events, ev.LoopFinished)
-    starts = [*(test.start for test in tests), *unfinished.values()]
+    starts = [*(frame(event.at) for event in _of(events, ev.CaseStarted)), *unfinished.values()]
     collect_end = frame(collection.end) if collection else frame.wall
     loop_start = frame(started.at) if started else min(starts, default=collect_end)
     # What no event names went into start-up: a run that was interrupted in collection tells no more.
@@ -122,10 +127,10 @@ def _boundaries(
     loop_ran = bool(started or starts)
     loop_end = frame(finished.at) if finished else frame.wall if loop_ran else loop_start
     loop_end = max(loop_end, loop_start)
-    if unfinished or not tests:
+    if unfinished or not ends:
         return collect_start, loop_start, loop_end, loop_end
 
-    return collect_start, loop_start, min(max(tests[-1].end, loop_start), loop_end), loop_end
+    return collect_start, loop_start, min(max(*ends, loop_start), loop_end), loop_end
 
 
 def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
@@ -185,7 +190,17 @@ def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
             call_end=call_end,
             end=end,
             needs=case.needs,
+            attempts=case.attempts,
+            verdict=case.verdict,
+            note=case.note,
+            findings=case.findings,
         )
+
+
+def _attempts(events: Sequence[ev.Event], frame: _Frame) -> Iterable[tuple[float, float]]:
+    for event in _of(events, ev.AttemptFinished):
+        start, end = frame.ordered(event.start, event.end)
+        yield start, end
 
 
 def _unfinished(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:

@@ -87,6 +87,8 @@ def _activities(facts: Facts) -> Iterator[tuple[float, float, _Activity]]:
         yield facts.loop_start, _services_ready(facts, test), "services"
         yield test.start, test.call_start, "fixtures"
         yield test.call_end, test.end, "fixtures"
+    for start, end in facts.attempts:
+        yield start, end, "tests"
     for fixture in facts.fixtures.values():
         yield fixture.setup_start, fixture.setup_end, "fixtures"
         if fixture.teardown:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.capture import Capture, charge, current_output
-from asynctest_kit.engine.events import CaseFinished, CaseStarted
+from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard
@@ -202,7 +202,9 @@ class Dispatcher:
 
     def _settled(self, execution: Execution) -> None:
         """Report a first attempt, unless there will be another."""
-        if not self._reruns.take(execution):
+        if self._reruns.take(execution):
+            self._uncounted(execution)
+        else:
             self._log(execution)
             self._finished(execution)
 
@@ -264,6 +266,8 @@ class Dispatcher:
             self._started(again.planned)
             execution = await self._attempt(executor, again.planned, once_more=self._holds_for(again))
             goes_on = self._reruns.judge(again, execution)
+            if goes_on:
+                self._uncounted(execution)
         if self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
         self._log(execution)
@@ -283,10 +287,13 @@ class Dispatcher:
             for one in together:
                 executor.lifetimes.hold_for(one.case)
             executions = await self._attempts(executor, together, once_more=lambda _: False)
-            return any(one.failed for one in executions if one.planned is victim)
+            for execution in executions:
+                self._uncounted(execution)
+            return any(execution.failed for execution in executions if execution.planned is victim)
 
         found = await suspects(beside, fails_beside) if self._reruns.may_trace() else Suspects(beside)
         counts = again.first if self._options.interference_fails else alone
+        self._uncounted(alone if counts is again.first else again.first)
         counts.verdict, counts.note, counts.attempts = "interference", found.sentence(), alone.attempts
         _add_section(counts, found.section())
         return counts
@@ -332,6 +339,7 @@ class Dispatcher:
                 attempts=execution.attempts,
                 verdict=execution.verdict,
                 note=execution.note,
+                findings=tuple(execution.findings),
             )
         )
         self._last = planned
@@ -339,6 +347,11 @@ class Dispatcher:
             self.interrupt = execution.interrupt
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
+
+    def _uncounted(self, execution: Execution) -> None:
+        times = execution.times
+        nodeid = execution.planned.case.nodeid
+        self._sink(AttemptFinished(nodeid=nodeid, start=times.start, end=times.end))
 
     def _report_late(self, errors: list[BaseException]) -> None:
         """Charge the last test with what fixtures raised that no test was left to wait for."""

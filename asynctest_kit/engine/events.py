@@ -12,8 +12,10 @@ from typing import Literal
 import msgspec
 
 __all__ = [
+    "AttemptFinished",
     "CaseFinished",
     "CaseStarted",
+    "CaseVerdict",
     "CollectionFinished",
     "Event",
     "FixtureFinished",
@@ -26,14 +28,13 @@ __all__ = [
     "ServicePhase",
     "ServiceReady",
     "Sink",
-    "Verdict",
 ]
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 
 #: ``flaky``: failed, and passed when it was run again. ``interference``: failed beside others and passes alone.
 #: ``moved``: was stopped beside others at process-global state, and run alone.
-Verdict = Literal["", "flaky", "interference", "moved"]
+CaseVerdict = Literal["", "flaky", "interference", "moved"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]
@@ -91,6 +92,7 @@ class CaseFinished(Event, frozen=True):
         attempts: How often it ran; the times are those of the attempt that counts.
         verdict: What several attempts showed.
         note: The verdict in a sentence; empty without one.
+        findings: What it did to others or left behind, a sentence each.
     """
 
     nodeid: str
@@ -104,8 +106,17 @@ class CaseFinished(Event, frozen=True):
     needs: tuple[str, ...] = ()
     reason: str = ""
     attempts: int = 1
-    verdict: Verdict = ""
+    verdict: CaseVerdict = ""
     note: str = ""
+    findings: tuple[str, ...] = ()
+
+
+class AttemptFinished(Event, frozen=True):
+    """An attempt at a test ended that doesn't count: the test ran, or runs, once more."""
+
+    nodeid: str
+    start: float
+    end: float
 
 
 class FixtureFinished(Event, frozen=True):

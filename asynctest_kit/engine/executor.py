@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from asynctest_kit.engine.capture import Capture
-    from asynctest_kit.engine.events import Outcome, Verdict
+    from asynctest_kit.engine.events import CaseVerdict, Outcome
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.guard import Guard
@@ -66,6 +66,7 @@ class Execution:
         verdict: What several attempts at it showed.
         note: The verdict in a sentence; empty without one.
         attempts: How often it ran.
+        findings: What it did to others or left behind, a sentence each.
     """
 
     planned: PlannedCase
@@ -76,9 +77,10 @@ class Execution:
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
-    verdict: Verdict = ""
+    verdict: CaseVerdict = ""
     note: str = ""
     attempts: int = 1
+    findings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:

@@ -31,6 +31,7 @@ _Stage = tuple[str, str]
 _LABEL: Final = 14
 _SLOWEST: Final = 5
 _UNFINISHED: Final = 5
+_NAMED: Final = 5
 _REMEDIES: Final = 3
 _LEAST_SHARE: Final = 0.01  # of the wall, for a step to be named in the critical path's line
 _LEAST_SHOWN: Final = 0.0005  # seconds; less reads 0 ms
@@ -45,6 +46,12 @@ _STYLES: Final = {
     "idle": "dim",
     "tear-down": "yellow",
     "end": "blue",
+}
+
+_VERDICTS: Final = {
+    "interference": "failed beside others and passed alone",
+    "flaky": "failed, and passed when run again",
+    "moved": "touched process-global state, stopped and run alone; so from the start next time",
 }
 
 _PHASES: Final = {
@@ -72,6 +79,8 @@ def render(ledger: Ledger, verdict: Verdict, *, console: Console) -> None:
         _print_phases(ledger, page)
     _print_services(ledger.services, page)
     _print_slowest(ledger, page)
+    _print_verdicts(ledger, page)
+    _print_findings(ledger, page)
     _print_concurrency(ledger, page)
     _print_bounds(ledger, page)
 
@@ -241,6 +250,35 @@ def _test(test: Test, page: _Page) -> Iterator[str | tuple[str, str]]:
     yield page.nodeid(test.nodeid, page.width - 22)
     if test.outcome not in ("passed", "xfailed"):
         yield f"  {test.outcome}", "red" if test.outcome in ("failed", "error") else "yellow"
+
+
+def _print_verdicts(ledger: Ledger, page: _Page) -> None:
+    for verdict, meaning in _VERDICTS.items():
+        tests = [test for test in ledger.tests if test.verdict == verdict]
+        if not tests:
+            continue
+
+        page.line()
+        page.labelled(verdict, f"{several(len(tests), 'test')} ", (meaning, "dim"))
+        for test in tests[:_NAMED]:
+            page.line("  ", page.nodeid(test.nodeid, page.width - 2))
+            page.paragraph("", test.note)
+        if len(tests) > _NAMED:
+            page.labelled("", f"and {len(tests) - _NAMED} more")
+
+
+def _print_findings(ledger: Ledger, page: _Page) -> None:
+    found = [(test, finding) for test in ledger.tests for finding in test.findings]
+    if not found:
+        return
+
+    page.line()
+    page.labelled("findings", ("what tests did to others or left behind", "dim"))
+    for test, finding in found[:_NAMED]:
+        page.line("  ", page.nodeid(test.nodeid, page.width - 2))
+        page.paragraph("", finding)
+    if len(found) > _NAMED:
+        page.labelled("", f"and {len(found) - _NAMED} more")
 
 
 def _print_concurrency(ledger: Ledger, page: _Page) -> None:

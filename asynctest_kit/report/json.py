@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from asynctest_kit import __version__
 from asynctest_kit.budget.entries import BoundKind, PhaseName, StepKind  # noqa: TC001  # msgspec resolves them
-from asynctest_kit.engine.events import Lane, Outcome  # noqa: TC001  # msgspec resolves them
+from asynctest_kit.engine.events import CaseVerdict, Lane, Outcome  # noqa: TC001  # msgspec resolves them, Verdict
 from asynctest_kit.report.files import check_writable, replacing
 from asynctest_kit.report.redaction import without_passwords
 
@@ -119,6 +119,18 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     call_s: Annotated[float, Meta(ge=0, description="Seconds in the test function; 0 if it never was called.")]
     teardown_s: Annotated[float, Meta(ge=0, description="Seconds in which its own fixtures were torn down.")]
     needs: Annotated[tuple[str, ...], Meta(description="Ids of the shared fixtures that it used.")]
+    attempts: Annotated[
+        int, Meta(ge=1, description="How often it ran; the times are of the attempt that counts.")
+    ]
+    verdict: Annotated[
+        CaseVerdict,
+        Meta(
+            description="flaky: failed, then passed. interference: failed beside others, passes alone. "
+            "moved: touched process-global state beside others, was stopped and ran alone. Empty otherwise."
+        ),
+    ]
+    note: Annotated[str, Meta(description="The verdict in a sentence.")]
+    findings: Annotated[tuple[str, ...], Meta(description="What it did to others or left behind, a sentence each.")]
 
 
 class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -293,6 +305,10 @@ def _test(test: budget.Test) -> Test:
         call_s=_s(test.call),
         teardown_s=_s(test.end - test.call_end),
         needs=test.needs,
+        attempts=test.attempts,
+        verdict=test.verdict,
+        note=test.note,
+        findings=test.findings,
     )
 
 

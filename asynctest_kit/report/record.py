@@ -23,6 +23,7 @@ _AnyEvent = (
     | ev.LoopStarted
     | ev.CaseStarted
     | ev.CaseFinished
+    | ev.AttemptFinished
     | ev.FixtureFinished
     | ev.ServicePhase
     | ev.ServiceReady
