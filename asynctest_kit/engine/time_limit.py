@@ -42,6 +42,9 @@ T = TypeVar("T")
 #: Seconds after one cancellation until the next, and after the last until the code is given up.
 PAUSES = (0.5, 1.0, 1.5)
 
+#: How often code that is given up is told to end.
+_CLOSE_ATTEMPTS = 3
+
 #: What was given up and didn't let itself be closed. It is kept: the end of such a coroutine is told by Python as an
 #: unraisable error, at any later moment, in any test.
 _left_behind: list[object] = []
@@ -203,11 +206,16 @@ def _end(coroutine: Coroutine[Any, Any, Any]) -> tuple[list[object], list[BaseEx
     """Close a suspended coroutine and what it awaits, from the inside out; give what didn't end, and the errors.
 
     One by one: told only to the outermost, a refusal further in ends what is around it and leaves the inner to Python,
-    and an async generator that is being advanced is not told at all.
+    and an async generator that is being advanced is not told at all. More than once: the clean-up of a task group, say,
+    waits when it is told the first time.
     """
-    chain = list(awaited_by(coroutine))
-    errors = [error for one in reversed(chain) if (error := _close(one)) is not None]
-    return [one for one in chain if frame_of(one) is not None], errors
+    errors: list[BaseException] = []
+    left: list[object] = [coroutine]
+    for _ in range(_CLOSE_ATTEMPTS):
+        chain = list(dict.fromkeys(one for root in left for one in awaited_by(root)))
+        errors += [error for one in reversed(chain) if (error := _close(one)) is not None]
+        left = [one for one in chain if frame_of(one) is not None]
+    return left, errors
 
 
 def _close(awaitable: Any) -> BaseException | None:

@@ -216,6 +216,31 @@ async def test_the_cancel_scope_of_a_fixture_can_be_left_after_a_test_was_given_
     assert scope.cancelled_caught
 
 
+async def test_the_task_group_of_a_test_that_was_given_up_does_not_cancel_the_tear_down():
+    stop = asyncio.Event()
+    tasks = []
+
+    async def stubborn():
+        tasks.append(asyncio.current_task())
+        while not stop.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await stop.wait()
+
+    async def body():
+        async with anyio.create_task_group() as group:
+            group.start_soon(stubborn)
+            while True:
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.sleep(10)
+
+    error = await fails(body)
+    assert "it was closed at" in str(error)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    stop.set()
+    await asyncio.wait(tasks)
+
+
 async def test_what_others_block_does_not_count():
     delays = iter([1.0, 1.1, 1.1])
     asked = []
