@@ -6,6 +6,7 @@ Pure functions over :mod:`asynctest_kit.engine.events`; nothing here reads a clo
 from asynctest_kit.budget.accounts import ledger, verdict
 from asynctest_kit.budget.entries import (
     Bound,
+    Finding,
     Fixture,
     LaneShare,
     Ledger,
@@ -20,6 +21,7 @@ from asynctest_kit.budget.entries import (
 
 __all__ = [
     "Bound",
+    "Finding",
     "Fixture",
     "LaneShare",
     "Ledger",

@@ -48,6 +48,7 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
         services=tuple(facts.services.values()),
         fixtures=tuple(facts.fixtures.values()),
         tests=facts.tests,
+        findings=facts.findings,
         unfinished=tuple(facts.unfinished),
         lanes=_lanes(facts.tests),
         critical_path=path,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Bound",
     "BoundKind",
+    "Finding",
     "Fixture",
     "LaneShare",
     "Ledger",
@@ -106,6 +107,14 @@ class Fixture(msgspec.Struct, frozen=True, kw_only=True):
     failed: bool
 
 
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test did to others or left behind; see :class:`asynctest_kit.engine.events.FindingMade`."""
+
+    nodeid: str
+    text: str
+    detail: str
+
+
 class Test(msgspec.Struct, frozen=True, kw_only=True):
     """One test; see :class:`asynctest_kit.engine.events.CaseFinished` for its times."""
 
@@ -124,7 +133,6 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 1
     verdict: CaseVerdict = ""
     note: str = ""
-    findings: tuple[str, ...] = ()
 
     @property
     def wait(self) -> float:
@@ -208,6 +216,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         services: By name.
         fixtures: Shared fixtures, in order of their set-up's end.
         tests: In order of their end.
+        findings: What tests did to others or left behind.
         unfinished: Node ids of tests that started and did not end.
         lanes: The lanes that had tests.
         critical_path: Contiguous steps from 0 to the wall.
@@ -231,6 +240,7 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     fixtures: tuple[Fixture, ...]
     tests: tuple[Test, ...]
+    findings: tuple[Finding, ...]
     unfinished: tuple[str, ...]
     lanes: tuple[LaneShare, ...]
     critical_path: tuple[Step, ...]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from asynctest_kit.budget.entries import Fixture, Service, ServiceSpan, Test
+from asynctest_kit.budget.entries import Finding, Fixture, Service, ServiceSpan, Test
 from asynctest_kit.engine import events as ev
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         fixtures: By id.
         tests: In order of their end.
         attempts: Start and end of those attempts at tests that don't count.
+        findings: What tests did to others or left behind.
         unfinished: Start of each test that started and did not end, by node id.
         waiting: For each service, the ids of the fixtures that waited for it.
         dependants: The same, with the fixtures that need one of those.
@@ -52,6 +53,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: Mapping[str, Fixture]
     tests: tuple[Test, ...]
     attempts: tuple[tuple[float, float], ...]
+    findings: tuple[Finding, ...]
     unfinished: Mapping[str, float]
     waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
@@ -84,6 +86,9 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         fixtures=fixtures,
         tests=tests,
         attempts=attempts,
+        findings=tuple(
+            Finding(nodeid=event.nodeid, text=event.text, detail=event.detail) for event in _of(events, ev.FindingMade)
+        ),
         unfinished=unfinished,
         waiting=waiting,
         dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
@@ -193,7 +198,6 @@ def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
             attempts=case.attempts,
             verdict=case.verdict,
             note=case.note,
-            findings=case.findings,
         )
 
 

@@ -12,12 +12,13 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.capture import Capture, charge, current_output
-from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted
+from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard
@@ -25,9 +26,10 @@ from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_gate
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, suspects
+from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     import pytest
 
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.plan import Plan, PlannedCase
     from asynctest_kit.engine.treatment import Options
+    from asynctest_kit.engine.watchdog import Blocked
 
 __all__ = ["Dispatcher"]
 
@@ -90,10 +93,17 @@ class Dispatcher:
         asyncio.get_running_loop().set_exception_handler(charge)
         guard = Guard(asyncio.get_running_loop())
         limit = fixture_limit(self._options.timeout)
-        with self._capture.running(), guard.installed(), collection.routed_comparison(config, self._compare):
+        with contextlib.ExitStack() as around:
+            watchdog = around.enter_context(self._watchdog())
+            around.enter_context(self._capture.running())
+            around.enter_context(guard.installed())
+            around.enter_context(collection.routed_comparison(config, self._compare))
+            around.enter_context(watchdog.watching())
             async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
                 hooks = foreign_hooks(config)
-                executor = Executor(lifetimes, self._capture, guard, hooks, self._options.fail_slow, self._debugs)
+                executor = Executor(
+                    lifetimes, self._capture, guard, watchdog, hooks, self._options.fail_slow, self._debugs
+                )
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
                 try:
@@ -101,6 +111,25 @@ class Dispatcher:
                 finally:
                     config.pluginmanager.unregister(by_pytest)
                     self._report_late(await lifetimes.close())
+
+    @contextlib.contextmanager
+    def _watchdog(self) -> Iterator[Watchdog]:
+        """Have blocks of the loop reported; one that lasts at once, to the terminal, past all capture."""
+        terminal = os.dup(1)
+
+        def tell_stuck(blocked: Blocked) -> None:
+            os.write(terminal, f"\n{blocked}, and still does:\n{blocked.stack}\n".encode())
+
+        def note(blocked: Blocked) -> None:
+            where = "" if blocked.place is None else f" at {blocked.place}"
+            text = f"blocked the event loop for {blocked.seconds:.2g} s{where}"
+            self._sink(FindingMade(nodeid=blocked.nodeid, text=text, detail=blocked.stack))
+
+        thresholds = Thresholds(blocked=self._options.block_threshold)
+        try:
+            yield Watchdog(asyncio.get_running_loop(), thresholds, note, tell_stuck)
+        finally:
+            os.close(terminal)
 
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
         with contextlib.suppress(_Stopped):
@@ -339,7 +368,6 @@ class Dispatcher:
                 attempts=execution.attempts,
                 verdict=execution.verdict,
                 note=execution.note,
-                findings=tuple(execution.findings),
             )
         )
         self._last = planned

@@ -18,6 +18,7 @@ __all__ = [
     "CaseVerdict",
     "CollectionFinished",
     "Event",
+    "FindingMade",
     "FixtureFinished",
     "Lane",
     "LoopFinished",
@@ -92,7 +93,6 @@ class CaseFinished(Event, frozen=True):
         attempts: How often it ran; the times are those of the attempt that counts.
         verdict: What several attempts showed.
         note: The verdict in a sentence; empty without one.
-        findings: What it did to others or left behind, a sentence each.
     """
 
     nodeid: str
@@ -108,7 +108,6 @@ class CaseFinished(Event, frozen=True):
     attempts: int = 1
     verdict: CaseVerdict = ""
     note: str = ""
-    findings: tuple[str, ...] = ()
 
 
 class AttemptFinished(Event, frozen=True):
@@ -117,6 +116,20 @@ class AttemptFinished(Event, frozen=True):
     nodeid: str
     start: float
     end: float
+
+
+class FindingMade(Event, frozen=True):
+    """A test, or what it used, did something to others or left something behind.
+
+    Attributes:
+        nodeid: The test, or the name of the task.
+        text: What it did, to be read after its name.
+        detail: Where, at length: a stack; empty if there is none.
+    """
+
+    nodeid: str
+    text: str
+    detail: str = ""
 
 
 class FixtureFinished(Event, frozen=True):

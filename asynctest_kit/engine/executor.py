@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.guard import Guard
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
+    from asynctest_kit.engine.watchdog import Watchdog
 
 __all__ = ["CaseRun", "Execution", "Executor", "Times", "let_go", "outcome_of"]
 
@@ -66,7 +67,6 @@ class Execution:
         verdict: What several attempts at it showed.
         note: The verdict in a sentence; empty without one.
         attempts: How often it ran.
-        findings: What it did to others or left behind, a sentence each.
     """
 
     planned: PlannedCase
@@ -80,7 +80,6 @@ class Execution:
     verdict: CaseVerdict = ""
     note: str = ""
     attempts: int = 1
-    findings: list[str] = field(default_factory=list)
 
     @property
     def failed(self) -> bool:
@@ -133,6 +132,7 @@ class Executor:
         lifetimes: The shared fixtures of the run.
         capture: Where output goes.
         guard: Stops tests beside others from changing process-global state.
+        watchdog: Knows for how long others have blocked the loop.
         hooks: What conftest files and other plugins want called around a test's phases.
         fail_slow: Seconds from which on a call that passed fails; 0 for no limit.
         debugs: Whether a debugger is to be opened where a test fails.
@@ -141,6 +141,7 @@ class Executor:
     lifetimes: Lifetimes
     capture: Capture
     guard: Guard
+    watchdog: Watchdog
     hooks: ForeignHooks
     fail_slow: float = 0.0
     debugs: bool = False
@@ -332,8 +333,7 @@ class CaseRun:
                 raise self.refusal
             await self.fixtures.wait()
             times.ready = time.monotonic()
-            async with TimeLimit(self.limit, f"{self.item.name}: the set-up"):
-                self.values = await self.fixtures.set_up()
+            self.values = await self._limit("the set-up").run(self.fixtures.set_up)
         self.item.funcargs = dict(self.values)
 
     async def _call(self) -> None:
@@ -343,15 +343,23 @@ class CaseRun:
             name: self.case.request if name == "request" else self.values[name]
             for name in collection.test_argument_names(self.item)
         }
+        function = cast("Callable[..., Awaitable[object]]", self.item.obj)
+        delay = self._delay()
         times.call_start = time.monotonic()
         try:
             with self.executor.hooks.call(self.item):
-                async with TimeLimit(self.limit, f"{self.item.name}: the call"):
-                    await cast("Callable[..., Awaitable[object]]", self.item.obj)(**arguments)
+                await self._limit("the call").run(lambda: function(**arguments))
         finally:
             times.call_end = time.monotonic()
             collection.refresh_xfail(self.item)
-        self._refuse_slow(times.call_end - times.call_start)
+        self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
+
+    def _limit(self, what: str) -> TimeLimit:
+        return TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay)
+
+    def _delay(self) -> float:
+        """Seconds for which others have blocked the loop, which are not charged to this test."""
+        return self.executor.watchdog.delay_of(self.output)
 
     def _refuse_slow(self, seconds: float) -> None:
         limit = self.executor.fail_slow
@@ -367,8 +375,7 @@ class CaseRun:
             except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
                 errors.append(error)
             try:
-                async with TimeLimit(self.limit, f"{self.item.name}: the tear-down"):
-                    await self.fixtures.tear_down()
+                await self.fixtures.tear_down(self._limit)
             except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
                 errors.append(error)
             self.execution.held = self.is_touched or self._once_more(self)

@@ -25,11 +25,12 @@ import pytest
 from asynctest_kit.engine import collection
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator, Hashable, Iterator
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Iterator
     from contextvars import ContextVar
 
     from asynctest_kit.engine.collection import Request
     from asynctest_kit.engine.pausing_loop import PausingLoop
+    from asynctest_kit.engine.time_limit import TimeLimit
 
 __all__ = [
     "Finalizers",
@@ -60,8 +61,8 @@ class Finalizers:
         """Run ``finalizer`` at the end; if it gives an awaitable, that is awaited."""
         self._pending.append(finalizer)
 
-    async def run(self, title: str) -> None:
-        """Run all, in this task.
+    async def run(self, title: str, limit: Callable[[], TimeLimit] | None = None) -> None:
+        """Run all, in this task, each within a ``limit`` of its own: giving one up leaves none of the others out.
 
         Raises:
             BaseException: The one that failed, or a group named ``title`` of all that did.
@@ -73,7 +74,7 @@ class Finalizers:
                 with no_running_loop():
                     result = self._pending.pop()()
                 if inspect.isawaitable(result):
-                    await result
+                    await (result if limit is None else limit().run(partial(_itself, result)))
             except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
                 errors.append(error)
         if len(errors) == 1:
@@ -95,6 +96,10 @@ class Finalizers:
             return error
         await generator.aclose()
         return None
+
+
+def _itself(awaitable: Awaitable[T]) -> Awaitable[T]:
+    return awaitable
 
 
 def _raise_all(title: str, errors: list[BaseException]) -> NoReturn:

@@ -24,9 +24,11 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import asynccontextmanager
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_sync
@@ -207,14 +209,7 @@ class Lifetime:
             if self._settled.is_set():
                 return  # a sync fixture that running code could not wait for
             start = time.monotonic()
-            async with self._lifetimes.time_limit(f"fixture {self.fixture.id}: the set-up"):
-                value = await set_up(
-                    self.fixture.definition,
-                    self.fixture.request,
-                    arguments,
-                    self._finalizers,
-                    Outside(self._lifetimes.loop, self.fixture),
-                )
+            value = await self._limit("the set-up").run(lambda: self._called(arguments))
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
         except KeyboardInterrupt as interrupt:
@@ -225,6 +220,14 @@ class Lifetime:
         else:
             self._settle(value)
         self._emit("setup", start, failed=not self.is_up)
+
+    async def _called(self, arguments: dict[str, Any]) -> object:
+        __tracebackhide__ = True
+        outside = Outside(self._lifetimes.loop, self.fixture)
+        return await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers, outside)
+
+    def _limit(self, what: str) -> TimeLimit:
+        return self._lifetimes.time_limit(f"fixture {self.fixture.id}: {what}")
 
     def _settle(self, value: object) -> None:
         self._value = value
@@ -246,8 +249,8 @@ class Lifetime:
     async def _tear_down(self) -> None:
         start = time.monotonic()
         try:
-            async with self._lifetimes.time_limit(f"fixture {self.fixture.id}: the tear-down"):
-                await self._finalizers.run(f"errors while tearing down fixture {self.fixture.name!r}")
+            title = f"errors while tearing down fixture {self.fixture.name!r}"
+            await self._finalizers.run(title, lambda: self._limit("the tear-down"))
         except BaseException as error:  # noqa: BLE001  # kept, and reported by the last test that used it
             self._teardown_error = error
         self._emit("teardown", start, failed=self._teardown_error is not None)
@@ -303,8 +306,10 @@ class Lifetimes:
         return TimeLimit(self._limit, what)
 
     def spawn(self, coroutine: Any, name: str) -> asyncio.Task[None]:
-        """Start a fixture's task, owned by the run."""
-        return self._group.create_task(coroutine, name=name)
+        """Start a fixture's task, owned by the run: what it writes belongs to no test, whoever asked for it first."""
+        context = copy_context()
+        context.run(current_output.set, None)
+        return self._group.create_task(coroutine, name=name, context=context)
 
     def of(self, fixture: SharedFixture) -> Lifetime:
         """The lifetime of ``fixture``, not started unless somebody has asked for its value."""
@@ -431,10 +436,11 @@ class CaseFixtures:
             await self._enter(source)
         return {name: self._values[source] for name, source in self.case.by_name.items()}
 
-    async def tear_down(self) -> None:
-        """Tear the test's own fixtures down, last first."""
+    async def tear_down(self, limit: Callable[[str], TimeLimit] | None = None) -> None:
+        """Tear the test's own fixtures down, last first; each may take ``limit("the tear-down")``."""
         __tracebackhide__ = True
-        await self._finalizers.run(f"errors while tearing down {self.case.item!r}")
+        title = f"errors while tearing down {self.case.item!r}"
+        await self._finalizers.run(title, None if limit is None else lambda: limit("the tear-down"))
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the test is torn down."""

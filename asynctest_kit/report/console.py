@@ -268,15 +268,15 @@ def _print_verdicts(ledger: Ledger, page: _Page) -> None:
 
 
 def _print_findings(ledger: Ledger, page: _Page) -> None:
-    found = [(test, finding) for test in ledger.tests for finding in test.findings]
+    found = ledger.findings
     if not found:
         return
 
     page.line()
     page.labelled("findings", ("what tests did to others or left behind", "dim"))
-    for test, finding in found[:_NAMED]:
-        page.line("  ", page.nodeid(test.nodeid, page.width - 2))
-        page.paragraph("", finding)
+    for finding in found[:_NAMED]:
+        page.line("  ", page.nodeid(finding.nodeid, page.width - 2))
+        page.paragraph("", finding.text)
     if len(found) > _NAMED:
         page.labelled("", f"and {len(found) - _NAMED} more")
 

@@ -119,9 +119,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     call_s: Annotated[float, Meta(ge=0, description="Seconds in the test function; 0 if it never was called.")]
     teardown_s: Annotated[float, Meta(ge=0, description="Seconds in which its own fixtures were torn down.")]
     needs: Annotated[tuple[str, ...], Meta(description="Ids of the shared fixtures that it used.")]
-    attempts: Annotated[
-        int, Meta(ge=1, description="How often it ran; the times are of the attempt that counts.")
-    ]
+    attempts: Annotated[int, Meta(ge=1, description="How often it ran; the times are of the attempt that counts.")]
     verdict: Annotated[
         CaseVerdict,
         Meta(
@@ -130,7 +128,14 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ]
     note: Annotated[str, Meta(description="The verdict in a sentence.")]
-    findings: Annotated[tuple[str, ...], Meta(description="What it did to others or left behind, a sentence each.")]
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What a test did to others or left behind."""
+
+    nodeid: Annotated[str, Meta(description="The test, or the name of the task.")]
+    text: Annotated[str, Meta(description="To be read after its name.")]
+    detail: Annotated[str, Meta(description="Where, at length: a stack; empty if there is none.")]
 
 
 class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +196,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     services: tuple[Service, ...]
     fixtures: Annotated[tuple[Fixture, ...], Meta(description="Shared fixtures, in the order in which they were up.")]
     tests: Annotated[tuple[Test, ...], Meta(description="In the order in which they ended.")]
+    findings: Annotated[tuple[Finding, ...], Meta(description="What tests did to others or left behind.")]
     unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that started and did not end.")]
     concurrency: Concurrency
     critical_path: tuple[Step, ...]
@@ -230,6 +236,7 @@ def report(ledger: budget.Ledger, verdict: budget.Verdict) -> Report:
         services=tuple(_service(service) for service in ledger.services),
         fixtures=tuple(_fixture(fixture) for fixture in ledger.fixtures),
         tests=tuple(_test(test) for test in ledger.tests),
+        findings=tuple(Finding(nodeid=one.nodeid, text=one.text, detail=one.detail) for one in ledger.findings),
         unfinished=ledger.unfinished,
         concurrency=_concurrency(ledger),
         critical_path=tuple(_step(step) for step in ledger.critical_path),
@@ -308,7 +315,6 @@ def _test(test: budget.Test) -> Test:
         attempts=test.attempts,
         verdict=test.verdict,
         note=test.note,
-        findings=test.findings,
     )
 
 

@@ -24,6 +24,7 @@ _AnyEvent = (
     | ev.CaseStarted
     | ev.CaseFinished
     | ev.AttemptFinished
+    | ev.FindingMade
     | ev.FixtureFinished
     | ev.ServicePhase
     | ev.ServiceReady
