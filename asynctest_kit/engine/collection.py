@@ -319,6 +319,8 @@ def clear_runtime_state(item: pytest.Item) -> None:
 def start_afresh(item: pytest.Item) -> None:
     """Let an item that has run run again as if it had not: on a new instance, with nothing captured."""
     item._report_sections.clear()
+    for key in (item.nodeid, getattr(item, "id", item.nodeid)):  # from pytest 9.1 on the second
+        _failed_subtests(item.config).pop(key, None)
     if skipping.xfailed_key in item.stash:
         del item.stash[skipping.xfailed_key]
     if isinstance(item, pytest.Function):
@@ -326,6 +328,12 @@ def start_afresh(item: pytest.Item) -> None:
         for name in ("_instance", "_obj"):
             if item.parent is not None and isinstance(item.parent, pytest.Class):
                 item.__dict__.pop(name, None)
+
+
+def _failed_subtests(config: pytest.Config) -> dict[Any, int]:
+    """How many subtests of each test have failed; pytest knows them from 9.0 on."""
+    plugin: Any = config.pluginmanager.getplugin("subtests")
+    return {} if plugin is None else cast("dict[Any, int]", config.stash.get(plugin.failed_subtests_key, {}))
 
 
 # --- values handed to pytest's own protocol ---------------------------------------------------------------------------

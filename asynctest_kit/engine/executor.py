@@ -313,7 +313,7 @@ class CaseRun:
         self.output.end_phase(when)
         info = collection.call_info(when, error, start=began, duration=duration)
         report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
-        self.execution.reports.append(report)
+        self.execution.reports += [*self.fixtures.take_reports(), report]
         if collection.wants_interaction(info, report):
             self._interaction(info, report)
 

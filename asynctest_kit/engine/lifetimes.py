@@ -34,11 +34,14 @@ from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_sync
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
+from asynctest_kit.engine.subtests import adapted, gives_subtests
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
+
+    import pytest
 
     from asynctest_kit.engine.collection import Request, TestRequest
     from asynctest_kit.engine.events import Sink
@@ -407,6 +410,13 @@ class CaseFixtures:
         self._lifetimes = lifetimes
         self._finalizers = Finalizers()
         self._values: dict[Source, Any] = {}
+        self._reports: list[pytest.TestReport] = []
+
+    def take_reports(self) -> list[pytest.TestReport]:
+        """Reports that its fixtures have made since the last call: those of subtests."""
+        reports = self._reports[:]
+        self._reports.clear()
+        return reports
 
     @property
     def shared_failed(self) -> bool:
@@ -493,7 +503,7 @@ class CaseFixtures:
             for name in source.definition.argnames
         }
         function = collection.bound_function(source.definition, source.request)
-        self._values[source] = set_up_sync(function, source.definition, arguments, self._finalizers)
+        self._keep(source, set_up_sync(function, source.definition, arguments, self._finalizers))
         return self._values[source]
 
     async def _enter(self, source: Source) -> None:
@@ -506,7 +516,11 @@ class CaseFixtures:
         source.request.owner = self
         arguments = self._arguments(source)
         outside = Outside(self._lifetimes.loop, self)
-        self._values[source] = await set_up(source.definition, source.request, arguments, self._finalizers, outside)
+        value = await set_up(source.definition, source.request, arguments, self._finalizers, outside)
+        self._keep(source, value)
+
+    def _keep(self, source: Source, value: object) -> None:
+        self._values[source] = adapted(value, self._reports) if gives_subtests(source) else value
 
     def _arguments(self, fixture: LocalFixture) -> dict[str, Any]:
         return {

@@ -1,6 +1,7 @@
 """Which tests start an event loop themselves, or ask for one of a kind that ours is not.
 
-They get it: pytest's own protocol runs them, with the plugin that their suite has for it.
+They get it: pytest's own protocol runs them, with the plugin that their suite has for it, which sets their async
+fixtures up. What is sync down to the ground they share with everyone.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.fixture_call import asks_while_running
 from asynctest_kit.engine.graph import is_async
 
 if TYPE_CHECKING:
-    from asynctest_kit.engine.graph import Case
+    from asynctest_kit.engine.graph import Case, Source
 
-__all__ = ["own_loop_of"]
+__all__ = ["is_free_of_loops", "own_loop_of"]
 
 #: Options of anyio's asyncio backend that make another loop.
 _LOOP_OPTIONS = ("loop_factory", "policy", "use_uvloop")
@@ -35,6 +37,17 @@ def own_loop_of(case: Case) -> str | None:
     if inspect.iscoroutinefunction(inner):
         return "hypothesis"
     return _by_anyio(case, item) or _by_pytest_asyncio(case, item)
+
+
+def is_free_of_loops(source: Source) -> bool:
+    """Whether no part of a fixture runs on a loop, or is one, so that tests of any loop can have it."""
+    definition = source.definition
+    return not (
+        is_async(definition.func)
+        or asks_while_running(definition)
+        or hasattr(definition.func, "_force_asyncio_fixture")
+        or definition.func.__module__ == "pytest_asyncio.plugin"
+    ) and all(is_free_of_loops(argument) for argument in source.arguments.values())
 
 
 def _by_anyio(case: Case, item: pytest.Function) -> str | None:

@@ -18,7 +18,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.graph import is_async
-from asynctest_kit.engine.own_loop import own_loop_of
+from asynctest_kit.engine.own_loop import is_free_of_loops, own_loop_of
 from asynctest_kit.engine.process_state import exclusive_reason
 from asynctest_kit.engine.treatment import treatment_of
 
@@ -131,15 +131,15 @@ def _lane(case: Case, treatment: Treatment, memory: Memory) -> tuple[Lane, str]:
 def _leave_to_pytest(planned: PlannedCase) -> None:
     """Take back what the graph counted for fixtures that pytest itself will set up for this test.
 
-    Those of a test on another loop are all pytest's. Of any other, the engine holds the shared ones and the async ones.
+    The engine holds the shared ones and the async ones; for a test on another loop only those that need no loop.
     """
     case = planned.case
     if planned.lane != "pytest":
         return
     if planned.is_on_another_loop:
         for fixture in case.shared:
-            fixture.users -= 1
-        case.shared = ()
+            fixture.users -= not is_free_of_loops(fixture)
+        case.shared = tuple(fixture for fixture in case.shared if is_free_of_loops(fixture))
     case.local = ()
 
 

@@ -21,6 +21,7 @@ from asynctest_kit.engine.executor import Execution, Times, let_go
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
 from asynctest_kit.engine.graph import SharedFixture, is_async
+from asynctest_kit.engine.own_loop import is_free_of_loops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -85,9 +86,11 @@ class PytestLane:
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Generator[None, object, object]:
         """Answer for a fixture that the engine holds."""
         present = self._present
-        if present is None or present.is_on_another_loop or present.case.resolver is None:
+        if present is None or present.case.resolver is None:
             return (yield)
         source = present.case.resolver.source(fixturedef.argname, collection.parent_of(request))
+        if present.is_on_another_loop and not is_free_of_loops(source):
+            return (yield)
         answer = self._answer(present.case, source, request)
         if answer is None:
             return (yield)
