@@ -18,8 +18,8 @@ The rule. A task is ended only if all of this holds:
    set off a cancellation of that group which never ends.
 
 What fails one of 2 to 4 is left alone, and named as left. Tasks of a shared fixture are none of a test's: they are made
-in the fixture's context. Ending is cancelling, a few times with growing pauses; what an ended task raises is told with
-it and charged to nobody. No leak fails a test: pytest has no such rule.
+in the fixture's context. Ending is cancelling, a few times with growing pauses, then closing what it runs; what an
+ended task raises is told with it and charged to nobody. No leak fails a test: pytest has no such rule.
 
 Tasks are seen through the loop's task factory, around the one that was there. While a suite sets a factory of its own,
 and for tasks that are made without the loop (``asyncio.Task(...)``), nothing is seen. Noting a task keeps nothing
@@ -39,6 +39,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.code_places import awaited_by, frame_of, is_machinery, place_in_code, waiting_at
+from asynctest_kit.engine.forced_end import end, keep_for_ever, wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
 
-__all__ = ["LeakedTask", "TaskLedger"]
+__all__ = ["LeakedTask", "TaskLedger", "end_leftovers"]
 
 #: Turns of the loop that a task gets to end by itself: a task that was cancelled but not awaited needs some.
 _TURNS = 3
@@ -64,7 +65,7 @@ _LOOP_PACKAGES = ("asyncio.", "anyio.")
 _Note = tuple[weakref.ref[asyncio.Task[Any]], CodeType, int]
 
 
-Fate = Literal["ended", "stubborn", "left", "grouped"]
+Fate = Literal["ended", "closed", "stubborn", "left", "grouped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +77,8 @@ class LeakedTask:
         coroutine: Qualified name of what it runs.
         created: Where it was made.
         waiting: Where it waited after the test; None if that is not known.
-        fate: ``ended``: it was cancelled. ``stubborn``: it was cancelled and goes on. ``left``: it may be shared.
-            ``grouped``: it belongs to a task group of anyio's that was never left.
+        fate: ``ended``: it was cancelled. ``closed``: it had to be forced. ``stubborn``: it goes on nevertheless.
+            ``left``: it may be shared. ``grouped``: it belongs to a task group of anyio's that was never left.
         error: What it raised when it was cancelled, if anything.
     """
 
@@ -88,10 +89,16 @@ class LeakedTask:
     fate: Fate
     error: str = ""
 
+    @property
+    def is_finding(self) -> bool:
+        """Whether it is the test's own fault, and not a task that was left alone."""
+        return self.fate in ("ended", "closed", "stubborn")
+
     def __str__(self) -> str:
         waiting = "" if self.waiting is None else f", waiting at {self.waiting}"
         endings = {
             "ended": f"it was cancelled, and raised {self.error}" if self.error else "it was cancelled",
+            "closed": "it didn't end when it was cancelled, and was closed",
             "stubborn": "it was cancelled, and goes on nevertheless",
             "left": "it was left running, because others may need it",
             "grouped": "it was left running, because the task group that it is in was never left",
@@ -160,7 +167,10 @@ async def _leaks(
             leak.fate = "grouped"
         elif leak.code in own and not _runs_method_of(leak.task, shared):
             leak.fate = "ended"
-    await _cancelled([leak.task for leak in leaks if leak.fate == "ended"])
+    forced = await _cancelled([leak.task for leak in leaks if leak.fate == "ended"])
+    for leak in leaks:
+        if leak.task in forced:
+            leak.fate = "closed" if leak.task.done() else "stubborn"
     return [leak.told() for leak in leaks]
 
 
@@ -234,15 +244,45 @@ def _is_grouped(task: asyncio.Task[Any]) -> bool:
     return frame is not None and frame.f_globals.get("__name__", "").startswith("anyio.")
 
 
-async def _cancelled(tasks: list[asyncio.Task[Any]]) -> None:
-    """Cancel ``tasks`` until all are done, within bounds."""
+async def _cancelled(tasks: list[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """Cancel ``tasks`` until all are done, within bounds; give those that had to be forced."""
     for pause in _PAUSES:
         pending = [task for task in tasks if not task.done()]
         if not pending:
-            return
+            return set()
         for task in pending:
             task.cancel()
         await asyncio.wait(pending, timeout=pause)
+    forced = {task for task in tasks if not task.done()}
+    await _force(forced)
+    return forced
+
+
+async def _force(tasks: set[asyncio.Task[Any]]) -> None:
+    """Close what ``tasks`` run, so that each ends with the error that its coroutine is over."""
+    closed = [task for task in tasks if not end(task.get_coro())[0]]
+    for task in closed:
+        task.cancel()
+        wake(task)
+    if closed:
+        await asyncio.wait(closed, timeout=_PAUSES[0])
+
+
+async def end_leftovers() -> None:
+    """End every task of the loop but this one, at the end of the run, whatever they do about it.
+
+    The loop's own closing would wait for them without end. What catches everything is hidden from it.
+    """
+    tasks = list(asyncio.all_tasks() - {asyncio.current_task()})
+    forced = await _cancelled(tasks)
+    for task in tasks:
+        if not task.done():
+            keep_for_ever([task])
+            asyncio._unregister_task(task)  # noqa: SLF001  # documented, for those who make tasks of their own
+        elif not task.cancelled() and (error := task.exception()) is not None and task not in forced:
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "unhandled exception at the end of the run", "exception": error, "task": task}
+            )
 
 
 class _Leak:
@@ -258,11 +298,10 @@ class _Leak:
 
     def told(self) -> LeakedTask:
         """Tell what became of it."""
-        task, fate, error = self.task, self.fate, None
-        if fate == "ended" and not task.done():
-            fate = "stubborn"
-        elif fate == "ended" and not task.cancelled():
-            error = task.exception()
+        task, fate = self.task, self.fate
+        # Asked for in any case: an error that nobody asks for is told when the task is freed.
+        raised = task.exception() if task.done() and not task.cancelled() else None
+        error = raised if fate == "ended" else None
         return LeakedTask(
             task.get_name(), self._coroutine, self._created, self._waiting, fate, "" if error is None else repr(error)
         )

@@ -28,8 +28,9 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
-from asynctest_kit.engine.code_places import awaited_by, frame_of, waiting_at
+from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.forced_end import end, wake
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -41,13 +42,6 @@ T = TypeVar("T")
 
 #: Seconds after one cancellation until the next, and after the last until the code is given up.
 PAUSES = (0.5, 1.0, 1.5)
-
-#: How often code that is given up is told to end.
-_CLOSE_ATTEMPTS = 3
-
-#: What was given up and didn't let itself be closed. It is kept: the end of such a coroutine is told by Python as an
-#: unraisable error, at any later moment, in any test.
-_left_behind: list[object] = []
 
 
 def time_out_message(what: str, seconds: float) -> str:
@@ -157,7 +151,7 @@ class TimeLimit:
         self._is_given_up = True
         self._cancels += 1
         task.cancel()
-        _wake(task)
+        wake(task)
 
     @types.coroutine
     def _driven(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
@@ -192,8 +186,7 @@ class TimeLimit:
         __tracebackhide__ = True
         place = waiting_at(coroutine)
         where = "" if place is None else f" at {place}"
-        left, errors = _end(coroutine)
-        _left_behind.extend(left)
+        left, errors = end(coroutine)
         text = f"{self._message} and doesn't end when it is cancelled"
         if left:
             raise failure(f"{text}: it is left behind{where}")
@@ -202,55 +195,6 @@ class TimeLimit:
         raise failure(f"{text}: it was closed{where}")
 
 
-def _end(coroutine: Coroutine[Any, Any, Any]) -> tuple[list[object], list[BaseException]]:
-    """Close a suspended coroutine and what it awaits, from the inside out; give what didn't end, and the errors.
-
-    One by one: told only to the outermost, a refusal further in ends what is around it and leaves the inner to Python,
-    and an async generator that is being advanced is not told at all. More than once: the clean-up of a task group, say,
-    waits when it is told the first time.
-    """
-    errors: list[BaseException] = []
-    left: list[object] = [coroutine]
-    for _ in range(_CLOSE_ATTEMPTS):
-        chain = list(dict.fromkeys(one for root in left for one in awaited_by(root)))
-        errors += [error for one in reversed(chain) if (error := _close(one)) is not None]
-        left = [one for one in chain if frame_of(one) is not None]
-    return left, errors
-
-
-def _close(awaitable: Any) -> BaseException | None:
-    try:
-        if frame_of(awaitable) is not None and hasattr(awaitable, "close"):
-            awaitable.close()
-        elif type(awaitable).__module__ == "builtins" and hasattr(awaitable, "throw"):
-            awaitable.throw(GeneratorExit())
-    except (GeneratorExit, StopIteration, StopAsyncIteration):
-        return None
-    except (KeyboardInterrupt, pytest.exit.Exception):
-        raise
-    except BaseException as error:  # noqa: BLE001  # told in the failure
-        return error if frame_of(awaitable) is None else None
-    return None
-
-
 async def _called(body: Callable[[], Awaitable[T]]) -> T:
     __tracebackhide__ = True
     return await body()
-
-
-def _wake(task: asyncio.Task[Any]) -> None:
-    """Let ``task`` run, whatever it waits for: another task that swallows its cancellation doesn't let it.
-
-    There is no public way. A task waits by a callback of its own at a future; called with another future, it goes on
-    with what that one holds. If a version of Python keeps these elsewhere, the task is woken when what it waits for is.
-    """
-    awaited = getattr(task, "_fut_waiter", None)
-    if awaited is None or awaited.done():
-        return
-    loop = task.get_loop()
-    for callback, context in list(getattr(awaited, "_callbacks", None) or ()):
-        if getattr(callback, "__self__", None) is task:
-            awaited.remove_done_callback(callback)
-            cancelled = loop.create_future()
-            cancelled.cancel()
-            loop.call_soon(callback, cancelled, context=context)

@@ -17,7 +17,7 @@ import pytest
 
 from asynctest_kit.engine.capture import CaseOutput, current_output
 from asynctest_kit.engine.code_places import Place
-from asynctest_kit.engine.leaked_tasks import TaskLedger
+from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
 
 
 class Bench:
@@ -242,20 +242,67 @@ def test_one_that_raises_when_it_is_cancelled_is_charged_to_nobody(bench):
     assert str(leak).endswith(": it was cancelled, and raised ValueError('in the clean-up')")
 
 
-def test_a_stubborn_one_is_named(bench):
-    async def stubborn():
-        for _ in range(3):
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.Event().wait()
-        await asyncio.Event().wait()
+async def stubborn():
+    while True:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
 
+
+async def catches_everything(until):
+    while not until.is_set():
+        with contextlib.suppress(BaseException):
+            await until.wait()
+
+
+def test_one_that_goes_on_after_its_cancellation_is_closed(bench):
     async def test():
         asyncio.create_task(stubborn(), name="mule")
         await asyncio.sleep(0)
 
     (leak,) = bench.leaks_of(test)
-    assert str(leak).endswith(": it was cancelled, and goes on nevertheless")
-    assert bench.pending == {"mule"}
+    assert str(leak).endswith(": it didn't end when it was cancelled, and was closed")
+    assert not bench.pending
+
+
+def test_one_that_catches_everything_is_named(bench):
+    async def main():
+        until = asyncio.Event()
+
+        async def test():
+            asyncio.create_task(catches_everything(until), name="mule")
+            await asyncio.sleep(0)
+
+        bench.ledger.open(bench.output)
+        context = contextvars.copy_context()
+        context.run(current_output.set, bench.output)
+        with bench.ledger.installed(asyncio.get_running_loop()):
+            await asyncio.get_running_loop().create_task(test(), context=context)
+            (leak,) = await bench.ledger.close(bench.output, [test])
+        until.set()
+        return leak
+
+    assert str(asyncio.run(main())).endswith(": it was cancelled, and goes on nevertheless")
+
+
+def test_at_the_end_of_the_run_everything_ends():
+    told = []
+
+    async def fails():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("in the clean-up")
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["exception"]))
+        until = asyncio.Event()
+        tasks = [asyncio.create_task(one) for one in (forever(), stubborn(), fails(), catches_everything(until))]
+        await asyncio.sleep(0)
+        await end_leftovers()
+        return [task.done() for task in tasks]
+
+    assert asyncio.run(main()) == [True, True, True, False]
+    assert [repr(error) for error in told] == ["ValueError('in the clean-up')"]
 
 
 def test_tasks_of_others_are_not_the_tests(bench):
