@@ -208,7 +208,7 @@ class Resolver:
             local = LocalFixture(definition, request, arguments, tuple(needed), parameters)
             self.local.append(local)
             return local
-        key = (definition, instance, parameters)
+        key = self._key(definition, instance, parameters)
         if key not in self.interned:
             self.interned[key] = SharedFixture(
                 _identifier(definition, scope, instance, request),
@@ -221,6 +221,16 @@ class Resolver:
                 self,
             )
         return self.interned[key]
+
+    def _key(
+        self, definition: pytest.FixtureDef[Any], instance: object, parameters: frozenset[Hashable]
+    ) -> tuple[Hashable, ...]:
+        """What makes a fixture one; a class inside another has the one that the outer class has asked for before."""
+        if isinstance(instance, pytest.Class):
+            for outer in instance.listchain():
+                if isinstance(outer, pytest.Class) and (definition, outer, parameters) in self.interned:
+                    return definition, outer, parameters
+        return definition, instance, parameters
 
     def _parameters(self, definition: pytest.FixtureDef[Any], arguments: dict[str, Source]) -> frozenset[Hashable]:
         found: set[Hashable] = set()
