@@ -23,14 +23,17 @@ from __future__ import annotations
 import asyncio
 import collections
 import logging
+import os
 import sys
 import threading
 import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.code_places import running, warm_up
 
@@ -89,6 +92,22 @@ class Blocked:
         return f"{self.nodeid} has blocked the event loop for {self.seconds:.3g} s{where}"
 
 
+#: Those that have a thread.
+_watching: weakref.WeakSet[Watchdog] = weakref.WeakSet()
+
+
+@cache
+def _stop_before_forks() -> None:
+    """Python warns of forks while there are threads, and a test may count warnings as errors."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=_before_fork)
+
+
+def _before_fork() -> None:
+    for watchdog in list(_watching):
+        watchdog.before_fork()
+
+
 class _Step:
     """One handle that the loop runs."""
 
@@ -128,6 +147,8 @@ class Watchdog:
         self._watched = threading.get_ident()
         self._cpu_clock = _cpu_clock(self._watched)
         self._stop = threading.Event()
+        self._stop.set()
+        self._thread: threading.Thread | None = None
         self._changes = threading.Lock()
         self._step: _Step | None = None
         self._last_look = self._last_cpu = 0.0
@@ -142,16 +163,34 @@ class Watchdog:
             yield
             return
         warm_up()  # what it needs is looked up now, not while a stack is taken
-        self._last_look, self._last_cpu = time.monotonic(), self._cpu()
-        thread = threading.Thread(target=self._watch, name="asynctest_kit watchdog", daemon=True)
-        thread.start()
+        _stop_before_forks()
+        _watching.add(self)
+        self._start()
         try:
             yield
         finally:
-            self._stop.set()
-            thread.join()
+            _watching.discard(self)
+            self._halt()
             self._look()
             self._tell_ended()
+
+    def _start(self) -> None:
+        if self not in _watching or not self._stop.is_set():
+            return
+        self._stop.clear()
+        self._last_look, self._last_cpu = clock.monotonic(), self._cpu()
+        self._thread = threading.Thread(target=self._watch, name="asynctest_kit watchdog", daemon=True)
+        self._thread.start()
+
+    def _halt(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def before_fork(self) -> None:
+        """Have no thread while the process forks, and a new one when the loop has its next turn."""
+        self._halt()
+        self._loop.call_soon_threadsafe(self._start)
 
     def delay_of(self, output: CaseOutput | None) -> float:
         """Seconds for which the loop was blocked by others than the test of ``output``, since the watchdog started.
@@ -162,7 +201,7 @@ class Watchdog:
             delay, step = self._delay - self._own.get(output, 0.0), self._step
         if step is None or (step.output is output and not step.is_debugged):
             return delay
-        lasting = time.monotonic() - step.since
+        lasting = clock.monotonic() - step.since
         return delay + lasting if self._counts(step, lasting) else delay
 
     def _counts(self, step: _Step, seconds: float) -> bool:
@@ -181,7 +220,7 @@ class Watchdog:
         """Find out what the loop runs. The stack is whole until this thread waits for something."""
         frame = None if self._stop.is_set() else sys._current_frames().get(self._watched)  # noqa: SLF001  # the only way
         handle = _running_handle(frame, self._loop)
-        now, cpu = time.monotonic(), self._cpu()
+        now, cpu = clock.monotonic(), self._cpu()
         step = self._step
         if step is not None and handle is not None and step.handle() is handle:
             step.seen = now

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from asynctest_kit.engine import watchdog
 from asynctest_kit.engine.capture import CaseOutput, current_output
 from asynctest_kit.engine.code_places import Place
 from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -289,6 +290,26 @@ def test_switched_off():
         assert bench.watchdog.delay_of(None) == 0
 
     bench.run(main)
+
+
+def test_it_has_no_thread_while_the_process_forks_and_one_afterwards(bench, output):
+    threads = threading.active_count()
+    counted = []
+
+    async def test():
+        # What a fork calls; a real one would double the test run.
+        watchdog._before_fork()
+        counted.append(threading.active_count())
+        await asyncio.sleep(0)
+        counted.append(threading.active_count())
+        bench.block()
+
+    async def main():
+        await asyncio.create_task(test(), context=context_of(output))
+
+    bench.run(main)
+    assert counted == [threads, threads + 1]
+    assert [one.nodeid for one in bench.ended] == [output.item.nodeid]
 
 
 def test_its_own_failure_fails_no_test(bench, caplog):
