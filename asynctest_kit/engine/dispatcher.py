@@ -13,10 +13,9 @@ import contextlib
 import contextvars
 import itertools
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
-from asynctest_kit.engine import collection
+from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
@@ -334,7 +333,7 @@ class Dispatcher:
     # --- what is told -------------------------------------------------------------------------------------------------
 
     def _started(self, planned: PlannedCase) -> None:
-        self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=time.monotonic()))
+        self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=clock.monotonic()))
 
     def _log(self, execution: Execution) -> None:
         """Tell pytest's reporters: a test's reports together, however many tests ran beside it."""
@@ -387,7 +386,7 @@ class Dispatcher:
             return
         item = self._last.case.item
         for error in errors:
-            info = collection.call_info("teardown", error, start=time.time(), duration=0.0)
+            info = collection.call_info("teardown", error, start=clock.wall(), duration=0.0)
             report = item.ihook.pytest_runtest_makereport(item=item, call=info)
             with self._capture.suspended():
                 item.ihook.pytest_runtest_logreport(report=report)

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
 
-from asynctest_kit.engine import collection
+from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
@@ -179,7 +178,7 @@ class CaseRun:
         self.is_interrupted = False
         self.case = planned.case
         self.execution = Execution(planned)
-        self.execution.times.start = time.monotonic()
+        self.execution.times.start = clock.monotonic()
         self.executor = executor
         self.fixtures = CaseFixtures(planned.case, executor.lifetimes)
         self.values: dict[str, Any] = {}
@@ -230,7 +229,7 @@ class CaseRun:
         except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
             self.execution.interrupt = interrupt
             await self._abandon(interrupt)
-        self.execution.times.end = time.monotonic()
+        self.execution.times.end = clock.monotonic()
         if self.is_touched:
             self.execution.reports.clear()
         return self.execution
@@ -275,13 +274,13 @@ class CaseRun:
             collection.note_caplog_phase(self.item, when, self.output.caplog)
         if self.exclusive:
             os.environ["PYTEST_CURRENT_TEST"] = f"{self.item.nodeid} ({when})".replace("\x00", "(null)")
-        began, start = time.time(), time.monotonic()
+        began, start = clock.wall(), clock.monotonic()
         error = await self._error_of(body)
         if isinstance(error, StateTouched):
             self.execution.touched = error.what
         if self.is_touched:
             return False
-        self._report(when, error, began, time.monotonic() - start)
+        self._report(when, error, began, clock.monotonic() - start)
         return error is None
 
     async def _error_of(self, body: Callable[[], Awaitable[None]]) -> BaseException | None:
@@ -332,7 +331,7 @@ class CaseRun:
             if self.refusal is not None:
                 raise self.refusal
             await self.fixtures.wait()
-            times.ready = time.monotonic()
+            times.ready = clock.monotonic()
             self.values = await self._limit("the set-up").run(self.fixtures.set_up)
         self.item.funcargs = dict(self.values)
 
@@ -345,12 +344,12 @@ class CaseRun:
         }
         function = cast("Callable[..., Awaitable[object]]", self.item.obj)
         delay = self._delay()
-        times.call_start = time.monotonic()
+        times.call_start = clock.monotonic()
         try:
             with self.executor.hooks.call(self.item):
                 await self._limit("the call").run(lambda: function(**arguments))
         finally:
-            times.call_end = time.monotonic()
+            times.call_end = clock.monotonic()
             collection.refresh_xfail(self.item)
         self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
 

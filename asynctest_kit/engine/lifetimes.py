@@ -22,12 +22,11 @@ is thrown into it at its ``yield``, as its own scope expects; what comes out is 
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from asynctest_kit.engine import collection
+from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
@@ -180,7 +179,7 @@ class Lifetime:
         if is_async(definition.func):
             raise not_from_running_code(self.fixture.name)
         request.owner = self
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             arguments = {
                 name: request if name == "request" else self._argument_now(name) for name in definition.argnames
@@ -206,12 +205,12 @@ class Lifetime:
             self.ended.set()
 
     async def _set_up(self) -> None:
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             arguments = await self._lifetimes.arguments(self.fixture, self.fixture.request)
             if self._settled.is_set():
                 return  # a sync fixture that running code could not wait for
-            start = time.monotonic()
+            start = clock.monotonic()
             value = await self._limit("the set-up").run(lambda: self._called(arguments))
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
@@ -250,7 +249,7 @@ class Lifetime:
                 self._failure = (over, over.__traceback__)
 
     async def _tear_down(self) -> None:
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             title = f"errors while tearing down fixture {self.fixture.name!r}"
             await self._finalizers.run(title, lambda: self._limit("the tear-down"))
@@ -266,7 +265,7 @@ class Lifetime:
                 scope=self.fixture.scope,
                 phase=phase,
                 start=start,
-                end=time.monotonic(),
+                end=clock.monotonic(),
                 needs=tuple(need.id for need in self.fixture.needs),
                 failed=failed,
             )

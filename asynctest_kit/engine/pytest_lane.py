@@ -9,13 +9,12 @@ torn down when pytest tears it down, a shared one when its last user is done.
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctest_kit.engine import collection
+from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.asyncio_fixtures import replaced
 from asynctest_kit.engine.executor import Execution, Times, let_go
 from asynctest_kit.engine.failure import failure
@@ -52,7 +51,7 @@ class PytestLane:
         """Run one test; ``following`` is the next of this lane, for which pytest keeps its wider fixtures up."""
         execution = Execution(planned)
         times = self._times = execution.times
-        times.start = times.ready = time.monotonic()
+        times.start = times.ready = clock.monotonic()
         self._present = planned
         try:
             await self._loop.outside(lambda: self._protocol(planned, following))
@@ -60,7 +59,7 @@ class PytestLane:
             execution.interrupt = interrupt
         finally:
             self._present = None
-        times.end = time.monotonic()
+        times.end = clock.monotonic()
         execution.reports, self._reports = self._reports, []
         return execution
 
@@ -108,11 +107,11 @@ class PytestLane:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
         """Note when the test function runs."""
-        self._times.call_start = time.monotonic()
+        self._times.call_start = clock.monotonic()
         try:
             return (yield)
         finally:
-            self._times.call_end = time.monotonic()
+            self._times.call_end = clock.monotonic()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, None]:
@@ -152,7 +151,7 @@ class PytestLane:
         try:
             return self._loop.inside(lifetime.value)
         finally:
-            self._times.ready = time.monotonic()
+            self._times.ready = clock.monotonic()
 
     def _own(self, fixture: LocalFixture, request: Any) -> object:
         """Set an async fixture of the test up; pytest ends it when it ends what it has set up itself."""

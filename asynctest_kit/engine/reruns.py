@@ -12,10 +12,11 @@ failed in a tear-down, or for a shared fixture that failed, is final: another at
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from asynctest_kit.engine import clock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -199,11 +200,11 @@ async def suspects(
     """Halve the neighbours for as long as the failure comes back."""
     if not beside or not await fails_beside(beside):
         return Suspects(beside, traced=True)
-    found, deadline = list(beside), time.monotonic() + _PATIENCE
+    found, deadline = list(beside), clock.monotonic() + _PATIENCE
     for _ in range(_ROUNDS):
         middle = len(found) // 2
         for half in (found[:middle], found[middle:]):
-            if half and len(half) < len(found) and time.monotonic() < deadline and await fails_beside(half):
+            if half and len(half) < len(found) and clock.monotonic() < deadline and await fails_beside(half):
                 found = half
                 break
         else:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from asynctest_kit.engine import clock
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
 from asynctest_kit.engine.repetition import Repetition
 
@@ -43,11 +43,11 @@ class Engine:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
         """Time the collection."""
-        start = time.monotonic()
+        start = clock.monotonic()
         try:
             return (yield)
         finally:
-            self.sink(CollectionFinished(start=start, end=time.monotonic(), cases=len(session.items or ())))
+            self.sink(CollectionFinished(start=start, end=clock.monotonic(), cases=len(session.items or ())))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
@@ -75,7 +75,7 @@ class Engine:
             _explain(config, planned, self.options)
             return
         _one_line_of_dots(config)
-        self.sink(LoopStarted(at=time.monotonic(), concurrency=self.options.concurrency))
+        self.sink(LoopStarted(at=clock.monotonic(), concurrency=self.options.concurrency))
         debugs = bool(config.getoption("usepdb"))
         options = replace(self.options, timeout=0.0) if debugs else self.options
         dispatcher = Dispatcher(session, planned, options, memory, sink=self.sink, debugs=debugs)
@@ -84,7 +84,7 @@ class Engine:
             loop.run(lambda: dispatcher.run(loop))
         finally:
             memory.keep()
-            self.sink(LoopFinished(at=time.monotonic()))
+            self.sink(LoopFinished(at=clock.monotonic()))
         if dispatcher.interrupt is not None:
             raise dispatcher.interrupt
         if session.shouldfail:

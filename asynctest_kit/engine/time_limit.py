@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import pytest
 
+from asynctest_kit.engine import clock
 from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.forced_end import end, wake
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 __all__ = ["PAUSES", "TimeLimit", "time_out_message"]
 
 T = TypeVar("T")
+
+#: Seconds by which a timer of the loop may be early.
+_PRECISION = 0.01
 
 #: Seconds after one cancellation until the next, and after the last until the code is given up.
 PAUSES = (0.5, 1.0, 1.5)
@@ -66,7 +70,7 @@ class TimeLimit:
     """
 
     __slots__ = ("_before", "_cancels", "_delay", "_is_given_up", "_known_delay", "_message", "_pauses", "_seconds",
-                 "_task", "_timer")  # fmt: skip
+                 "_start", "_task", "_timer")  # fmt: skip
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class TimeLimit:
         self._delay = delay
         self._pauses = pauses
         self._known_delay = 0.0
+        self._start = 0.0
         self._cancels = 0
         self._before = 0
         self._is_given_up = False
@@ -106,6 +111,7 @@ class TimeLimit:
         assert self._task is not None  # noqa: S101  # a coroutine runs in a task here
         self._before = self._task.cancelling()
         self._known_delay = self._delay()
+        self._start = clock.monotonic()
         self._timer = self._task.get_loop().call_later(self._seconds, self._expire)
 
     async def __aexit__(
@@ -136,6 +142,11 @@ class TimeLimit:
         assert self._task is not None  # noqa: S101  # the clock started in it
         loop = self._task.get_loop()
         delay = self._delay()
+        early = self._seconds - (clock.monotonic() - self._start)
+        if not self._cancels and early > _PRECISION:
+            # A test has moved the loop's clock.
+            self._timer = loop.call_later(early, self._expire)
+            return
         if not self._cancels and delay > self._known_delay:
             self._timer = loop.call_later(delay - self._known_delay, self._expire)
             self._known_delay = delay
