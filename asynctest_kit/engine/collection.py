@@ -14,7 +14,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
 from _pytest import assertion, skipping
@@ -29,12 +29,15 @@ from _pytest.fixtures import (
     resolve_fixture_function,
 )
 from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler_key, caplog_records_key
-from _pytest.runner import check_interactive_exception
+from _pytest.runner import check_interactive_exception, show_test_item
 from _pytest.scope import Scope
 from _pytest.threadexception import collect_thread_exception
 from _pytest.unittest import TestCaseFunction
 from _pytest.unraisableexception import collect_unraisable
 from _pytest.warnings import catch_warnings_for_item
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "Owner",
@@ -42,7 +45,6 @@ __all__ = [
     "Request",
     "TestRequest",
     "all_definitions",
-    "answered",
     "apply_mark_filters",
     "bound_function",
     "call_info",
@@ -194,6 +196,12 @@ def definition_of(item: pytest.Function, name: str, parent: TestRequest | Reques
     return definitions[-depth]
 
 
+def conftests_elsewhere(config: pytest.Config, path: Path) -> set[object]:
+    """The conftest files whose hooks don't count for ``path``."""
+    manager = config.pluginmanager
+    return set(manager._conftest_plugins.difference(manager._getconftestmodules(path)))
+
+
 def all_definitions(session: pytest.Session) -> Iterator[pytest.FixtureDef[Any]]:
     """Every fixture that pytest knows, visible or not; on pytest 8, with which alone pytest-asyncio 0.x works."""
     for definitions in getattr(session._fixturemanager, "_arg2fixturedefs", {}).values():
@@ -339,33 +347,102 @@ def _failed_subtests(config: pytest.Config) -> dict[Any, int]:
 # --- values handed to pytest's own protocol ---------------------------------------------------------------------------
 
 
+class Answers(Protocol):
+    """Who gives pytest the values of fixtures that are not pytest's."""
+
+    def answer(self, definition: pytest.FixtureDef[Any], request: Any) -> Callable[[], object] | None:
+        """What gives the value when pytest asks for it; None if pytest is to set the fixture up."""
+
+    def is_answered(self, definition: pytest.FixtureDef[Any]) -> bool:
+        """Whether the value was given."""
+
+
 @contextmanager
-def answered(
-    definition: pytest.FixtureDef[Any],
-    value: object,
-    error: BaseException | None,
-) -> Iterator[None]:
-    """While the block runs, let pytest's set-up of a fixture give ``value`` or raise ``error``, not call it."""
-    function, argument_names = definition.func, tuple(definition.argnames)
+def fixtures_answered(session: pytest.Session, answers: Answers) -> Iterator[None]:
+    """While the block runs, let ``answers`` be asked before pytest's hooks are, and by no way round them."""
+    original = session.gethookproxy
 
-    def give() -> object:
-        __tracebackhide__ = True
-        if error is not None:
-            raise error
-        return value
+    def proxy(path: Any) -> Any:
+        return _AnsweringHooks(original(path), answers)
 
-    give.__module__, give.__name__ = function.__module__, function.__name__  # by which other plugins know it
-    set_function(definition, give, ())
+    cast("Any", session).gethookproxy = proxy
     try:
         yield
     finally:
-        set_function(definition, function, argument_names)
+        del cast("Any", session).gethookproxy
+
+
+class _AnsweringHooks:
+    """pytest's hooks for a path, with the two that surround a fixture's life passed by for fixtures of others."""
+
+    def __init__(self, hooks: Any, answers: Answers) -> None:
+        self._hooks = hooks
+        self._answers = answers
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hooks, name)
+
+    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> object:
+        """Give the value, and leave it where pytest keeps values."""
+        __tracebackhide__ = True
+        answer = self._answers.answer(fixturedef, request)
+        if answer is None:
+            return self._hooks.pytest_fixture_setup(fixturedef=fixturedef, request=request)
+        key = fixturedef.cache_key(request)
+        try:
+            value = answer()
+        except BaseException as error:
+            fixturedef.cached_result = (None, key, (error, error.__traceback__))
+            raise
+        fixturedef.cached_result = (value, key, None)
+        return value
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> None:
+        """Tell nobody of an end that isn't one."""
+        if not self._answers.is_answered(fixturedef):
+            self._hooks.pytest_fixture_post_finalizer(fixturedef=fixturedef, request=request)
 
 
 def forget_value(definition: pytest.FixtureDef[Any]) -> None:
     """Let pytest neither keep the value of a fixture that isn't its own, nor end what it thinks depends on it."""
     definition.cached_result = None
     definition._finalizers.clear()
+
+
+@contextmanager
+def failure_kept(definition: pytest.FixtureDef[Any]) -> Iterator[None]:
+    """Note where pytest does what a fixture raised."""
+    __tracebackhide__ = True
+    try:
+        yield
+    except BaseException as error:
+        definition.cached_result = (None, None, (error, error.__traceback__))
+        raise
+
+
+@contextmanager
+def as_if_cached(definition: pytest.FixtureDef[Any], result: Any, shown: object) -> Iterator[None]:
+    """While the block runs, let hooks find the value and the shown parameter of a fixture where pytest keeps them."""
+    before = definition.cached_result
+    definition.cached_result = result
+    if shown is not None:
+        cast("Any", definition).cached_param = shown
+    try:
+        yield
+    finally:
+        definition.cached_result = before
+
+
+def shown_parameter(definition: pytest.FixtureDef[Any]) -> object:
+    """The parameter that ``--setup-show`` has noted for the end of a fixture."""
+    return getattr(definition, "cached_param", None)
+
+
+def show_item(item: pytest.Item) -> None:
+    """Show a test between its fixtures, if ``--setup-show`` asks for it."""
+    if item.config.getoption("setupshow", False):
+        show: Any = show_test_item  # its arguments differ between versions
+        show(item, **({"add_space": True} if "add_space" in inspect.signature(show).parameters else {}))
 
 
 def tear_down_pytests_own(session: pytest.Session) -> None:

@@ -334,6 +334,8 @@ class CaseRun:
             times.ready = clock.monotonic()
             self.values = await self._limit("the set-up").run(self.fixtures.set_up)
         self.item.funcargs = dict(self.values)
+        with self.executor.capture.suspended():
+            collection.show_item(self.item)
 
     async def _call(self) -> None:
         __tracebackhide__ = True

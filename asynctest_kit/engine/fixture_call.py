@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.foreign_hooks import Outcome, fixture_hooks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Iterator
     from contextvars import ContextVar
 
     from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.foreign_hooks import Around
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.time_limit import TimeLimit
 
@@ -39,7 +41,7 @@ __all__ = [
     "no_running_loop",
     "not_from_running_code",
     "set_up",
-    "set_up_sync",
+    "set_up_now",
 ]
 
 T = TypeVar("T")
@@ -124,6 +126,73 @@ async def set_up(
 ) -> object:
     """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
     __tracebackhide__ = True
+    with _hooked(definition, request, finalizers) as outcome:
+        if not outcome.is_answered:
+            outcome.result = await _called(definition, request, arguments, finalizers, outside)
+    return outcome.result
+
+
+def set_up_now(
+    definition: pytest.FixtureDef[Any], request: Request, arguments: dict[str, Any], finalizers: Finalizers
+) -> object:
+    """Call a sync fixture's function as :func:`set_up` does, from running code."""
+    __tracebackhide__ = True
+    with _hooked(definition, request, finalizers) as outcome:
+        if not outcome.is_answered:
+            function = collection.bound_function(definition, request)
+            outcome.result = _called_sync(function, definition, arguments, finalizers)
+    return outcome.result
+
+
+@contextmanager
+def _hooked(definition: pytest.FixtureDef[Any], request: Request, finalizers: Finalizers) -> Iterator[Outcome]:
+    """Call the hooks of others around a fixture's set-up, and after its tear-down.
+
+    As in pytest they find its value in ``cached_result``, and what they leave there is what tests get.
+    """
+    __tracebackhide__ = True
+    hooks = fixture_hooks(request.config)
+    if hooks.is_empty:
+        yield Outcome()
+        return
+    given: dict[str, Any] = {"fixturedef": definition, "request": request}
+    ended = _Ended()
+    before = definition.cached_result
+    try:
+        with hooks.setup.given(request.node.path, **given) as outcome:
+            finalizers.add(lambda: ended.tell(hooks.finalized, given))
+            with collection.failure_kept(definition):
+                yield outcome
+            if not outcome.is_answered:
+                definition.cached_result = (outcome.result, None, None)
+        assert definition.cached_result is not None  # noqa: S101  # pytest's own complaint of a hook that answered
+        outcome.result = definition.cached_result[0]
+    finally:
+        ended.result, ended.shown = definition.cached_result, collection.shown_parameter(definition)
+        definition.cached_result = before
+
+
+class _Ended:
+    """What hooks are to find of a fixture when it has ended."""
+
+    def __init__(self) -> None:
+        self.result: Any = None
+        self.shown: object = None
+
+    def tell(self, hooks: Around, given: dict[str, Any]) -> None:
+        """Call the hooks."""
+        with collection.as_if_cached(given["fixturedef"], self.result, self.shown):
+            hooks.tell(given["request"].node.path, **given)
+
+
+async def _called(
+    definition: pytest.FixtureDef[Any],
+    request: Request,
+    arguments: dict[str, Any],
+    finalizers: Finalizers,
+    outside: Outside | None,
+) -> object:
+    __tracebackhide__ = True
     function = collection.bound_function(definition, request)
     try:
         if inspect.isasyncgenfunction(function):
@@ -133,9 +202,9 @@ async def set_up(
     except pytest.skip.Exception as skipped:
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
     if outside is None or not asks_while_running(definition):
-        return set_up_sync(function, definition, arguments, finalizers)
+        return _called_sync(function, definition, arguments, finalizers)
     apart = _ApartContext(finalizers)
-    call = partial(set_up_sync, function, definition, arguments, apart)
+    call = partial(_called_sync, function, definition, arguments, apart)
     try:
         return await outside.loop.outside(lambda: apart.run(call), outside.owner)
     finally:
@@ -221,13 +290,12 @@ def _names(code: CodeType) -> set[str]:
     return set(code.co_names).union(*map(_names, nested))
 
 
-def set_up_sync(
+def _called_sync(
     function: Callable[..., Any],
     definition: pytest.FixtureDef[Any],
     arguments: dict[str, Any],
     finalizers: Finalizers | _ApartContext,
 ) -> object:
-    """Call a sync fixture's function, already bound, as :func:`set_up` does."""
     __tracebackhide__ = True
     try:
         with no_running_loop():

@@ -26,11 +26,11 @@ from contextlib import asynccontextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
-from asynctest_kit.engine import clock, collection
+from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
-from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_sync
+from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_now
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.subtests import adapted, gives_subtests
@@ -184,8 +184,7 @@ class Lifetime:
             arguments = {
                 name: request if name == "request" else self._argument_now(name) for name in definition.argnames
             }
-            function = collection.bound_function(definition, request)
-            self._settle(set_up_sync(function, definition, arguments, self._finalizers))
+            self._settle(set_up_now(definition, request, arguments, self._finalizers))
         except BaseException as error:  # noqa: BLE001  # kept, and raised in every test that needs the fixture
             self._fail(error)
         self._emit("setup", start, failed=not self.is_up)
@@ -501,8 +500,7 @@ class CaseFixtures:
             name: source.request if name == "request" else self._now(source.arguments[name])
             for name in source.definition.argnames
         }
-        function = collection.bound_function(source.definition, source.request)
-        self._keep(source, set_up_sync(function, source.definition, arguments, self._finalizers))
+        self._keep(source, set_up_now(source.definition, source.request, arguments, self._finalizers))
         return self._values[source]
 
     async def _enter(self, source: Source) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.fixture_call import asks_while_running
+from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import is_async
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def own_loop_of(case: Case) -> str | None:
     item = case.item
     if not isinstance(item, pytest.Function):
         return None
+    plugin = protocol_of_a_plugin(item) if collection.is_coroutine_item(item) else None
+    if plugin is not None:
+        return f"that of its plugins, for {plugin} runs it"
     inner = getattr(getattr(item.obj, "hypothesis", None), "inner_test", None)
     if inspect.iscoroutinefunction(inner):
         return "hypothesis"

@@ -19,6 +19,7 @@ from asynctest_kit.engine.asyncio_fixtures import replaced
 from asynctest_kit.engine.executor import Execution, Times, let_go
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
+from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops
 
@@ -46,6 +47,8 @@ class PytestLane:
         self._times = Times()
         self._reports: list[pytest.TestReport] = []
         self._given: list[pytest.FixtureDef[Any]] = []
+        self._may_run_again = False
+        self._answered: set[pytest.FixtureDef[Any]] = set()
 
     async def run(self, planned: PlannedCase, following: PlannedCase | None) -> Execution:
         """Run one test; ``following`` is the next of this lane, for which pytest keeps its wider fixtures up."""
@@ -66,14 +69,22 @@ class PytestLane:
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
         nextitem = None if following is None else following.case.item
+        self._may_run_again = protocol_of_a_plugin(item) is not None
         others = replaced(item.session) if planned.is_on_another_loop else nullcontext()
-        with self._capture.handed_over(), others:
+        with self._capture.handed_over(), others, collection.fixtures_answered(item.session, self):
             try:
                 item.config.hook.pytest_runtest_protocol(item=item, nextitem=nextitem)
             except (KeyboardInterrupt, pytest.exit.Exception):
                 # Now, while the loop can still help, and not at the session's end, as pytest would.
                 collection.tear_down_pytests_own(item.session)
                 raise
+        if self._may_run_again:
+            self._loop.inside(lambda: self._released(planned.case))
+
+    async def _released(self, case: Case) -> None:
+        """Let go of the shared fixtures of a test that may have run more than once; errors are told at the end."""
+        for lifetime in self._lifetimes.release(case):
+            await lifetime.ended.wait()
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -81,28 +92,22 @@ class PytestLane:
         if self._present is not None:
             self._reports.append(report)
 
-    @pytest.hookimpl(wrapper=True, tryfirst=True)
-    def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> Generator[None, object, object]:
-        """Answer for a fixture that the engine holds."""
+    def is_answered(self, definition: pytest.FixtureDef[Any]) -> bool:
+        """Whether the fixture is the engine's, which has told the hooks of others of its set-up and will of its end."""
+        return definition in self._answered
+
+    def answer(self, definition: pytest.FixtureDef[Any], request: Any) -> Callable[[], object] | None:
+        """What gives the value of a fixture that the engine holds; None for one that pytest is to set up."""
         present = self._present
         if present is None or present.case.resolver is None:
-            return (yield)
-        source = present.case.resolver.source(fixturedef.argname, collection.parent_of(request))
+            return None
+        source = present.case.resolver.source(definition.argname, collection.parent_of(request))
         if present.is_on_another_loop and not is_free_of_loops(source):
-            return (yield)
+            return None
         answer = self._answer(present.case, source, request)
-        if answer is None:
-            return (yield)
-        value: object = None
-        error: BaseException | None = None
-        try:
-            value = answer()
-        except (KeyboardInterrupt, pytest.exit.Exception):
-            raise
-        except BaseException as raised:  # noqa: BLE001  # pytest raises and keeps it as the fixture's own
-            error = raised
-        with collection.answered(fixturedef, value, error):
-            return (yield)
+        if answer is not None:
+            self._answered.add(definition)
+        return answer
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_call(self) -> Generator[None, object, object]:
@@ -129,7 +134,9 @@ class PytestLane:
         for definition in self._given:
             collection.forget_value(definition)
         self._given.clear()
-        errors += self._loop.inside(lambda: let_go(present.case, self._lifetimes))
+        self._answered.clear()
+        if not self._may_run_again:
+            errors += self._loop.inside(lambda: let_go(present.case, self._lifetimes))
         if len(errors) == 1:
             raise errors[0]
         if errors:

@@ -68,7 +68,7 @@ def test_maxfail_beside_others(bench):
     assert faults_of(finished.trail) == []
 
 
-@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan", "--setup-show"])
+@pytest.mark.parametrize("option", ["--collect-only", "--setup-plan"])
 def test_options_of_pytests_own_loop(bench, option):
     plain, engine = both(bench, option, "-k", "green")
     assert engine.code == plain.code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -154,15 +155,27 @@ def test_error_of_hidden_frames_can_be_shown(item):
 
 def test_values_are_given_to_pytest_instead_of_the_function(item, request):
     definition = collection.definition_of(item, "asked_late", collection.TestRequest(item, _ispytest=True))
-    function, names = definition.func, definition.argnames
-    with collection.answered(definition, "given", None):
-        assert definition.argnames == ()
+
+    class Given:
+        def answer(self, asked, request):
+            return (lambda: "given") if asked is definition else None
+
+        def is_answered(self, asked):
+            return asked is definition
+
+    with collection.fixtures_answered(item.session, Given()):
         assert request.getfixturevalue("asked_late") == "given"
-    assert (definition.func, definition.argnames) == (function, names)
+        assert request.getfixturevalue("own") == "shared"
+    assert "gethookproxy" not in vars(item.session)
     assert definition.cached_result[0] == "given"
     collection.forget_value(definition)
     assert definition.cached_result is None
     assert request.session._setupstate.teardown_exact
+
+
+def test_conftest_files_elsewhere_are_known(request):
+    elsewhere = collection.conftests_elsewhere(request.config, request.path)
+    assert not any(request.path.is_relative_to(Path(module.__file__).parent) for module in elsewhere)
 
 
 def test_comparisons_are_worded_by_pytest(item, request):
