@@ -11,10 +11,12 @@ Tried with pytest 8.4, 9.0 and 9.2.
 from __future__ import annotations
 
 import inspect
+import sys
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from pathlib import Path
+from typing import Any, Literal, Protocol, cast
 
 import pytest
 from _pytest import assertion, skipping
@@ -35,9 +37,6 @@ from _pytest.threadexception import collect_thread_exception
 from _pytest.unittest import TestCaseFunction
 from _pytest.unraisableexception import collect_unraisable
 from _pytest.warnings import catch_warnings_for_item
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = [
     "Owner",
@@ -107,6 +106,13 @@ class TestRequest(_EngineRequest, TopRequest):  # type: ignore[misc]  # final in
     """The ``request`` of a test that the engine runs."""
 
     __test__ = False
+
+
+# Messages of Python's name them, and are to read as pytest's.
+Request.__name__, Request.__qualname__ = SubRequest.__name__, SubRequest.__qualname__
+TestRequest.__name__, TestRequest.__qualname__ = TopRequest.__name__, TopRequest.__qualname__
+for _method in (_EngineRequest.getfixturevalue, _EngineRequest.addfinalizer):
+    _method.__qualname__ = f"FixtureRequest.{_method.__name__}"
 
 
 class Parameter:
@@ -226,7 +232,7 @@ def request_for(
     """
     parameter = parameter_of(item, definition.argname)
     if parameter is None:
-        parent._check_fixturedef_without_param(definition)
+        _check_without_parameter(item, definition, parent)
         scope = definition._scope
         request = Request(parent, scope, _pytest_notset(), 0, definition, _ispytest=True)
     else:
@@ -234,6 +240,39 @@ def request_for(
         request = Request(parent, scope, parameter.value, parameter.index, definition, _ispytest=True)
     parent._check_scope(definition, definition._scope)
     return request, scope.value
+
+
+def _check_without_parameter(
+    item: pytest.Function, definition: pytest.FixtureDef[Any], parent: TestRequest | Request
+) -> None:
+    """Refuse a fixture that lacks its parameter, at the line that asked for it."""
+    try:
+        parent._check_fixturedef_without_param(definition)
+    except pytest.fail.Exception as failed:
+        frame = sys._getframe()
+        while frame.f_back is not None and Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+            frame = frame.f_back
+        place = Path(frame.f_code.co_filename)
+        root = item.config.rootpath
+        shown = place.relative_to(root) if place.is_relative_to(root) else place
+        head, _, _ = str(failed.msg).partition("Requested here:")
+        failed.msg = f"{head}Requested here:\n{shown}:{frame.f_lineno}"
+        raise
+
+
+def is_awaited(item: pytest.Item, definition: pytest.FixtureDef[Any]) -> bool:
+    """Whether a plugin of the suite's would run an async fixture for ``item``, which pytest alone refuses to do."""
+    config = item.config
+    if _has_plugin(config, "pytest_asyncio.plugin") and (
+        hasattr(definition.func, "_force_asyncio_fixture")
+        or str(config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")) in {"auto", "Mode.AUTO"}
+    ):
+        return True
+    return not _has_plugin(config, "anyio.pytest_plugin") or "anyio_backend" in fixture_names(item)
+
+
+def _has_plugin(config: pytest.Config, module: str) -> bool:
+    return module in sys.modules and config.pluginmanager.is_registered(sys.modules[module])
 
 
 def _pytest_notset() -> Any:
@@ -384,10 +423,10 @@ class _AnsweringHooks:
 
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any], request: Any) -> object:
         """Give the value, and leave it where pytest keeps values."""
-        __tracebackhide__ = True
         answer = self._answers.answer(fixturedef, request)
         if answer is None:
             return self._hooks.pytest_fixture_setup(fixturedef=fixturedef, request=request)
+        __tracebackhide__ = True
         key = fixturedef.cache_key(request)
         try:
             value = answer()

@@ -143,6 +143,8 @@ class PytestLane:
             raise BaseExceptionGroup("errors during test teardown", errors[::-1])
 
     def _answer(self, present: Case, source: Source, request: Any) -> Callable[[], object] | None:
+        if is_async(source.definition.func) and not collection.is_awaited(present.item, source.definition):
+            return None  # pytest says what it says of an async fixture that no plugin runs
         if isinstance(source, SharedFixture):
             return lambda: self._shared(source, known=source in present.shared)
         if is_async(source.definition.func):

@@ -21,6 +21,10 @@ async def cut_off():
     await asyncio.sleep(0)
 
 
+async def hang():
+    await asyncio.Event().wait()
+
+
 @pytest.fixture(scope="session")
 def anyio_backend():
     return "asyncio"
@@ -29,7 +33,10 @@ def anyio_backend():
 
 @dataclass(frozen=True, slots=True)
 class Fixture:
-    """A generated fixture; ``needs`` are numbers of fixtures of the same or a wider scope."""
+    """A generated fixture; ``needs`` are numbers of fixtures of the same or a wider scope.
+
+    One that ``asks`` is sync, and has the last of them by ``request.getfixturevalue``.
+    """
 
     number: int
     scope: str
@@ -39,19 +46,26 @@ class Fixture:
     autouse: bool
     set_up: str
     tear_down: str
+    asks: bool
 
     def source(self) -> str:
         arguments = ["request", *(f"f{need}" for need in self.needs)]
         if self.is_async:
             arguments.append("anyio_backend")
+        asked = ""
+        if self.asks:
+            name = arguments.pop()
+            asked = f"{name} = request.getfixturevalue({name!r})\n"
         prefix, wait = ("async ", "await asyncio.sleep(0)\n") if self.is_async else ("", "")
         options = f"scope={self.scope!r}, autouse={self.autouse}"
         if self.parameters:
             options += f", params={list(range(self.parameters))}"
         values = "".join(f", f{need}" for need in self.needs)
-        body = f"{wait}{_misfortune(self.set_up, is_async=self.is_async)}"
+        hangs = self.is_async and self.scope == "function"  # shared ones may take minutes, for they may boot services
+        body = f"{asked}{wait}{_misfortune(self.set_up, is_async=self.is_async, hangs=hangs)}"
         body += f"with held('f{self.number}'{values}) as value:\n"
-        body += indent(f"{wait}yield value\n{wait}{_misfortune(self.tear_down, is_async=self.is_async)}", " " * 4)
+        tear_down = _misfortune(self.tear_down, is_async=self.is_async, hangs=hangs)
+        body += indent(f"{wait}yield value\n{wait}{tear_down}", " " * 4)
         return (
             f"\n\n@pytest.fixture({options})\n{prefix}def f{self.number}({', '.join(arguments)}):\n"
             f"{indent(body, ' ' * 4)}"
@@ -75,7 +89,7 @@ class Test:
         values = "".join(f", f{need}" for need in self.needs)
         body = f"with used(request.node.nodeid.replace(' ', ''){values}):\n"
         body += "    await asyncio.sleep(0)\n" if self.is_async else "    pass\n"
-        body += indent(_misfortune(self.outcome, is_async=self.is_async), " " * 4)
+        body += indent(_misfortune(self.outcome, is_async=self.is_async, hangs=self.is_async), " " * 4)
         own = "self, " if self.in_class else ""
         prefix = "async " if self.is_async else ""
         function = f"{prefix}def test_{self.number}({own}{arguments}):\n{indent(body, ' ' * 4)}"
@@ -92,22 +106,22 @@ class Suite:
     modules: tuple[tuple[Test, ...], ...]
 
     @property
-    def cancels(self) -> bool:
-        """Whether anything cancels itself, which plain pytest with anyio does not survive."""
+    def is_deadly(self) -> bool:
+        """Whether anything cancels itself or hangs, which plain pytest with anyio does not survive."""
         parts = [*self.fixtures, *(test for module in self.modules for test in module)]
-        return any("cancel" in repr(part) for part in parts)
+        return any(misfortune in repr(part) for part in parts for misfortune in ("cancel", "hang"))
 
     def files(self) -> dict[str, str]:
         """Its files by name."""
         files = {"pytest.ini": "[pytest]\n", "conftest.py": CONFTEST + "".join(one.source() for one in self.fixtures)}
-        header = "import asyncio\n\nimport pytest\nfrom conftest import cut_off\nfrom trail import used\n\n"
+        header = "import asyncio\n\nimport pytest\nfrom conftest import cut_off, hang\nfrom trail import used\n\n"
         header += "pytestmark = pytest.mark.anyio\n"
         for number, tests in enumerate(self.modules):
             files[f"test_module{number}.py"] = header + "".join(test.source() for test in tests)
         return files
 
 
-def _misfortune(kind: str, *, is_async: bool) -> str:
+def _misfortune(kind: str, *, is_async: bool, hangs: bool) -> str:
     cancel = "await cut_off()\n" if is_async else "raise LookupError\n"
     return {
         "fine": "",
@@ -116,11 +130,12 @@ def _misfortune(kind: str, *, is_async: bool) -> str:
         "fail": "pytest.fail('chance')\n",
         "xfail": "pytest.xfail('chance')\n",
         "cancel": cancel,
+        "hang": "await hang()\n" if hangs else "raise LookupError\n",
     }[kind]
 
 
-_OUTCOMES = st.sampled_from(["fine"] * 8 + ["raise", "skip", "fail", "xfail", "cancel"])
-_TEAR_DOWNS = st.sampled_from(["fine"] * 8 + ["raise", "fail", "cancel"])
+_OUTCOMES = st.sampled_from(["fine"] * 8 + ["raise", "skip", "fail", "xfail", "cancel", "hang"])
+_TEAR_DOWNS = st.sampled_from(["fine"] * 8 + ["raise", "fail", "cancel", "hang"])
 
 
 @st.composite
@@ -130,16 +145,19 @@ def suites(draw: st.DrawFn) -> Suite:
     for number in range(draw(st.integers(1, 9))):
         scope = draw(st.sampled_from(SCOPES))
         wider = [one.number for one in fixtures if SCOPES.index(one.scope) <= SCOPES.index(scope)]
+        is_async = draw(st.booleans())
+        needs = tuple(draw(st.lists(st.sampled_from(wider), unique=True, max_size=3))) if wider else ()
         fixtures.append(
             Fixture(
                 number,
                 scope,
-                draw(st.booleans()),
-                tuple(draw(st.lists(st.sampled_from(wider), unique=True, max_size=3))) if wider else (),
+                is_async,
+                needs,
                 draw(st.sampled_from([0] * 5 + [2])),
                 draw(st.sampled_from([False] * 6 + [True])),
                 draw(_OUTCOMES),
                 draw(_TEAR_DOWNS),
+                bool(needs) and not is_async and draw(st.booleans()),
             )
         )
     numbers = st.lists(st.sampled_from([one.number for one in fixtures]), unique=True, max_size=3)

@@ -18,8 +18,8 @@ def run(suite: Suite) -> tuple[Finished | None, Finished]:
         for file, text in suite.files().items():
             (folder / file).write_text(text)
         bench = Bench(Path(name) / "runs", folder)
-        plain = None if suite.cancels else bench.start_plain()
-        engine = bench.start(concurrency=4)
+        plain = None if suite.is_deadly else bench.start_plain()
+        engine = bench.start(concurrency=4, timeout=0.7)
         return plain and plain.finish(), engine.finish()
 
 

@@ -185,7 +185,7 @@ async def test_unmarked_neighbour():
 
 
 @pytest.fixture
-async def cancels_its_end():
+async def cancels_its_end(anyio_backend):
     yield
     asyncio.current_task().cancel()
     await asyncio.sleep(0)
