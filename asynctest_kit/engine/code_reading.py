@@ -10,14 +10,15 @@ slower and never wrong.
 from __future__ import annotations
 
 import dis
-from types import CodeType, FunctionType, ModuleType
+import inspect
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["touched_by"]
+__all__ = ["put_back_by", "touched_by"]
 
 #: Names that, used in a test's code, change process-global state.
 _GLOBAL_NAMES = frozenset(
@@ -49,6 +50,8 @@ _ITEM_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
 _CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
 _ATTRIBUTE_CHANGES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
 
+_CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW"})
+
 #: Helpers of helpers are followed this far.
 _DEPTH = 3
 
@@ -58,12 +61,32 @@ def touched_by(function: Any, *, beside: Path) -> str | None:
     return next(_findings(function, str(beside), _DEPTH, set()), None)
 
 
+def put_back_by(function: Any) -> tuple[tuple[str, ...], ...]:
+    """Paths such as ``("Registry", "tasks")`` that a generator function sets after its ``yield``.
+
+    Nothing, if it sets anything before, calls anything, or does anything else to global state.
+    """
+    code = getattr(function, "__code__", None)
+    if code is None or not inspect.isgeneratorfunction(function) or function.__closure__:
+        return ()
+    instructions = list(_instructions(code))
+    first_yield = next((place for place, one in enumerate(instructions) if one.opname == "YIELD_VALUE"), None)
+    if first_yield is None or any(one.opname in _CALLS for one in instructions):
+        return ()
+    found: dict[tuple[str, ...], int] = {}
+    for place, path in _attribute_paths(code, function.__globals__):
+        found.setdefault(path, place)
+    if set(_of_code(code, function.__globals__)) != {".".join(path) for path in found}:
+        return ()
+    return tuple(found) if all(place > first_yield for place in found.values()) else ()
+
+
 def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> Iterator[str]:
     for layer in _layers(function):
         if hasattr(layer, "patchings"):
             yield "mock.patch"
-        code = getattr(layer, "__code__", None)
-        if code is None or code in seen:
+        code = layer.__code__
+        if code in seen:
             continue
         seen.add(code)
         if code.co_filename.endswith(("unittest/mock.py", "mock/mock.py")):
@@ -75,18 +98,27 @@ def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> It
                 yield from _findings(helper, folder, depth - 1, seen)
 
 
-def _layers(function: Any) -> Iterator[Any]:
+def _layers(function: Any) -> Iterator[FunctionType]:
     """A function and what it wraps: a decorator's code runs with each call too."""
-    layer = getattr(function, "__func__", function)
+    layer = function.__func__ if isinstance(function, MethodType) else function
     while layer is not None:
-        yield layer
-        layer = getattr(layer, "__wrapped__", None)
+        if isinstance(layer, FunctionType):
+            yield layer
+        layer = _own_attribute(layer, "__wrapped__")
+
+
+def _own_attribute(value: object, name: str) -> Any:
+    """An attribute that is there, and not made up: a mock has every attribute."""
+    try:
+        return object.__getattribute__(value, "__dict__").get(name)
+    except AttributeError:
+        return None
 
 
 def _helpers(code: CodeType, namespace: dict[str, Any], folder: str) -> Iterator[Any]:
     for name in _names(code):
         value = namespace.get(name)
-        target = next((layer for layer in reversed([*_layers(value)]) if isinstance(layer, FunctionType)), None)
+        target = next(reversed([*_layers(value)]), None)
         if target is not None and target.__code__.co_filename.startswith(folder):
             yield value
 
@@ -121,16 +153,22 @@ def _changes_items(code: CodeType) -> bool:
 def _attributes_set(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
     """Attributes set on a global: ``settings.DEBUG = True``, ``sys.argv = [...]``."""
     for nested in _codes(code):
-        path: list[str] = []
-        for instruction in _instructions(nested):
-            if instruction.opname in _ATTRIBUTE_CHANGES and path and path[0] in namespace:
-                yield f"{'.'.join(path)}.{instruction.argval}"
-            if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
-                path = [instruction.argval]
-            elif instruction.opname == "LOAD_ATTR" and path:
-                path.append(instruction.argval)
-            else:
-                path = []
+        for _, path in _attribute_paths(nested, namespace):
+            yield ".".join(path)
+
+
+def _attribute_paths(code: CodeType, namespace: dict[str, Any]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The same, with the place of the instruction."""
+    path: list[str] = []
+    for place, instruction in enumerate(_instructions(code)):
+        if instruction.opname in _ATTRIBUTE_CHANGES and path and path[0] in namespace:
+            yield place, (*path, instruction.argval)
+        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+            path = [instruction.argval]
+        elif instruction.opname == "LOAD_ATTR" and path:
+            path.append(instruction.argval)
+        else:
+            path = []
 
 
 def _instructions(code: CodeType) -> Iterator[dis.Instruction]:

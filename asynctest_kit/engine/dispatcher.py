@@ -16,13 +16,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock, collection
+from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard
+from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
 from asynctest_kit.engine.lifetimes import Lifetimes
-from asynctest_kit.engine.plan import by_gate
+from asynctest_kit.engine.plan import by_ambient, by_gate
+from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, suspects
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from asynctest_kit.engine.ambient import Ambient
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.engine.graph import SharedFixture
     from asynctest_kit.engine.memory import Memory
@@ -44,6 +48,10 @@ __all__ = ["Dispatcher"]
 
 
 _FIXTURE_LIMIT = 300.0
+
+#: Seconds: a turn of the loop that leaves time for one more test, and for how long one is waited for.
+_SHORT_TURN = 0.002
+_IMPATIENCE = 0.1
 
 
 class _Stopped(Exception):  # noqa: N818  # not an error: the run was told to end early
@@ -75,6 +83,7 @@ class Dispatcher:
         self._plan = plan
         self._options = options
         self._places = asyncio.Semaphore(options.concurrency)
+        self._calm = asyncio.Lock()
         self._narrow_gates = asyncio.Semaphore(options.concurrency)
         self._groups: dict[str, asyncio.Semaphore] = {}
         self._reruns = Reruns(memory, triages=not session.config.getoption("maxfail") and len(plan.shared) > 1)
@@ -98,10 +107,12 @@ class Dispatcher:
             around.enter_context(guard.installed())
             around.enter_context(collection.routed_comparison(config, self._compare))
             around.enter_context(watchdog.watching())
+            ledger = TaskLedger()
+            around.enter_context(ledger.installed(asyncio.get_running_loop()))
             async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
                 hooks = foreign_hooks(config)
                 executor = Executor(
-                    lifetimes, self._capture, guard, watchdog, hooks, self._options.fail_slow, self._debugs
+                    lifetimes, self._capture, guard, watchdog, ledger, hooks, self._options.fail_slow, self._debugs
                 )
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
@@ -110,6 +121,7 @@ class Dispatcher:
                 finally:
                     config.pluginmanager.unregister(by_pytest)
                     self._report_late(await lifetimes.close())
+            await end_leftovers()
 
     @contextlib.contextmanager
     def _watchdog(self) -> Iterator[Watchdog]:
@@ -133,7 +145,8 @@ class Dispatcher:
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
         with contextlib.suppress(_Stopped):
             await self._one_by_one(self._plan.before, executor, by_pytest)
-            await self._owned(self._together(executor))
+            for ambient, cases in by_ambient(self._plan.shared).items():
+                await self._owned(self._wave(executor, ambient, cases))
             await self._one_by_one(self._plan.after, executor, by_pytest)
             await self._run_again(executor)
 
@@ -164,9 +177,25 @@ class Dispatcher:
         for task, run in self._running.items():
             run.interrupt(task)
 
-    async def _together(self, executor: Executor) -> None:
+    async def _wave(self, executor: Executor, ambient: Ambient, cases: Sequence[PlannedCase]) -> None:
+        """Run tests beside each other, with what is changed around each of them changed around all."""
+        if ambient:
+            # Under pytest these are set up before a test's own fixtures, so without the change.
+            for planned in cases:
+                executor.lifetimes.hold_for(planned.case)
+                await executor.lifetimes.wait_until_up(planned.case.shared)
+        targets = {
+            target
+            for planned in cases
+            for fixture in planned.case.local
+            for target in targets_of(fixture.definition.func)
+        }
+        with guarded(targets), applied(ambient):
+            await self._together(executor, cases)
+
+    async def _together(self, executor: Executor, everything: Sequence[PlannedCase]) -> None:
         async with asyncio.TaskGroup() as group:
-            for (fixtures, limited), cases in by_gate(self._plan.shared).items():
+            for (fixtures, limited), cases in by_gate(everything).items():
                 gate = group.create_task(self._gate(group, executor, fixtures, self._group(limited), cases))
                 self._gates.add(gate)
                 gate.add_done_callback(self._gates.discard)
@@ -190,15 +219,32 @@ class Dispatcher:
         async with self._admitted(fixtures):
             for planned in cases:
                 await limited.acquire()
-                await self._places.acquire()
+                await self._place()
                 context = contextvars.copy_context()
                 run = context.run(executor.begin, planned, once_more=self._reruns.once_more)
                 if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
                     # Asked only now: a test that is skipped needs no fixture. One that waits takes no place.
                     self._places.release()
                     await executor.lifetimes.wait_until_up(fixtures)
-                    await self._places.acquire()
+                    await self._place()
                 self._start(group, self._in_place(run, limited), run, context)
+
+    async def _place(self) -> None:
+        """Wait for a free place, and until the loop has time for one more test.
+
+        Sixty tests that start in one turn of the loop would keep each other from meeting the time limits that they set
+        themselves. So tests start one by one, each when a turn is short; those that wait don't keep others waiting.
+        """
+        await self._places.acquire()
+        async with self._calm:
+            deadline = clock.monotonic() + _IMPATIENCE
+            now = clock.monotonic()
+            while self._running and now < deadline:
+                before = now
+                await asyncio.sleep(0)
+                now = clock.monotonic()
+                if now - before < _SHORT_TURN:
+                    return
 
     def _start(
         self,
@@ -264,11 +310,13 @@ class Dispatcher:
             executions.append(await run.to_end())
 
         async def attempts() -> None:
-            async with asyncio.TaskGroup() as group:
-                for planned in cases:
-                    context = contextvars.copy_context()
-                    run = context.run(executor.begin, planned, once_more=once_more)
-                    self._start(group, attempt(run), run, context)
+            ambient = key_of(cases[0].ambient)  # the same for all: others didn't run beside it
+            with applied(ambient):
+                async with asyncio.TaskGroup() as group:
+                    for planned in cases:
+                        context = contextvars.copy_context()
+                        run = context.run(executor.begin, planned, once_more=once_more)
+                        self._start(group, attempt(run), run, context)
 
         await self._owned(attempts())
         return executions
@@ -369,6 +417,9 @@ class Dispatcher:
                 note=execution.note,
             )
         )
+        for leak in execution.leaks:
+            if leak.is_finding:
+                self._sink(FindingMade(nodeid=planned.case.nodeid, text=f"left {leak}"))
         self._last = planned
         if execution.interrupt is not None:
             self.interrupt = execution.interrupt

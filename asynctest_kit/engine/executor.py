@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.guard import Guard
+    from asynctest_kit.engine.leaked_tasks import LeakedTask, TaskLedger
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
     from asynctest_kit.engine.watchdog import Watchdog
@@ -72,6 +73,7 @@ class Execution:
     reports: list[pytest.TestReport] = field(default_factory=list)
     times: Times = field(default_factory=Times)
     interrupt: BaseException | None = None
+    leaks: list[LeakedTask] = field(default_factory=list)
     held: bool = False
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
@@ -132,6 +134,7 @@ class Executor:
         capture: Where output goes.
         guard: Stops tests beside others from changing process-global state.
         watchdog: Knows for how long others have blocked the loop.
+        ledger: Knows which test made which task.
         hooks: What conftest files and other plugins want called around a test's phases.
         fail_slow: Seconds from which on a call that passed fails; 0 for no limit.
         debugs: Whether a debugger is to be opened where a test fails.
@@ -141,6 +144,7 @@ class Executor:
     capture: Capture
     guard: Guard
     watchdog: Watchdog
+    ledger: TaskLedger
     hooks: ForeignHooks
     fail_slow: float = 0.0
     debugs: bool = False
@@ -180,7 +184,6 @@ class CaseRun:
         self.execution = Execution(planned)
         self.execution.times.start = clock.monotonic()
         self.executor = executor
-        self.fixtures = CaseFixtures(planned.case, executor.lifetimes)
         self.values: dict[str, Any] = {}
         item = planned.case.item
         assert isinstance(item, pytest.Function)  # noqa: S101  # the plan hands everything else to pytest
@@ -190,6 +193,7 @@ class CaseRun:
         self.limit = planned.timeout
         self.exclusive = planned.lane == "exclusive"
         self.ward = None if self.exclusive else Ward()
+        self.fixtures = CaseFixtures(planned.case, executor.lifetimes, ambient=planned.ambient, ward=self.ward)
         self._once_more = once_more
         self.refusal: BaseException | None = None
         self._entered = contextlib.ExitStack()
@@ -204,6 +208,7 @@ class CaseRun:
         """Apply its marks and the set-up hooks of others."""
         collection.start_afresh(self.item)
         current_output.set(self.output)
+        self.executor.ledger.open(self.output)
         guarded_by.set(self.ward)
         self.executor.guard.look_again()
         try:
@@ -362,6 +367,12 @@ class CaseRun:
         """Seconds for which others have blocked the loop, which are not charged to this test."""
         return self.executor.watchdog.delay_of(self.output)
 
+    async def _leaks(self) -> list[LeakedTask]:
+        own = [self.item.function, *(fixture.definition.func for fixture in self.case.local)]
+        shared = [self.executor.lifetimes.of(fixture) for fixture in self.case.shared]
+        values = [lifetime.value_now() for lifetime in shared if lifetime.is_up]
+        return await self.executor.ledger.close(self.output, own, values)
+
     def _refuse_slow(self, seconds: float) -> None:
         limit = self.executor.fail_slow
         if limit and seconds > limit:
@@ -379,6 +390,7 @@ class CaseRun:
                 await self.fixtures.tear_down(self._limit)
             except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
                 errors.append(error)
+            self.execution.leaks = await self._leaks()
             self.execution.held = self.is_touched or self._once_more(self)
             if not self.execution.held:
                 errors += await let_go(self.case, self.executor.lifetimes)

@@ -63,6 +63,10 @@ class Finalizers:
         """Run ``finalizer`` at the end; if it gives an awaitable, that is awaited."""
         self._pending.append(finalizer)
 
+    def wrap_last(self, wrapper: Callable[[Callable[[], object]], Callable[[], object]]) -> None:
+        """Put ``wrapper`` around what was added last."""
+        self._pending[-1] = wrapper(self._pending[-1])
+
     async def run(self, title: str, limit: Callable[[], TimeLimit] | None = None) -> None:
         """Run all, in this task, each within a ``limit`` of its own: giving one up leaves none of the others out.
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
 
-__all__ = ["POINTS", "Guard", "StateTouched", "Ward", "guarded_by"]
+__all__ = ["POINTS", "Guard", "StateTouched", "Ward", "guarded_by", "stop_if_guarded"]
 
 
 class StateTouched(BaseException):
@@ -168,6 +168,17 @@ def _wrapped(original: Callable[..., Any], what: str, loop: object) -> Callable[
 def _changes_nothing(args: tuple[Any, ...]) -> bool:
     """Whether an environment variable is being set to what it is."""
     return len(args) == 3 and args[0] is os.environ and os.environ.get(args[1]) == args[2]  # noqa: PLR2004
+
+
+def stop_if_guarded(what: str) -> None:
+    """Stop who runs in the present context from changing ``what``, if that is guarded.
+
+    Raises:
+        StateTouched: It is.
+    """
+    __tracebackhide__ = True
+    if (ward := guarded_by.get()) is not None:
+        _stop(ward, what)
 
 
 def _stop(ward: Ward, what: str) -> None:

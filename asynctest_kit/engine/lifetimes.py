@@ -37,7 +37,7 @@ from asynctest_kit.engine.subtests import adapted, gives_subtests
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
     from types import TracebackType
 
     import pytest
@@ -403,8 +403,12 @@ class Lifetimes:
 class CaseFixtures:
     """The fixtures of one running test, set up and torn down in its task."""
 
-    def __init__(self, case: Case, lifetimes: Lifetimes) -> None:
+    def __init__(
+        self, case: Case, lifetimes: Lifetimes, *, ambient: Collection[Source] = (), ward: Ward | None = None
+    ) -> None:
         self.case = case
+        self._ambient = ambient
+        self._ward = ward
         self._lifetimes = lifetimes
         self._finalizers = Finalizers()
         self._values: dict[Source, Any] = {}
@@ -441,8 +445,9 @@ class CaseFixtures:
             self.case.request.owner = self
         await self.wait()
         for source in self.case.sources:
-            await self._enter(source)
-        return {name: self._values[source] for name, source in self.case.by_name.items()}
+            if source not in self._ambient:
+                await self._enter(source)
+        return {name: self._values[source] for name, source in self.case.by_name.items() if source in self._values}
 
     async def tear_down(self, limit: Callable[[str], TimeLimit] | None = None) -> None:
         """Tear the test's own fixtures down, last first; each may take ``limit("the tear-down")``."""

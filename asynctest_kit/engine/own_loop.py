@@ -40,7 +40,7 @@ def own_loop_of(case: Case) -> str | None:
     inner = getattr(getattr(item.obj, "hypothesis", None), "inner_test", None)
     if inspect.iscoroutinefunction(inner):
         return "hypothesis"
-    return _by_anyio(case, item) or _by_pytest_asyncio(case, item)
+    return _by_pytest_trio(item) or _by_anyio(case, item) or _by_pytest_asyncio(case, item)
 
 
 def is_free_of_loops(source: Source) -> bool:
@@ -52,6 +52,12 @@ def is_free_of_loops(source: Source) -> bool:
         or hasattr(definition.func, "_force_asyncio_fixture")
         or definition.func.__module__ == "pytest_asyncio.plugin"
     ) and all(is_free_of_loops(argument) for argument in source.arguments.values())
+
+
+def _by_pytest_trio(item: pytest.Function) -> str | None:
+    if item.get_closest_marker("trio") and item.config.pluginmanager.hasplugin("trio"):
+        return "trio"
+    return None
 
 
 def _by_anyio(case: Case, item: pytest.Function) -> str | None:

@@ -17,20 +17,22 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.ambient import ambient_of, key_of
 from asynctest_kit.engine.graph import is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops, own_loop_of
 from asynctest_kit.engine.process_state import exclusive_reason
 from asynctest_kit.engine.treatment import treatment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
+    from asynctest_kit.engine.ambient import Ambient
     from asynctest_kit.engine.events import Lane
-    from asynctest_kit.engine.graph import Case, Graph, SharedFixture
+    from asynctest_kit.engine.graph import Case, Graph, LocalFixture, SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.treatment import Options, Treatment
 
-__all__ = ["Plan", "PlannedCase", "by_gate", "plan"]
+__all__ = ["Plan", "PlannedCase", "by_ambient", "by_gate", "plan"]
 
 
 @dataclass(eq=False, slots=True)
@@ -42,12 +44,14 @@ class PlannedCase:
         lane: Where it runs.
         treatment: What marks and settings say of it.
         reason: Why not on the shared loop; empty if it is.
+        ambient: Those of its fixtures that are up around all tests beside it.
     """
 
     case: Case
     lane: Lane
     treatment: Treatment
     reason: str = ""
+    ambient: tuple[LocalFixture, ...] = ()
 
     @property
     def group(self) -> str | None:
@@ -103,8 +107,9 @@ _OTHER_LOOP = "runs on an event loop of its own"
 
 def _planned(case: Case, options: Options, memory: Memory) -> PlannedCase:
     treatment = treatment_of(case.item, options)
-    lane, reason = _lane(case, treatment, memory)
-    return PlannedCase(case, lane, treatment, reason)
+    ambient = ambient_of(case)
+    lane, reason = _lane(case, treatment, memory, ambient)
+    return PlannedCase(case, lane, treatment, reason, ambient if lane == "shared" else ())
 
 
 def _alone(planned: PlannedCase) -> PlannedCase:
@@ -113,7 +118,7 @@ def _alone(planned: PlannedCase) -> PlannedCase:
     return PlannedCase(planned.case, "exclusive", planned.treatment, "everything runs one by one")
 
 
-def _lane(case: Case, treatment: Treatment, memory: Memory) -> tuple[Lane, str]:
+def _lane(case: Case, treatment: Treatment, memory: Memory, ambient: Collection[LocalFixture]) -> tuple[Lane, str]:
     item = case.item
     if not isinstance(item, pytest.Function):
         return "pytest", f"a {type(item).__name__}, not a Python function"
@@ -124,7 +129,7 @@ def _lane(case: Case, treatment: Treatment, memory: Memory) -> tuple[Lane, str]:
         return "pytest", "not a coroutine function"
     if treatment.exclusive is not None:
         return ("exclusive", "asked for by a mark or the settings") if treatment.exclusive else ("shared", "")
-    reason = exclusive_reason(case) or memory.reason(item)
+    reason = exclusive_reason(case, ambient) or memory.reason(item)
     return ("exclusive", reason) if reason else ("shared", "")
 
 
@@ -170,6 +175,14 @@ def _waits(planned: PlannedCase) -> bool:
 
 
 Gate = tuple[tuple["SharedFixture", ...], str | None]
+
+
+def by_ambient(cases: Sequence[PlannedCase]) -> dict[Ambient, list[PlannedCase]]:
+    """Group tests by what is changed around them: one group runs after the other."""
+    waves: dict[Ambient, list[PlannedCase]] = {}
+    for planned in cases:
+        waves.setdefault(key_of(planned.ambient), []).append(planned)
+    return waves
 
 
 def by_gate(cases: Sequence[PlannedCase]) -> dict[Gate, list[PlannedCase]]:

@@ -11,13 +11,18 @@ import inspect
 import site
 import sysconfig
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from asynctest_kit.engine.code_reading import touched_by
+from asynctest_kit.engine.graph import LocalFixture
+from asynctest_kit.engine.put_back import targets_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from asynctest_kit.engine.graph import Case, Source
 
 __all__ = ["exclusive_reason"]
@@ -47,30 +52,47 @@ _HARMLESS_MODULES = (
 )
 
 
-def exclusive_reason(case: Case) -> str | None:
-    """Why ``case`` must run alone, or None if it may run beside others."""
-    return _marked(case) or _fixtures(case) or _test_code(case)
+#: Modules of plugins whose fixtures change process-global state in ways that can't be read from their code.
+_GLOBAL_MODULES = (
+    "pyfakefs.",
+    "pytest_django.",
+    "pytest_freezegun",
+    "pytest_freezer",
+    "pytest_httpx.",
+    "pytest_recording.",
+    "pytest_socket",
+    "requests_mock.",
+    "vcr.",
+)
 
 
-def _marked(case: Case) -> str | None:
-    mark = case.item.get_closest_marker("atk")
-    if mark is not None and mark.kwargs.get("exclusive"):
-        return "marked atk(exclusive=True)"
-    return None
+def exclusive_reason(case: Case, ambient: Collection[Source] = ()) -> str | None:
+    """Why ``case`` must run alone, or None if it may run beside others, all of which have the same ``ambient``."""
+    return _fixtures(case, ambient) or _test_code(case)
 
 
-def _fixtures(case: Case) -> str | None:
+def _fixtures(case: Case, ambient: Collection[Source]) -> str | None:
     fixtures: list[Source] = [fixture for fixture in case.shared if fixture.scope != "session"]
     for fixture in (*fixtures, *case.local):
-        function = fixture.definition.func
-        if fixture.name in _GLOBAL_FIXTURES and function.__module__.startswith("_pytest."):
-            return f"fixture {fixture.name}"
-        if _is_installed(function) and not function.__module__.startswith(_HARMLESS_MODULES):
-            return f"fixture {fixture.name} of {function.__module__}, which is not known to be harmless"
-        name = None if _is_installed(function) else touched_by(function, beside=case.item.path.parent)
-        if name is not None:
-            return f"fixture {fixture.name} uses {name}"
+        if fixture not in ambient and (reason := _fixture(fixture, case)) is not None:
+            return reason
     return None
+
+
+def _fixture(fixture: Source, case: Case) -> str | None:
+    function = fixture.definition.func
+    module = function.__module__ or ""
+    if fixture.name in _GLOBAL_FIXTURES and module.startswith("_pytest."):
+        return f"fixture {fixture.name}"
+    if module.startswith(_HARMLESS_MODULES):
+        return None
+    if module.startswith(_GLOBAL_MODULES):
+        return f"fixture {fixture.name} of {module}, which changes the whole process"
+    if isinstance(fixture, LocalFixture) and targets_of(function):
+        return None
+    beside = Path(inspect.unwrap(function).__code__.co_filename).parent if _is_installed(function) else None
+    name = touched_by(function, beside=beside or case.item.path.parent)
+    return None if name is None else f"fixture {fixture.name} uses {name}"
 
 
 def _test_code(case: Case) -> str | None:

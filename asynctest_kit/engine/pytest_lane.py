@@ -22,9 +22,11 @@ from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code,
 from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops
+from asynctest_kit.engine.sync_limit import sync_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.collection import Request
@@ -114,9 +116,15 @@ class PytestLane:
         """Note when the test function runs."""
         self._times.call_start = clock.monotonic()
         try:
-            return (yield)
+            with self._limit("the call"):
+                return (yield)
         finally:
             self._times.call_end = clock.monotonic()
+
+    def _limit(self, what: str) -> AbstractContextManager[None]:
+        assert self._present is not None  # noqa: S101  # a test runs
+        item = self._present.case.item
+        return sync_limit(self._present.timeout, f"{item.name}: {what}", item.path, lambda: self._loop.is_running)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self) -> Generator[None, object, None]:

@@ -21,6 +21,7 @@ from asynctest_kit.engine import clock
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from asynctest_kit.engine.events import Lane
     from asynctest_kit.engine.executor import CaseRun, Execution
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.plan import PlannedCase
@@ -33,6 +34,9 @@ _ROUNDS = 12
 
 #: A failure is run again alone as long as all that took less than this many seconds, or than the tests themselves.
 _PATIENCE = 10.0
+
+#: After so many seconds the smallest set of neighbours that was found so far is named.
+_TRACING = 3.0
 
 #: So many neighbours are named.
 _NAMED = 10
@@ -158,7 +162,7 @@ class Reruns:
     def may_trace(self) -> bool:
         """Whether one more failure is traced; see the limits above."""
         self._traced += 1
-        return self._traced <= _TRACED and self._spent < _PATIENCE * _TRACED
+        return self._traced <= _TRACED
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +204,7 @@ async def suspects(
     """Halve the neighbours for as long as the failure comes back."""
     if not beside or not await fails_beside(beside):
         return Suspects(beside, traced=True)
-    found, deadline = list(beside), clock.monotonic() + _PATIENCE
+    found, deadline = list(beside), clock.monotonic() + _TRACING
     for _ in range(_ROUNDS):
         middle = len(found) // 2
         for half in (found[:middle], found[middle:]):
@@ -213,7 +217,8 @@ async def suspects(
 
 
 def _alone(planned: PlannedCase, reason: str) -> PlannedCase:
-    return replace(planned, lane="pytest" if planned.lane == "pytest" else "exclusive", reason=reason)
+    lane: Lane = "pytest" if planned.lane == "pytest" else "exclusive"
+    return replace(planned, lane=lane, reason=reason, ambient=())
 
 
 def _names(cases: Sequence[PlannedCase]) -> str:
