@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import textwrap
 from asyncio import events
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache, partial
@@ -26,7 +26,8 @@ from asynctest_kit.engine import collection
 from asynctest_kit.engine.foreign_hooks import Outcome, fixture_hooks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Hashable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
+    from contextlib import AbstractContextManager
     from contextvars import ContextVar
 
     from asynctest_kit.engine.collection import Request
@@ -120,6 +121,15 @@ class Outside:
     loop: PausingLoop
     owner: Hashable
 
+    async def call(self, function: Callable[[_ApartContext], T], finalizers: Finalizers) -> T:
+        """Call ``function`` with a context of its own, through which it may add to ``finalizers``."""
+        __tracebackhide__ = True
+        apart = _ApartContext(finalizers)
+        try:
+            return await self.loop.outside(lambda: apart.run(lambda: function(apart)), self.owner)
+        finally:
+            apart.carry_over()
+
 
 async def set_up(
     definition: pytest.FixtureDef[Any],
@@ -130,7 +140,7 @@ async def set_up(
 ) -> object:
     """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
     __tracebackhide__ = True
-    with _hooked(definition, request, finalizers) as outcome:
+    async with _entered(_hooked(definition, request, finalizers), request, finalizers, outside) as outcome:
         if not outcome.is_answered:
             outcome.result = await _called(definition, request, arguments, finalizers, outside)
     return outcome.result
@@ -146,6 +156,26 @@ def set_up_now(
             function = collection.bound_function(definition, request)
             outcome.result = _called_sync(function, definition, arguments, finalizers)
     return outcome.result
+
+
+@asynccontextmanager
+async def _entered(
+    hooked: AbstractContextManager[Outcome], request: Request, finalizers: Finalizers, outside: Outside | None
+) -> AsyncIterator[Outcome]:
+    """Enter a context whose hooks may ask for fixtures, as those of the lazy-fixture plugins do."""
+    __tracebackhide__ = True
+    if outside is None or not fixture_hooks(request.config).may_ask:
+        with hooked as outcome:
+            yield outcome
+        return
+    outcome = await outside.call(lambda _: hooked.__enter__(), finalizers)
+    try:
+        yield outcome
+    except BaseException as error:
+        if not hooked.__exit__(type(error), error, error.__traceback__):
+            raise
+    else:
+        hooked.__exit__(None, None, None)
 
 
 @contextmanager
@@ -207,12 +237,7 @@ async def _called(
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
     if outside is None or not asks_while_running(definition):
         return _called_sync(function, definition, arguments, finalizers)
-    apart = _ApartContext(finalizers)
-    call = partial(_called_sync, function, definition, arguments, apart)
-    try:
-        return await outside.loop.outside(lambda: apart.run(call), outside.owner)
-    finally:
-        apart.carry_over()
+    return await outside.call(partial(_called_sync, function, definition, arguments), finalizers)
 
 
 class _ApartContext:

@@ -154,6 +154,11 @@ class FixtureHooks:
         """Whether nobody has any."""
         return not self.setup.impls and not self.finalized.impls
 
+    @property
+    def may_ask(self) -> bool:
+        """Whether a hook is given the request by which it could ask for fixtures."""
+        return any("request" in impl.argnames for impl in self.setup.impls)
+
 
 _FIXTURE_HOOKS = pytest.StashKey[FixtureHooks]()
 

@@ -17,7 +17,9 @@ def test_outcomes_are_the_same(runs):
     assert engine.longreprs == plain.longreprs
 
 
-@pytest.mark.parametrize("kind", ["before", "after", "raised", "finalized", "torn", "protocol"])
+@pytest.mark.parametrize(
+    "kind", ["before", "after", "raised", "finalized", "torn", "protocol", "below", "called-below", "set-up-below"]
+)
 def test_hooks_are_called_as_often(runs, kind):
     theirs, ours = (sorted(line for line in run.noted(kind) if "broken" not in line[1]) for run in runs)
     assert ours == theirs != []

@@ -45,7 +45,7 @@ async def given(anyio_backend):
     raise AssertionError("a hook answers")
 
 
-@pytest.fixture(params=["lazy:sync", "lazy:shared", "plain"])
+@pytest.fixture(params=["lazy:sync", "lazy:shared", "lazy:value", "plain"])
 async def lazy(request, shared, anyio_backend):
     return request.param
 
@@ -75,8 +75,12 @@ async def test_given(given):
 
 
 async def test_lazy(lazy):
-    assert lazy in {"sync", "shared", "plain"}
+    assert lazy in {"sync", "shared", "value", "plain"}
 
 
 def test_in_pytests_lane(value, sync, shared, replaced, given):
     assert (value, replaced, given) == ("value", "replaced by a hook", "given by a hook")
+
+
+async def test_refused(value):
+    """The hook that refuses it counts elsewhere."""
