@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import time
+
 import pytest
 from parity import SUITES, Bench, both, faults_of, set_ups
 
@@ -47,3 +50,16 @@ def test_a_fixture_asked_for_that_hangs_is_cut_off(tmp_path):
     }
     assert "test_hangs: the set-up took longer than its time-out of 0.5 s" in run.out
     assert faults_of(run.trail) == []
+
+
+def test_an_interrupt_ends_what_was_asked_for_and_who_asked(tmp_path):
+    run = Bench(tmp_path, SUITES / "asked_hangs").start("-k", "test_hangs and not cancelled")
+    deadline = time.monotonic() + 30
+    while not any(line[0] == "up" and line[1].startswith("hangs") for line in run.trail):
+        assert run.process.poll() is None, run.finish().out
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # nothing else tells of another process when its fixture hangs
+    run.process.send_signal(signal.SIGINT)
+    finished = run.finish()
+    assert finished.code == 2, finished.out
+    assert faults_of(finished.trail) == []
