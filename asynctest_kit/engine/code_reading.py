@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import time
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ __all__ = ["put_back_by", "touched_by"]
 _GLOBAL_NAMES = frozenset(
     {
         "MonkeyPatch",
+        "ThreadSensitiveContext",
         "chdir",
         "dependency_overrides",
         "freeze_time",
@@ -38,6 +40,7 @@ _GLOBAL_NAMES = frozenset(
         "setprofile",
         "setrecursionlimit",
         "settrace",
+        "thread_sensitive_context",
         "time_machine",
         "tzset",
         "umask",
@@ -49,6 +52,9 @@ _GLOBAL_NAMES = frozenset(
 _ITEM_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
 _CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
 _ATTRIBUTE_CHANGES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
+
+#: The function itself, which is wrapped while tests run.
+_sleep = time.sleep
 
 _CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW"})
 
@@ -131,6 +137,8 @@ def _of_code(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
         yield "mock.patch"
     if names & {"environ", "modules"} and (names & _CHANGING_METHODS or _changes_items(code)):
         yield "os.environ" if "environ" in names else "sys.modules"
+    if "sleep" in names and any(_sleeps(nested, namespace) for nested in _codes(code)):
+        yield "time.sleep, which stops the event loop"
     known = sorted(names & _GLOBAL_NAMES)
     yield from known
     yield from _attributes_set(code, namespace)
@@ -144,6 +152,24 @@ def _is_patcher(value: object) -> bool:
     return getattr(value, "__module__", "") in {"mock.mock", "unittest.mock"} and "patch" in getattr(
         value, "__name__", ""
     )
+
+
+def _sleeps(code: CodeType, namespace: dict[str, Any]) -> bool:
+    """Whether a coroutine calls ``time.sleep`` itself, instead of handing it to a thread."""
+    if not code.co_flags & inspect.CO_COROUTINE:
+        return False
+    code_of = list(_instructions(code))
+    for place, one in enumerate(code_of):
+        value = namespace.get(one.argval) if one.opname == "LOAD_GLOBAL" else None
+        is_called = bool((one.arg or 0) & 1)  # a null for the call is pushed with it
+        if value is _sleep and is_called:
+            return True
+        attribute, following = [*code_of[place + 1 : place + 3], None, None][:2]
+        if value is time and attribute is not None and attribute.argval == "sleep":
+            pushed_after = following is not None and following.opname == "PUSH_NULL"  # from Python 3.13 on
+            if is_called or pushed_after or attribute.opname == "LOAD_METHOD":
+                return True
+    return False
 
 
 def _changes_items(code: CodeType) -> bool:

@@ -20,6 +20,7 @@ from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
+from asynctest_kit.engine.fair_loop import FairLoop
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard
 from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
@@ -190,7 +191,7 @@ class Dispatcher:
             for fixture in planned.case.local
             for target in targets_of(fixture.definition.func)
         }
-        with guarded(targets), applied(ambient):
+        with guarded(targets), applied(ambient), _fair_loop():
             await self._together(executor, cases)
 
     async def _together(self, executor: Executor, everything: Sequence[PlannedCase]) -> None:
@@ -311,7 +312,8 @@ class Dispatcher:
 
         async def attempts() -> None:
             ambient = key_of(cases[0].ambient)  # the same for all: others didn't run beside it
-            with applied(ambient):
+            fairly = _fair_loop() if len(cases) > 1 else contextlib.nullcontext()
+            with applied(ambient), fairly:
                 async with asyncio.TaskGroup() as group:
                     for planned in cases:
                         context = contextvars.copy_context()
@@ -454,6 +456,11 @@ def _guarded(plan: Plan) -> frozenset[SharedFixture]:
     return frozenset(
         fixture for planned in plan.shared for fixture in planned.case.shared if fixture.scope != "session"
     )
+
+
+def _fair_loop() -> contextlib.AbstractContextManager[None]:
+    loop = asyncio.get_running_loop()
+    return loop.shared() if isinstance(loop, FairLoop) else contextlib.nullcontext()
 
 
 def _add_section(execution: Execution, text: str) -> None:

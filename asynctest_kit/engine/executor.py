@@ -20,6 +20,7 @@ from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
+from asynctest_kit.engine.own_threads import open_own_thread
 from asynctest_kit.engine.time_limit import TimeLimit
 
 if TYPE_CHECKING:
@@ -195,6 +196,7 @@ class CaseRun:
         self.ward = None if self.exclusive else Ward()
         self.fixtures = CaseFixtures(planned.case, executor.lifetimes, ambient=planned.ambient, ward=self.ward)
         self._once_more = once_more
+        self._close_thread: Callable[[], None] | None = None
         self.refusal: BaseException | None = None
         self._entered = contextlib.ExitStack()
         self._protocol = contextlib.ExitStack()
@@ -213,6 +215,7 @@ class CaseRun:
         self.executor.guard.look_again()
         try:
             if not self.exclusive:
+                self._close_thread = open_own_thread()
                 self.executor.capture.warnings.open_scope()
                 collection.apply_mark_filters(self.item)
             self._protocol.enter_context(self.executor.hooks.protocol(self.item))
@@ -254,6 +257,8 @@ class CaseRun:
             self.is_tearing_down = True
             await self._phase("teardown", self._tear_down)
         collection.clear_runtime_state(self.item)
+        if self._close_thread is not None:
+            self._close_thread()
         self.executor.capture.close(self.output)
 
     async def _abandon(self, reason: BaseException) -> None:

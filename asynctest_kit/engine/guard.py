@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import threading
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -26,7 +27,9 @@ __all__ = ["POINTS", "Guard", "StateTouched", "Ward", "guarded_by", "stop_if_gua
 
 
 class StateTouched(BaseException):
-    """Process-global state was about to be changed beside others. No ``except Exception`` of a test may catch it.
+    """Process-global state was about to be changed beside others, or the loop to be stopped under them.
+
+    Not an Exception: no ``except Exception`` of a test may catch it.
 
     Attributes:
         what: The state and the place of the code.
@@ -67,6 +70,7 @@ POINTS: Final = (
     ("sys", "setrecursionlimit", "sys.setrecursionlimit"),
     ("threading", "settrace", "threading.settrace"),
     ("threading", "setprofile", "threading.setprofile"),
+    ("time", "sleep", "time.sleep"),
     ("time", "tzset", "time.tzset"),
     ("signal", "signal", "signal.signal"),
     ("signal", "setitimer", "signal.setitimer"),
@@ -109,8 +113,8 @@ POINTS: Final = (
     ("structlog.testing", "configure", "structlog.testing.capture_logs"),
 )
 
-#: Of the loop's own switches only those of the loop that all tests share matter; a thread may have a loop of its own.
-_OF_A_LOOP: Final = "the loop's"
+#: Seconds for which a test may stop the loop on purpose.
+_SHORT: Final = 0.005
 
 
 class Guard:
@@ -118,6 +122,7 @@ class Guard:
 
     def __init__(self, loop: object) -> None:
         self._loop = loop
+        self._thread = threading.get_ident()
         self._pending = list(POINTS)
         self._modules = 0
         self._saved: list[tuple[Any, str, Any]] = []
@@ -150,19 +155,25 @@ class Guard:
         original = vars(owner).get(name) if owner is not None else None
         if callable(original):
             self._saved.append((owner, name, original))
-            setattr(owner, name, _wrapped(original, what, self._loop if what.startswith(_OF_A_LOOP) else None))
+            setattr(owner, name, self._wrapped(original, what))
         return True
 
+    def _wrapped(self, original: Callable[..., Any], what: str) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def guard(*args: Any, **kwargs: Any) -> Any:
+            __tracebackhide__ = True
+            if (ward := guarded_by.get()) is not None and self._matters(what, args):
+                _stop(ward, what)
+            return original(*args, **kwargs)
 
-def _wrapped(original: Callable[..., Any], what: str, loop: object) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def guard(*args: Any, **kwargs: Any) -> Any:
-        __tracebackhide__ = True
-        if (ward := guarded_by.get()) is not None and (loop is None or args[0] is loop) and not _changes_nothing(args):
-            _stop(ward, what)
-        return original(*args, **kwargs)
+        return guard
 
-    return guard
+    def _matters(self, what: str, args: tuple[Any, ...]) -> bool:
+        if what.startswith("the loop's"):
+            return args[0] is self._loop  # a thread may have a loop of its own
+        if what == "time.sleep":
+            return bool(args) and args[0] >= _SHORT and threading.get_ident() == self._thread
+        return not _changes_nothing(args)
 
 
 def _changes_nothing(args: tuple[Any, ...]) -> bool:

@@ -1,7 +1,8 @@
-"""Which tests were found to touch process-global state while they ran, kept in pytest's cache.
+"""Which tests were found not to run beside others, kept in pytest's cache.
 
-Such a test was stopped, and run again alone. The next run puts it into the exclusive lane from the start, as long as
-its file is what it was: after a change it gets another chance. A lost or wrong record costs one more attempt, no more.
+They touched process-global state, or failed beside others only, and were run again alone. The next run puts such a
+test into the exclusive lane from the start, as long as its file is what it was: after a change it gets another chance.
+A lost or wrong record costs one more attempt, no more.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class Memory:
         """Why ``item`` has to run alone, as it showed in an earlier run; empty if it may run beside others."""
         match self._known.get(item.nodeid):
             case [str(reason), int(mark)] if mark == self._mark(item.path):
-                return f"in an earlier run it touched {reason}"
+                return f"in an earlier run it {reason}"
             case _:
                 return ""
 
-    def learn(self, item: pytest.Item, touched: str) -> None:
-        """Note what ``item`` touched."""
-        self._known[item.nodeid] = [touched, self._mark(item.path)]
+    def learn(self, item: pytest.Item, reason: str) -> None:
+        """Note what ``item`` did, to be read after its name."""
+        self._known[item.nodeid] = [reason, self._mark(item.path)]
         self._changed = True
 
     def keep(self) -> None:

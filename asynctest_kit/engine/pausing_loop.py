@@ -21,6 +21,8 @@ import signal
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from asynctest_kit.engine.fair_loop import FairLoop
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Coroutine, Hashable, Iterator
     from types import FrameType
@@ -139,7 +141,7 @@ class PausingLoop:
             KeyboardInterrupt: Ctrl-C was pressed; everything that ``main`` owns has ended by then.
         """
         # With a factory the runner doesn't set the thread's event loop: sync tests must not find ours, and close it.
-        with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner, self._interrupt_cancels(runner.get_loop()):
+        with asyncio.Runner(loop_factory=FairLoop) as runner, self._interrupt_cancels(runner.get_loop()):
             loop = self._loop = runner.get_loop()
             self._main = loop.create_task(main(), name="asynctest_kit")
             self._drive(loop, self._main)

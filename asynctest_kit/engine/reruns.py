@@ -4,7 +4,8 @@ Three kinds. One that the guard stopped beside others was never finished: its at
 the next run puts it there at once. One that failed and has retries left is flaky if a later attempt passes. One that
 failed beside others is run alone before it is reported: if it fails there too it is simply broken, and that attempt's
 report is shown, with nobody else's traces in it; if it passes, its neighbours are to blame, or chance. Then it runs
-beside them again, beside half of them, and so on, until the suspect is found or the failure doesn't come back.
+beside them again, beside half of them, and so on, until the suspect is found or the failure doesn't come back; the
+next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason.
 
 A test keeps its hold on its shared fixtures from its first attempt to its last, so that nothing is set up twice. What
 failed in a tear-down, or for a shared fixture that failed, is final: another attempt would find things as they are.
@@ -85,16 +86,19 @@ class Reruns:
 
     def once_more(self, run: CaseRun) -> bool:
         """Whether a first attempt that is tearing down will be followed by another."""
-        if not run.execution.failed or run.fixtures.shared_failed:
+        execution, is_beside = run.execution, run.planned.lane == "shared" and self._triages
+        if run.fixtures.shared_failed:
             return False
-        return run.planned.retries > 0 or (run.planned.lane == "shared" and self._triages)
+        if execution.failed:
+            return run.planned.retries > 0 or is_beside
+        return is_beside and execution.outcome == "xfailed"
 
     def take(self, execution: Execution) -> bool:
         """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
         if execution.planned.lane == "shared":
             self._neighbours.append(execution)
         if execution.touched:
-            self._memory.learn(execution.planned.case.item, execution.touched)
+            self._memory.learn(execution.planned.case.item, f"touched {execution.touched}")
             self._waiting.append(Again(_alone(execution.planned, f"it touched {execution.touched}"), execution))
         elif execution.held:
             again = _alone(execution.planned, "it failed and runs again")
@@ -136,7 +140,7 @@ class Reruns:
 
     def settle(self, again: Again, execution: Execution) -> bool:
         """Give the last attempt its verdict; tell whether the failure is still to be traced to the neighbours."""
-        if execution.failed:
+        if execution.failed or not (again.first.failed or again.first.touched):
             return False
         if again.failures and again.planned.retries:
             reason = again.failures[0].reason or "no message"
@@ -145,6 +149,7 @@ class Reruns:
                 f"failed {_times(len(again.failures))}, at first with: {reason}",
             )
         elif again.failures:
+            self._memory.learn(again.first.planned.case.item, "failed beside others and passed alone")
             return True
         elif again.first.touched:
             execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
