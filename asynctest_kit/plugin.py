@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctest_kit.engine.treatment import MARK, check_mark
+from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.fixtures import services
 from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
 
@@ -52,8 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse an ``atk`` mark that says something unknown."""
-    for item in items:
-        check_mark(item)
+    check_marks(items)
 
 
 @pytest.hookimpl(trylast=True)

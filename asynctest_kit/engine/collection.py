@@ -24,6 +24,7 @@ from _pytest.assertion import util as assertion_util
 from _pytest.config import parse_warning_filter
 from _pytest.fixtures import (
     FixtureLookupError,
+    FuncFixtureInfo,
     SubRequest,
     TopRequest,
     get_scope_node,
@@ -58,7 +59,10 @@ __all__ = [
     "forget_value",
     "has_fixtures",
     "is_coroutine_item",
+    "is_simple",
     "log_handler",
+    "made_like",
+    "makers_of_items",
     "parameter_of",
     "parent_of",
     "routed_comparison",
@@ -67,6 +71,7 @@ __all__ = [
     "share_caplog",
     "tear_down_pytests_own",
     "test_argument_names",
+    "test_generators",
     "wants_interaction",
 ]
 
@@ -596,3 +601,35 @@ def record_warning(config: pytest.Config, message: warnings.WarningMessage, node
     config.hook.pytest_warning_recorded.call_historic(
         kwargs={"warning_message": message, "nodeid": nodeid, "when": "runtest", "location": None}
     )
+
+
+# --- making items -----------------------------------------------------------------------------------------------------
+
+
+def test_generators(collector: pytest.Module | pytest.Class) -> list[object]:
+    """Whoever may multiply the tests of ``collector``, but for pytest's own ways, which go by marks and parameters."""
+    module = collector.getparent(pytest.Module)
+    own = [one for one in (collector.obj, module and module.obj) if hasattr(one, "pytest_generate_tests")]
+    implementations = collector.ihook.pytest_generate_tests.get_hookimpls()
+    return own + [one.plugin for one in implementations if one.plugin_name not in {"python", "fixtures", "funcmanage"}]
+
+
+def makers_of_items(collector: pytest.Module | pytest.Class) -> set[str]:
+    """The names of the plugins that make items, or prepare for it."""
+    return {impl.plugin_name for impl in collector.ihook.pytest_pycollect_makeitem.get_hookimpls() if not _wraps(impl)}
+
+
+def _wraps(implementation: Any) -> bool:
+    return bool(implementation.wrapper or implementation.hookwrapper)
+
+
+def is_simple(item: pytest.Function) -> bool:
+    """Whether nothing is parametrised in ``item``, so that another one can have the same fixtures."""
+    return type(item) is pytest.Function and not hasattr(item, "callspec")
+
+
+def made_like(model: pytest.Function, name: str) -> pytest.Function:
+    """An item of another test that requests the same fixtures as ``model``."""
+    info = model._fixtureinfo
+    own = FuncFixtureInfo(info.argnames, info.initialnames, info.names_closure[:], dict(info.name2fixturedefs))
+    return pytest.Function.from_parent(model.parent, name=name, fixtureinfo=own)

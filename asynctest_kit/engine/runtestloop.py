@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asynctest_kit.engine import clock
+from asynctest_kit.engine.cheap_collection import CheapCollection
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
 from asynctest_kit.engine.repetition import Repetition
 
@@ -95,6 +96,7 @@ class Engine:
     @pytest.hookimpl
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have tests repeated, if that was asked for."""
+        config.pluginmanager.register(CheapCollection(), "asynctest_kit-collection")
         if self.options.repeat > 1:
             config.pluginmanager.register(Repetition(self.options.repeat), "asynctest_kit-repetition")
 

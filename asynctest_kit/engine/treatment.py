@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
-__all__ = ["ISOLATION", "MARK", "Options", "Rule", "Treatment", "check_mark", "treatment_of"]
+__all__ = ["ISOLATION", "MARK", "Options", "Rule", "Treatment", "check_marks", "treatment_of"]
 
 MARK: Final = (
     "atk(*, exclusive, group, timeout, retries, isolation): how `atk run` treats a test: alone or not; one of a named "
@@ -149,21 +149,34 @@ _CHECKS: Final = {
 assert list(_CHECKS) == [one.name for one in fields(Treatment)]  # noqa: S101  # one check for each argument
 
 
-def check_mark(item: pytest.Item) -> None:
-    """Refuse an ``atk`` mark of ``item`` that says something unknown.
+def check_marks(items: Iterable[pytest.Item]) -> None:
+    """Refuse an ``atk`` mark of ``items`` that says something unknown.
 
     Raises:
         UsageError: It has a positional or unknown argument, or a bad value; the message says which and what is allowed.
     """
-    for mark in item.iter_markers("atk"):
-        if mark.args:
-            _refuse(item, f"positional argument {mark.args[0]!r}: it takes keywords only.{_allowed('')}")
-        for name, value in mark.kwargs.items():
-            if name not in _CHECKS:
-                _refuse(item, f"unknown argument {name!r}.{_allowed(name)}")
-            is_right, what = _CHECKS[name]
-            if not is_right(value):
-                _refuse(item, f"{name}={value!r} is not {what}.")
+    checked: set[pytest.Item | pytest.Collector] = set()
+    for item in items:
+        for mark in item.own_markers:
+            if mark.name == "atk":
+                _check(mark, item)
+        if item.parent not in checked:
+            for node in item.listchain()[:-1]:
+                checked.add(node)  # type: ignore[arg-type]  # a node above an item is a collector
+                for mark in node.own_markers:
+                    if mark.name == "atk":
+                        _check(mark, item)
+
+
+def _check(mark: pytest.Mark, item: pytest.Item) -> None:
+    if mark.args:
+        _refuse(item, f"positional argument {mark.args[0]!r}: it takes keywords only.{_allowed('')}")
+    for name, value in mark.kwargs.items():
+        if name not in _CHECKS:
+            _refuse(item, f"unknown argument {name!r}.{_allowed(name)}")
+        is_right, what = _CHECKS[name]
+        if not is_right(value):
+            _refuse(item, f"{name}={value!r} is not {what}.")
 
 
 def _refuse(item: pytest.Item, what: str) -> None:

@@ -1,0 +1,151 @@
+"""Makes plain coroutine tests into pytest's items for a fraction of what pytest spends on each.
+
+pytest works out the closure of fixtures anew for every test, though nearly all tests of a module have the same one, and
+makes a second node for each, only to ask plugins whether it is to be multiplied. Here the first test of a kind goes
+pytest's own way, and the next ones get what came of it. A kind is: the same module or class, the same argument names,
+the same marks as far as they request fixtures. Where anything could make a difference between two tests of a kind
+(parametrisation, of the test or of a fixture; ``pytest_generate_tests`` anywhere; a decorated function; a plugin's own
+kind of item) pytest does the work.
+
+What comes of it is what pytest makes: the same classes, ids, marks, closures and order.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+from types import FunctionType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from asynctest_kit.engine import collection
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Hashable
+
+__all__ = ["CheapCollection"]
+
+_PLAIN = inspect.CO_COROUTINE | inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS | inspect.CO_NESTED
+
+
+#: Plugins whose hooks for making items may be left out for a test of a known kind: what they do is copied.
+_KNOWN = frozenset({"anyio", "asyncio", "asynctest_kit-collection", "python", "unittest"})
+
+
+class CheapCollection:
+    """The pytest plugin; it lives as long as the collection's results do."""
+
+    def __init__(self) -> None:
+        self._grounds: dict[pytest.Collector, _Ground | None] = {}
+        self._waiting: _Kind | None = None
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self) -> Generator[None, object, object]:
+        """Collect without looking for garbage: almost all that is made stays."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return (yield)
+        finally:
+            self._grounds.clear()
+            gc.freeze()
+            if was_enabled:
+                gc.enable()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(
+        self, collector: pytest.Module | pytest.Class, name: str, obj: object
+    ) -> list[pytest.Item | pytest.Collector] | None:
+        """Make the item of a plain coroutine test, if one of its kind has been made before."""
+        self._waiting = None
+        if not isinstance(obj, FunctionType) or not _is_plain(obj):
+            return None
+        ground = self._ground(collector)
+        if ground is None or not collector.istestfunction(obj, name):
+            return None
+        kind = self._waiting = ground.kind(name, obj)
+        return None if kind is None or kind.model is None else [kind.made(name, obj)]
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_pycollect_makeitem")
+    def pytest_note_model(self, obj: object) -> Generator[None, Any, Any]:
+        """Keep the first item of a kind as the model for the others."""
+        made = yield
+        kind = self._waiting
+        if kind is not None and kind.model is None and isinstance(made, list):
+            kind.learn(made, obj)
+        return made
+
+    def _ground(self, collector: pytest.Module | pytest.Class) -> _Ground | None:
+        if collector not in self._grounds:
+            self._grounds[collector] = _Ground(collector) if _is_ordinary(collector) else None
+        return self._grounds[collector]
+
+
+def _is_plain(function: FunctionType) -> bool:
+    code = function.__code__
+    return (
+        bool(code.co_flags & inspect.CO_COROUTINE)
+        and not code.co_flags & ~_PLAIN
+        and not code.co_kwonlyargcount
+        and not function.__defaults__
+        and function.__dict__.keys() <= {"pytestmark"}
+    )
+
+
+def _is_ordinary(collector: pytest.Module | pytest.Class) -> bool:
+    """Whether nobody multiplies the tests of a module or class, and pytest's own classes make its items."""
+    if type(collector) not in {pytest.Module, pytest.Class, pytest.Package}:
+        return False
+    if collection.test_generators(collector) or not collection.makers_of_items(collector) <= _KNOWN:
+        return False
+    return not any(mark.name == "parametrize" for mark in collector.iter_markers())
+
+
+class _Kind:
+    """Tests that differ in their names only, and the first item made of one."""
+
+    def __init__(self, marks: list[pytest.Mark]) -> None:
+        self.model: pytest.Function | None = None
+        self._marks = marks
+        self._added: list[pytest.Mark] = []
+        self._is_settled = False
+
+    def learn(self, items: list[Any], function: object) -> None:
+        """Take the first item as the model, and note the marks that plugins have added to its function."""
+        if not self._is_settled and len(items) == 1 and collection.is_simple(items[0]):
+            marks = getattr(function, "pytestmark", [])
+            self._added = marks[len(self._marks) :]
+            self.model = items[0]
+        self._is_settled = True
+
+    def made(self, name: str, function: Any) -> pytest.Function:
+        """Make the item of another test."""
+        assert self.model is not None  # noqa: S101  # asked by the only caller
+        if self._added:
+            function.pytestmark = [*getattr(function, "pytestmark", ()), *self._added]
+        return collection.made_like(self.model, name)
+
+
+class _Ground:
+    """A module or class whose plain tests differ in their names, arguments and marks only."""
+
+    def __init__(self, collector: pytest.Module | pytest.Class) -> None:
+        self._collector = collector
+        self._is_class = isinstance(collector, pytest.Class)
+        self._kinds: dict[Hashable, _Kind] = {}
+
+    def kind(self, name: str, function: FunctionType) -> _Kind | None:
+        """The kind of a test; None if pytest has to make it."""
+        marks = getattr(function, "pytestmark", [])
+        if self._is_class and isinstance(inspect.getattr_static(self._collector.obj, name), staticmethod):
+            return None
+        if any(mark.name == "parametrize" for mark in marks):
+            return None
+        code = function.__code__
+        requested = tuple((mark.name, mark.args if mark.name == "usefixtures" else ()) for mark in marks)
+        key = (code.co_varnames[: code.co_argcount], code.co_posonlyargcount, requested)
+        known = self._kinds.get(key)
+        if known is None:
+            known = self._kinds[key] = _Kind(marks)
+        return known
