@@ -21,6 +21,7 @@ from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.fair_loop import FairLoop
+from asynctest_kit.engine.fixture_call import may_ask_while_running
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard
 from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
@@ -144,12 +145,20 @@ class Dispatcher:
             os.close(terminal)
 
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
+        self._keep_for_who_asks(executor.lifetimes)
         with contextlib.suppress(_Stopped):
             await self._one_by_one(self._plan.before, executor, by_pytest)
             for ambient, cases in by_ambient(self._plan.shared).items():
                 await self._owned(self._wave(executor, ambient, cases))
             await self._one_by_one(self._plan.after, executor, by_pytest)
             await self._run_again(executor)
+
+    def _keep_for_who_asks(self, lifetimes: Lifetimes) -> None:
+        """Keep the session's fixtures to the end if tests may ask for them while running: they are set up once."""
+        cases = [planned.case for planned in (*self._plan.before, *self._plan.shared, *self._plan.after)]
+        if any(map(may_ask_while_running, cases)):
+            for fixture in {fixture for case in cases for fixture in case.shared if fixture.scope == "session"}:
+                lifetimes.hold(fixture)
 
     async def _owned(self, body: Coroutine[Any, Any, None]) -> None:
         """Run ``body`` in a task that ends before this returns, and that an interrupt ends in order.

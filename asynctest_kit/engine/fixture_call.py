@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.collection import Request
     from asynctest_kit.engine.foreign_hooks import Around
+    from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.time_limit import TimeLimit
 
@@ -39,6 +40,7 @@ __all__ = [
     "Finalizers",
     "Outside",
     "asks_while_running",
+    "may_ask_while_running",
     "no_running_loop",
     "not_from_running_code",
     "set_up",
@@ -289,6 +291,15 @@ _DEPTH = 3
 def asks_while_running(definition: pytest.FixtureDef[Any]) -> bool:
     """Whether a fixture's code, or that of the helpers it names, may call ``request.getfixturevalue``."""
     return "request" in definition.argnames and _names_it(definition.func, _DEPTH, set())
+
+
+def may_ask_while_running(case: Case) -> bool:
+    """Whether a test or one of its fixtures may call ``request.getfixturevalue``, for what its closure doesn't hold."""
+    item = case.item
+    if any(asks_while_running(source.definition) for source in case.sources):
+        return True
+    takes_it = isinstance(item, pytest.Function) and "request" in collection.test_argument_names(item)
+    return takes_it and _names_it(getattr(item, "function", None), _DEPTH, set())
 
 
 def _names_it(function: object, depth: int, seen: set[CodeType]) -> bool:

@@ -5,7 +5,8 @@ the next run puts it there at once. One that failed and has retries left is flak
 failed beside others is run alone before it is reported: if it fails there too it is simply broken, and that attempt's
 report is shown, with nobody else's traces in it; if it passes, its neighbours are to blame, or chance. Then it runs
 beside them again, beside half of them, and so on, until the suspect is found or the failure doesn't come back; the
-next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason.
+next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
+that a mark has kept from running.
 
 A test keeps its hold on its shared fixtures from its first attempt to its last, so that nothing is set up twice. What
 failed in a tear-down, or for a shared fixture that failed, is final: another attempt would find things as they are.
@@ -91,7 +92,7 @@ class Reruns:
             return False
         if execution.failed:
             return run.planned.retries > 0 or is_beside
-        return is_beside and execution.outcome == "xfailed"
+        return is_beside and execution.outcome == "xfailed" and not run.is_refused
 
     def take(self, execution: Execution) -> bool:
         """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
