@@ -19,6 +19,11 @@ def test_outcomes_are_the_same(runs):
     assert engine.code == plain.code == 0, engine.out
 
 
+def test_warnings_are_the_same(runs):
+    plain, engine = runs
+    assert engine.warnings == plain.warnings == {"test_beside.py::test_warns_unheard": ["shown in the summary"]}
+
+
 def test_fixtures_live_rightly(runs):
     _, engine = runs
     assert faults_of(engine.trail) == []
@@ -51,7 +56,7 @@ def test_who_changes_global_state_is_alone(runs):
             met = max(met, len(running))
         elif kind == "end":
             running.remove(words[0])
-    assert alone == 20
+    assert alone == 15
     assert met >= 8
 
 
@@ -60,7 +65,8 @@ def test_lanes_are_told(runs):
     lanes = {event["nodeid"]: event["lane"] for event in engine.events if event["type"] == "CaseFinished"}
     assert lanes.keys() == engine.phases.keys()
     assert {lane for nodeid, lane in lanes.items() if "test_alone.py" in nodeid} == {"exclusive", "pytest"}
-    assert lanes["test_beside.py::test_meets[0]"] == "shared"
+    listening = ("caplog", "catch_warnings", "filter_mark", "meets[0]", "recwarn", "warns_unheard")
+    assert {lanes[f"test_beside.py::test_{name}"] for name in listening} == {"shared"}
     assert lanes["test_beside.py::test_sync_test_with_a_loop"] == "pytest"
 
 

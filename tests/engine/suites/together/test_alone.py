@@ -1,11 +1,9 @@
 """Tests that change process-global state: each must run with no other beside it."""
 
 import asyncio
-import logging
 import os
 import sys
 import unittest.mock
-import warnings
 from unittest import mock
 from unittest.mock import patch
 
@@ -55,23 +53,6 @@ async def test_capfd(capfd):
         os.write(1, b"raw\n")
         await asyncio.sleep(0.01)
         assert capfd.readouterr().out == "raw\n"
-
-
-async def test_caplog(caplog):
-    with used("alone-caplog"):
-        with caplog.at_level(logging.INFO):
-            logging.getLogger("some").info("told")
-        await asyncio.sleep(0.01)
-        assert caplog.messages == ["told"]
-        assert caplog.get_records("setup") == []
-        assert caplog.record_tuples == [("some", logging.INFO, "told")]
-
-
-async def test_recwarn(recwarn):
-    with used("alone-recwarn"):
-        warnings.warn("heard", stacklevel=1)
-        await asyncio.sleep(0.01)
-        assert len(recwarn) == 1
 
 
 async def test_environment():
@@ -125,27 +106,6 @@ class TestMethods:
 async def test_marked():
     with used("alone-marked"):
         await asyncio.sleep(0.01)
-
-
-@pytest.mark.filterwarnings("ignore:told")
-async def test_filter_mark():
-    with used("alone-filter"):
-        warnings.warn("told to ignore", stacklevel=1)
-        await asyncio.sleep(0.01)
-
-
-@pytest.mark.filterwarnings("default")
-async def test_warns_unheard():
-    with used("alone-default"):
-        warnings.warn("shown in the summary", stacklevel=1)
-        await asyncio.sleep(0.01)
-
-
-async def test_catch_warnings():
-    with used("alone-catch"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        await asyncio.sleep(0.01)
-        warnings.warn("x", stacklevel=1)
 
 
 def test_sync():

@@ -1,6 +1,8 @@
 import asyncio
 import contextvars
+import logging
 import os
+import warnings
 
 import pytest
 from trail import held, note, used
@@ -21,6 +23,61 @@ async def test_meets(meeting, number):
     with used(f"beside-{number}"):
         if meeting != []:
             await meeting.wait()
+
+
+@pytest.fixture(scope="session")
+def listening(anyio_backend):
+    """Where those that listen to records or warnings meet: all hear each other, unless they're kept apart."""
+    return [] if "SUITE_PLAIN" in os.environ else asyncio.Barrier(5)
+
+
+async def all_together(listening):
+    if listening != []:
+        await listening.wait()
+
+
+async def test_caplog(caplog, listening):
+    with used("beside-caplog"):
+        await all_together(listening)
+        with caplog.at_level(logging.INFO):
+            logging.getLogger("some").info("told")
+            await all_together(listening)
+        assert caplog.messages == ["told"]
+        assert caplog.get_records("setup") == []
+        assert caplog.record_tuples == [("some", logging.INFO, "told")]
+
+
+async def test_recwarn(recwarn, listening):
+    with used("beside-recwarn"):
+        await all_together(listening)
+        warnings.warn("heard", stacklevel=1)
+        await all_together(listening)
+        assert [str(one.message) for one in recwarn] == ["heard"]
+
+
+@pytest.mark.filterwarnings("ignore:told")
+async def test_filter_mark(listening):
+    with used("beside-filter"):
+        await all_together(listening)
+        warnings.warn("told to ignore", stacklevel=1)
+        logging.getLogger("some").warning("of another test")
+        await all_together(listening)
+
+
+@pytest.mark.filterwarnings("default")
+async def test_warns_unheard(listening):
+    with used("beside-default"):
+        await all_together(listening)
+        warnings.warn("shown in the summary", stacklevel=1)
+        await all_together(listening)
+
+
+async def test_catch_warnings(listening):
+    with used("beside-catch"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        await all_together(listening)
+        warnings.warn("x", stacklevel=1)
+        await all_together(listening)
 
 
 @pytest.mark.parametrize("number", range(4))
