@@ -17,8 +17,16 @@ def atk() -> None:
     """Run asyncio integration tests: at once, isolated, on real services, within a time budget."""
 
 
+class _RunCommand(click.Command):
+    """Takes ``-h`` for help only where it stands alone: in ``-kwith`` it is a letter of pytest's option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, ["--help" if argument == "-h" else argument for argument in args])
+
+
 @atk.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    cls=_RunCommand,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["--help"]},
     epilog="Every other option and argument is pytest's: -k, -m, -x, -v, --junitxml, node ids, ...",
 )
 @click.option("--provider", metavar="NAME", help="Who gives services: auto (default), docker, embedded or external.")

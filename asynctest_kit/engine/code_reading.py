@@ -53,6 +53,9 @@ _ITEM_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
 _CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
 _ATTRIBUTE_CHANGES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
 
+#: The same as they stand in byte code.
+_STORES = frozenset(dis.opmap[name] for name in _ATTRIBUTE_CHANGES)
+
 #: Sleeps that end at once, or nearly; the guard looks at the others when they happen.
 _MOMENTS = (0, 0.0, 0.001)
 
@@ -191,6 +194,8 @@ def _attributes_set(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
 
 def _attribute_paths(code: CodeType, namespace: dict[str, Any]) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The same, with the place of the instruction."""
+    if not _STORES.intersection(code.co_code[::2]):
+        return
     path: list[str] = []
     for place, instruction in enumerate(_instructions(code)):
         if instruction.opname in _ATTRIBUTE_CHANGES and path and path[0] in namespace:

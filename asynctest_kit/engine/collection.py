@@ -34,9 +34,9 @@ from _pytest.fixtures import (
 from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler_key, caplog_records_key
 from _pytest.runner import check_interactive_exception, show_test_item
 from _pytest.scope import Scope
-from _pytest.threadexception import collect_thread_exception
+from _pytest.threadexception import collect_thread_exception, thread_exceptions
 from _pytest.unittest import TestCaseFunction
-from _pytest.unraisableexception import collect_unraisable
+from _pytest.unraisableexception import collect_unraisable, unraisable_exceptions
 from _pytest.warnings import catch_warnings_for_item
 
 __all__ = [
@@ -63,8 +63,10 @@ __all__ = [
     "log_handler",
     "made_like",
     "makers_of_items",
+    "mark_names",
     "parameter_of",
     "parent_of",
+    "passed_report",
     "routed_comparison",
     "scope_instance",
     "set_function",
@@ -72,6 +74,7 @@ __all__ = [
     "tear_down_pytests_own",
     "test_argument_names",
     "test_generators",
+    "unraisable",
     "wants_interaction",
 ]
 
@@ -309,6 +312,17 @@ def bound_function(definition: pytest.FixtureDef[Any], request: Request) -> Call
     return cast("Callable[..., Any]", resolve_fixture_function(definition, request))
 
 
+def mark_names(item: pytest.Item) -> set[str]:
+    """The names of all marks of ``item`` and of what it is in."""
+    names: set[str] = set()
+    node: Any = item
+    while node is not None:
+        for mark in node.own_markers:
+            names.add(mark.name)
+        node = node.parent
+    return names
+
+
 def evaluate_marks(item: pytest.Item) -> None:
     """Apply skip, skipif and ``xfail(run=False)`` marks, and note xfail marks for the report.
 
@@ -321,7 +335,7 @@ def evaluate_marks(item: pytest.Item) -> None:
 
 def refresh_xfail(item: pytest.Item) -> None:
     """Note xfail marks that were added while the test ran."""
-    if item.stash.get(skipping.xfailed_key, None) is None:
+    if "xfail" in mark_names(item) and item.stash.get(skipping.xfailed_key, None) is None:
         item.stash[skipping.xfailed_key] = skipping.evaluate_xfail_marks(item)
 
 
@@ -343,6 +357,13 @@ def call_info(
         when=when,
         _ispytest=True,
     )
+
+
+def passed_report(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport | None:
+    """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say."""
+    if call.excinfo is not None or item.stash.get(skipping.xfailed_key, None) is not None:
+        return None
+    return pytest.TestReport.from_item_and_call(item, call)
 
 
 def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
@@ -538,12 +559,27 @@ def skipped_at_test(skipped: BaseException) -> BaseException:
     return skipped
 
 
-def raise_unraisable(config: pytest.Config) -> None:
-    """Warn of exceptions in finalizers and threads that nobody could catch, as pytest does after each phase."""
-    if config.pluginmanager.has_plugin("unraisableexception"):
-        collect_unraisable(config)
-    if config.pluginmanager.has_plugin("threadexception"):
-        collect_thread_exception(config)
+def unraisable(config: pytest.Config) -> Callable[[], None]:
+    """Give what warns of exceptions in finalizers and threads that nobody could catch, as pytest does after each phase.
+
+    It is called after every phase of every test, and there is next to never anything to warn of.
+    """
+    kept: list[tuple[Any, Callable[[pytest.Config], None]]] = []
+    keys: tuple[tuple[Any, Callable[[pytest.Config], None]], ...] = (
+        (unraisable_exceptions, collect_unraisable),
+        (thread_exceptions, collect_thread_exception),
+    )
+    for key, collect in keys:
+        if key in config.stash:
+            kept.append((config.stash[key], collect))
+
+    def warn() -> None:
+        __tracebackhide__ = True
+        for found, collect in kept:
+            if found:
+                collect(config)
+
+    return warn
 
 
 def log_handler(config: pytest.Config) -> LogCaptureHandler | None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.ambient import applied, key_of
+from asynctest_kit.engine.announcer import Announcer
 from asynctest_kit.engine.capture import Capture, charge, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
@@ -51,8 +52,9 @@ __all__ = ["Dispatcher"]
 
 _FIXTURE_LIMIT = 300.0
 
-#: Seconds: a turn of the loop that leaves time for one more test, and for how long one is waited for.
+#: Seconds: a turn of the loop that leaves time for one more test, how long it counts, and how long one is waited for.
 _SHORT_TURN = 0.002
+_MOMENT = 0.0005
 _IMPATIENCE = 0.1
 
 
@@ -86,12 +88,15 @@ class Dispatcher:
         self._options = options
         self._places = asyncio.Semaphore(options.concurrency)
         self._calm = asyncio.Lock()
+        self._calm_at = 0.0
         self._narrow_gates = asyncio.Semaphore(options.concurrency)
         self._groups: dict[str, asyncio.Semaphore] = {}
         self._reruns = Reruns(memory, triages=not session.config.getoption("maxfail") and len(plan.shared) > 1)
         self._sink = sink
         self._debugs = debugs
         self._capture = Capture(session.config)
+        may_stop = bool(session.config.getoption("maxfail") or session.config.getoption("stepwise", False))
+        self._announcer = Announcer(self._capture, self._end_early_if_told, at_once=may_stop)
         self._ending = False
         self._gates: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[Any], CaseRun] = {}
@@ -114,13 +119,23 @@ class Dispatcher:
             async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
                 hooks = foreign_hooks(config)
                 executor = Executor(
-                    lifetimes, self._capture, guard, watchdog, ledger, hooks, self._options.fail_slow, self._debugs
+                    lifetimes=lifetimes,
+                    capture=self._capture,
+                    guard=guard,
+                    watchdog=watchdog,
+                    ledger=ledger,
+                    hooks=hooks,
+                    fail_slow=self._options.fail_slow,
+                    debugs=self._debugs,
+                    shows=bool(config.getoption("setupshow", False)),
+                    warn_of_unraisable=collection.unraisable(config),
                 )
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
                 try:
                     await self._stages(executor, by_pytest)
                 finally:
+                    self._announcer.flush()
                     config.pluginmanager.unregister(by_pytest)
                     self._report_late(await lifetimes.close())
             await end_leftovers()
@@ -247,14 +262,17 @@ class Dispatcher:
         """
         await self._places.acquire()
         async with self._calm:
-            deadline = clock.monotonic() + _IMPATIENCE
             now = clock.monotonic()
+            if now - self._calm_at < _MOMENT:
+                return
+            deadline = now + _IMPATIENCE
             while self._running and now < deadline:
                 before = now
                 await asyncio.sleep(0)
                 now = clock.monotonic()
                 if now - before < _SHORT_TURN:
-                    return
+                    break
+            self._calm_at = now
 
     def _start(
         self,
@@ -289,7 +307,7 @@ class Dispatcher:
         if self._reruns.take(execution):
             self._uncounted(execution)
         else:
-            self._log(execution)
+            self._announcer.tell(execution)
             self._finished(execution)
 
     async def _one_by_one(self, cases: Sequence[PlannedCase], executor: Executor, by_pytest: PytestLane) -> None:
@@ -297,6 +315,7 @@ class Dispatcher:
         for planned in cases:
             self._started(planned)
             if planned.lane == "pytest":
+                self._announcer.flush()
                 self._finished(await by_pytest.run(planned, following[planned]))
                 if self._ending:
                     raise _Stopped
@@ -342,7 +361,7 @@ class Dispatcher:
                 _add_section(
                     again.first, "It failed beside others and was not run again alone: too much failed for that."
                 )
-                self._log(again.first)
+                self._announcer.tell(again.first)
                 self._finished(again.first)
                 self._stop_if_told()
 
@@ -357,7 +376,7 @@ class Dispatcher:
                 self._uncounted(execution)
         if self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
-        self._log(execution)
+        self._announcer.tell(execution)
         self._finished(execution)
         self._stop_if_told()
 
@@ -394,21 +413,6 @@ class Dispatcher:
     def _started(self, planned: PlannedCase) -> None:
         self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=clock.monotonic()))
 
-    def _log(self, execution: Execution) -> None:
-        """Tell pytest's reporters: a test's reports together, however many tests ran beside it."""
-        item = execution.planned.case.item
-        with self._capture.suspended():
-            item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-            for warning in execution.warnings:
-                collection.record_warning(item.config, warning, item.nodeid)
-            calls = {id(report): call for call, report in execution.calls}
-            for report in execution.reports:
-                vars(report)["atk_verdict"] = execution.verdict
-                item.ihook.pytest_runtest_logreport(report=report)
-                if (call := calls.get(id(report))) is not None:
-                    item.ihook.pytest_exception_interact(node=item, call=call, report=report)
-            item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-
     def _finished(self, execution: Execution) -> None:
         times, planned = execution.times, execution.planned
         self._sink(
@@ -434,6 +438,9 @@ class Dispatcher:
         self._last = planned
         if execution.interrupt is not None:
             self.interrupt = execution.interrupt
+        self._end_early_if_told()
+
+    def _end_early_if_told(self) -> None:
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
 

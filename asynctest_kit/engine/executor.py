@@ -122,6 +122,14 @@ def _first_line(report: pytest.TestReport) -> str:
     return text.splitlines()[0] if text else ""
 
 
+#: Marks that pytest evaluates before a test.
+_SKIPPING = frozenset({"skip", "skipif", "xfail"})
+
+
+def _nothing() -> None:
+    pass
+
+
 def _never(_: CaseRun) -> bool:
     return False
 
@@ -139,6 +147,8 @@ class Executor:
         hooks: What conftest files and other plugins want called around a test's phases.
         fail_slow: Seconds from which on a call that passed fails; 0 for no limit.
         debugs: Whether a debugger is to be opened where a test fails.
+        shows: Whether tests are shown between their fixtures.
+        warn_of_unraisable: Warns of what nobody could catch.
     """
 
     lifetimes: Lifetimes
@@ -149,6 +159,8 @@ class Executor:
     hooks: ForeignHooks
     fail_slow: float = 0.0
     debugs: bool = False
+    shows: bool = False
+    warn_of_unraisable: Callable[[], None] = _nothing
 
     def begin(self, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool] = _never) -> CaseRun:
         """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
@@ -219,7 +231,8 @@ class CaseRun:
                 self.executor.capture.warnings.open_scope()
                 collection.apply_mark_filters(self.item)
             self._protocol.enter_context(self.executor.hooks.protocol(self.item))
-            collection.evaluate_marks(self.item)
+            if not _SKIPPING.isdisjoint(collection.mark_names(self.item)):
+                collection.evaluate_marks(self.item)
             self._entered.enter_context(self.executor.hooks.setup(self.item))
         except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase
             self.refusal = refusal
@@ -300,7 +313,7 @@ class CaseRun:
         try:
             with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
                 await body()
-            collection.raise_unraisable(self.item.config)
+            self.executor.warn_of_unraisable()
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except asyncio.CancelledError as cancelled:
@@ -321,9 +334,11 @@ class CaseRun:
     def _report(self, when: When, error: BaseException | None, began: float, duration: float) -> None:
         self.output.end_phase(when)
         info = collection.call_info(when, error, start=began, duration=duration)
-        report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
+        report = None if self.executor.hooks.reports else collection.passed_report(self.item, info)
+        if report is None:
+            report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
         self.execution.reports += [*self.fixtures.take_reports(), report]
-        if collection.wants_interaction(info, report):
+        if error is not None and collection.wants_interaction(info, report):
             self._interaction(info, report)
 
     def _interaction(self, info: pytest.CallInfo[None], report: pytest.TestReport) -> None:
@@ -344,8 +359,9 @@ class CaseRun:
             times.ready = clock.monotonic()
             self.values = await self._limit("the set-up").run(self.fixtures.set_up)
         self.item.funcargs = dict(self.values)
-        with self.executor.capture.suspended():
-            collection.show_item(self.item)
+        if self.executor.shows:
+            with self.executor.capture.suspended():
+                collection.show_item(self.item)
 
     async def _call(self) -> None:
         __tracebackhide__ = True
@@ -355,7 +371,7 @@ class CaseRun:
             for name in collection.test_argument_names(self.item)
         }
         function = cast("Callable[..., Awaitable[object]]", self.item.obj)
-        delay = self._delay()
+        delay = self._delay() if self.executor.fail_slow else 0.0
         times.call_start = clock.monotonic()
         try:
             with self.executor.hooks.call(self.item):
@@ -363,7 +379,8 @@ class CaseRun:
         finally:
             times.call_end = clock.monotonic()
             collection.refresh_xfail(self.item)
-        self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
+        if self.executor.fail_slow:
+            self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
 
     def _limit(self, what: str) -> TimeLimit:
         return TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay)
@@ -380,7 +397,7 @@ class CaseRun:
 
     def _refuse_slow(self, seconds: float) -> None:
         limit = self.executor.fail_slow
-        if limit and seconds > limit:
+        if seconds > limit:
             raise failure(f"{self.item.name} passed, but took {seconds:.2f} s; --fail-slow allows {limit:g} s")
 
     async def _tear_down(self) -> None:

@@ -33,6 +33,9 @@ __all__ = [
 ]
 
 
+_NOTHING: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+
+
 @dataclass(slots=True)
 class Outcome:
     """What a phase gives: set by the block, or by a hook that answers in its place."""
@@ -55,12 +58,11 @@ class Around:
     impls: tuple[pluggy.HookImpl, ...]
     answers: bool = False
 
-    @contextlib.contextmanager
-    def __call__(self, item: pytest.Item) -> Iterator[None]:
+    def __call__(self, item: pytest.Item) -> contextlib.AbstractContextManager[object]:
         """Call the hooks around the block."""
-        __tracebackhide__ = True
-        with self.given(item.path, item=item, nextitem=item, pyfuncitem=item):
-            yield
+        if not self.impls:
+            return _NOTHING
+        return self.given(item.path, item=item, nextitem=item, pyfuncitem=item)
 
     @contextlib.contextmanager
     def given(self, path: Path, **values: object) -> Iterator[Outcome]:
@@ -129,12 +131,14 @@ class ForeignHooks:
         teardown: ``pytest_runtest_teardown``; the next item is the item itself, since what comes next isn't known.
         protocol: The wrappers of ``pytest_runtest_protocol`` that are the suite's own. Those of installed plugins arm
             what knows of one test at a time, such as an alarm.
+        reports: ``pytest_runtest_makereport``.
     """
 
     setup: Around
     call: Around
     teardown: Around
     protocol: Around
+    reports: tuple[pluggy.HookImpl, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +192,7 @@ def foreign_hooks(config: pytest.Config) -> ForeignHooks:
         call=Around(config, call),
         teardown=Around(config, _impls(config, "pytest_runtest_teardown")),
         protocol=Around(config, tuple(impl for impl in protocol if _is_of_the_suite(impl.plugin))),
+        reports=_impls(config, "pytest_runtest_makereport"),
     )
 
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import pytest
+
+from asynctest_kit.engine.collection import mark_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,7 +58,7 @@ class Rule:
     treatment: Treatment
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What was asked of a whole run.
 
@@ -85,6 +88,11 @@ class Options:
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[Rule, ...] = ()
 
+    @cached_property
+    def treatment(self) -> Treatment:
+        """How a test is treated of which nothing else is said."""
+        return Treatment(timeout=self.timeout, retries=self.retries)
+
 
 def treatment_of(item: pytest.Item, options: Options) -> Treatment:
     """Merge what the settings and the marks say of ``item``, and the run's own values where they say nothing.
@@ -95,14 +103,15 @@ def treatment_of(item: pytest.Item, options: Options) -> Treatment:
     for rule in options.rules:
         if fnmatchcase(item.nodeid, rule.tests):
             _add(given, rule.treatment)
-    for mark in item.iter_markers("atk"):
-        for name, value in mark.kwargs.items():
-            if name in _CHECKS:
-                given.setdefault(name, value)
-    if (limit := _timeout_mark(item)) is not None:
+    marks = mark_names(item)
+    if "atk" in marks:
+        for mark in item.iter_markers("atk"):
+            for name, value in mark.kwargs.items():
+                if name in _CHECKS:
+                    given.setdefault(name, value)
+    if "timeout" in marks and (limit := _timeout_mark(item)) is not None:
         given.setdefault("timeout", limit)
-    treatment = Treatment(timeout=options.timeout, retries=options.retries)
-    return replace(treatment, **given) if given else treatment  # type: ignore[arg-type]  # checked by check_mark
+    return replace(options.treatment, **given) if given else options.treatment  # type: ignore[arg-type]  # checked
 
 
 def _add(given: dict[str, object], treatment: Treatment) -> None:
