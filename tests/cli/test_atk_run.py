@@ -53,6 +53,20 @@ async def test_no_tests_is_5_and_no_budget_is_told(project, atk):
     assert "budget" not in finished.out
 
 
+async def test_a_short_option_of_pytests_may_hold_any_letter(project, atk):
+    finished = await atk("run", "-kpasses and not h", "-ocache_dir=.cache", cwd=project(test_passing__py=PASSING))
+
+    assert "3 passed, 1 deselected" in finished.out
+
+
+@pytest.mark.parametrize("option", ["-h", "--help"])
+async def test_help_is_ours(project, atk, option):
+    finished = await atk("run", option, cwd=project(test_passing__py=PASSING))
+
+    assert finished.code == 0
+    assert "--explain-plan" in finished.out
+
+
 @pytest.mark.parametrize(("strict", "code"), [(True, 6), (False, 0)])
 async def test_a_missed_budget_is_6_only_if_strict(project, atk, strict, code):
     flags = ["--budget-strict"] if strict else []
