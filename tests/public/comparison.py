@@ -16,7 +16,7 @@ from pathlib import Path
 from installed import Installed, environment
 from limited_process import Ended, run
 
-__all__ = ["Comparison", "Difference", "compare"]
+__all__ = ["Comparison", "Difference", "NothingRanError", "compare", "share"]
 
 #: Seconds that one run of a suite may take; the longest takes 25.
 _LIMIT = 150.0
@@ -24,6 +24,10 @@ _LIMIT = 150.0
 _RECORDING = Path(__file__).parent / "recording"
 
 _EXPLAINED = re.compile(r"^(?:alone on that loop|alone, by pytest's own protocol): (?P<reason>.+)$")
+
+
+class NothingRanError(Exception):
+    """A run of a suite ended without having run any test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,7 @@ def compare(installed: Installed, folder: Path) -> Comparison:
 
     Raises:
         TimeLimitError: A run did not end.
-        AssertionError: A run ended without having run any test; the message has the end of its output.
+        NothingRanError: A run ended without having run any test; the message has the end of its output.
     """
     tree = installed.unpack(_new(folder / "tree"))
     explained = _recorded(installed, tree, _new(folder / "explained"), "atk", "run", "--explain-plan")
@@ -111,7 +115,8 @@ def compare(installed: Installed, folder: Path) -> Comparison:
     report = folder / "report.json"
     engine = _recorded(installed, tree, _new(folder / "engine"), "atk", "run", "--report-json", str(report))
     for one in (plain, engine):
-        assert one.outcomes, f"{installed.suite.name}: no test ran; the process wrote:\n{one.ended.last_words}"
+        if not one.outcomes:
+            raise NothingRanError(f"{installed.suite.name}: no test ran; the process wrote:\n{one.ended.last_words}")
     reasons = dict(_reasons(explained.ended.out))
     other = {nodeid for nodeid in plain.coroutines if reasons.get(nodeid, "").endswith("of its own: trio")}
     asyncio = plain.coroutines - other
@@ -142,8 +147,10 @@ def _recorded(installed: Installed, tree: Path, folder: Path, script: str, *argu
         [
             installed.script(script),
             *arguments,
-            "-ppublic_recording",
-            f"-ocache_dir={folder / 'cache'}",
+            "-p",
+            "public_recording",
+            "-o",
+            f"cache_dir={folder / 'cache'}",
             f"--basetemp={folder / 'tmp'}",
             *installed.suite.arguments,
         ],

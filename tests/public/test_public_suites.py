@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 
 import pytest
-from comparison import Comparison, compare, share
-from installed import IndexUnreachableError, install
+from comparison import Comparison, NothingRanError, compare, share
+from installed import CannotInstallError, IndexUnreachableError, install
+from limited_process import TimeLimitError
 from suites import SUITES
 
 _PYTEST = tuple(map(int, version("pytest").split(".")[:2]))
@@ -50,7 +51,8 @@ def test_no_difference(suite, firsts, summary, tmp_path):
         again = {difference.nodeid for difference in _unknown(compare(install(suite), tmp_path), suite)}
         summary.extend(f"    unsteady: {one}" for one in differences if one.nodeid not in again)
         differences = [one for one in differences if one.nodeid in again]
-    assert not differences, "\n" + "\n".join(map(str, differences))
+    if differences:
+        pytest.fail("\n".join(map(str, differences)), pytrace=False)
 
 
 def test_most_coroutine_tests_run_beside_each_other(firsts, summary):
@@ -69,6 +71,8 @@ def _of(firsts, suite) -> Comparison:
         return firsts[suite.name].result()
     except IndexUnreachableError as error:
         pytest.skip(str(error))
+    except (CannotInstallError, NothingRanError, TimeLimitError) as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def _unknown(comparison, suite):
