@@ -11,10 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
+from asynctest_kit.engine.foreign_hooks import has_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import pytest
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.executor import Execution
@@ -29,13 +32,16 @@ class Announcer:
     """The way to pytest's reporters for one run.
 
     Args:
+        config: pytest's.
         capture: Is suspended while reporters write.
         after: Called when something was told, for it may have told the session to stop.
         at_once: Whether nothing may wait: the run may be told to stop by any report.
     """
 
-    def __init__(self, capture: Capture, after: Callable[[], None], *, at_once: bool) -> None:
+    def __init__(self, config: pytest.Config, capture: Capture, after: Callable[[], None], *, at_once: bool) -> None:
         self._capture = capture
+        self._reporter = config.pluginmanager.getplugin("terminalreporter")
+        self._is_quiet = self._reporter is not None and not has_foreign(config, "pytest_report_teststatus")
         self._after = after
         self._at_once = at_once
         self._untold: list[Execution] = []
@@ -75,7 +81,11 @@ class Announcer:
         for report in execution.reports:
             if execution.verdict:
                 vars(report)["atk_verdict"] = execution.verdict
-            hooks.call("pytest_runtest_logreport", report=report)
+            if self._is_quiet and report.when != "call" and report.passed:
+                if hooks.call("pytest_runtest_logreport", but=self._reporter, report=report):
+                    collection.count_quietly(self._reporter, report)
+            else:
+                hooks.call("pytest_runtest_logreport", report=report)
             if (call := calls.get(id(report))) is not None:
                 item.ihook.pytest_exception_interact(node=item, call=call, report=report)
         hooks.call("pytest_runtest_logfinish", nodeid=item.nodeid, location=item.location)
@@ -88,19 +98,21 @@ class _Hooks:
 
     def __init__(self, relay: Any) -> None:
         self._relay = relay
-        self._known: dict[str, tuple[list[Any], list[tuple[Callable[..., object], tuple[str, ...]]] | None]] = {}
+        self._known: dict[str, tuple[list[Any], list[tuple[Any, tuple[str, ...]]] | None]] = {}
 
-    def call(self, name: str, **values: object) -> None:
-        """Call a hook whose results count for nothing."""
+    def call(self, name: str, *, but: object = None, **values: object) -> bool:
+        """Call a hook whose results count for nothing, if possible but for one plugin; tell whether that was."""
         caller = getattr(self._relay, name)
         impls = caller.get_hookimpls()
         known = self._known.get(name)
         if known is None or known[0] != impls:
             has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
-            direct = None if has_wrappers else [(impl.function, tuple(impl.argnames)) for impl in reversed(impls)]
+            direct = None if has_wrappers else [(impl, tuple(impl.argnames)) for impl in reversed(impls)]
             known = self._known[name] = (impls, direct)
         if known[1] is None:
             caller(**values)
-            return
-        for function, names in known[1]:
-            function(*[values[one] for one in names])
+            return False
+        for impl, names in known[1]:
+            if but is None or impl.plugin is not but:
+                impl.function(*[values[one] for one in names])
+        return True

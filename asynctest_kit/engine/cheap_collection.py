@@ -124,7 +124,7 @@ class _Kind:
         assert self.model is not None  # noqa: S101  # asked by the only caller
         if self._added:
             function.pytestmark = [*getattr(function, "pytestmark", ()), *self._added]
-        return collection.made_like(self.model, name)
+        return collection.made_like(self.model, name, function)
 
 
 class _Ground:

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
 from _pytest import assertion, skipping
@@ -39,6 +39,9 @@ from _pytest.unittest import TestCaseFunction
 from _pytest.unraisableexception import collect_unraisable, unraisable_exceptions
 from _pytest.warnings import catch_warnings_for_item
 
+if TYPE_CHECKING:
+    from types import FunctionType
+
 __all__ = [
     "Owner",
     "Parameter",
@@ -53,6 +56,7 @@ __all__ = [
     "caught_warnings",
     "clear_runtime_state",
     "comparison_of",
+    "count_quietly",
     "definition_of",
     "evaluate_marks",
     "fixture_names",
@@ -359,11 +363,41 @@ def call_info(
     )
 
 
-def passed_report(item: pytest.Item, call: pytest.CallInfo[None]) -> pytest.TestReport | None:
+def passed_report(
+    item: pytest.Item,
+    when: Literal["setup", "call", "teardown"],
+    *,
+    start: float,
+    duration: float,
+) -> pytest.TestReport | None:
     """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say."""
-    if call.excinfo is not None or item.stash.get(skipping.xfailed_key, None) is not None:
+    if item.stash.get(skipping.xfailed_key, None) is not None:
         return None
-    return pytest.TestReport.from_item_and_call(item, call)
+    keywords = item.stash.get(_KEYWORDS, None)
+    if keywords is None or when == "setup":
+        keywords = item.stash[_KEYWORDS] = dict.fromkeys(item.keywords, 1)
+    return pytest.TestReport(
+        getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
+        item.location,
+        keywords,
+        "passed",
+        None,
+        when,
+        [(f"Captured {key} {phase}", content) for phase, key, content in item._report_sections],
+        duration,
+        start,
+        start + duration,
+        user_properties=item.user_properties,
+    )
+
+
+_KEYWORDS = pytest.StashKey[dict[str, Any]]()
+
+
+def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
+    """What the terminal's reporter makes of a set-up or tear-down that passed."""
+    reporter._tests_ran = True
+    reporter._add_stats("", [report])
 
 
 def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
@@ -664,8 +698,13 @@ def is_simple(item: pytest.Function) -> bool:
     return type(item) is pytest.Function and not hasattr(item, "callspec")
 
 
-def made_like(model: pytest.Function, name: str) -> pytest.Function:
-    """An item of another test that requests the same fixtures as ``model``."""
+def made_like(model: pytest.Function, name: str, function: FunctionType) -> pytest.Function:
+    """An item of another plain test that requests the same fixtures as ``model``."""
     info = model._fixtureinfo
     own = FuncFixtureInfo(info.argnames, info.initialnames, info.names_closure[:], dict(info.name2fixturedefs))
-    return pytest.Function.from_parent(model.parent, name=name, fixtureinfo=own)
+    item: pytest.Function = pytest.Function.from_parent(model.parent, name=name, fixtureinfo=own)
+    code = function.__code__
+    if isinstance(model.parent, pytest.Module) and code.co_filename == model.function.__code__.co_filename:
+        # A cached property, which pytest works out by looking for the file.
+        item.__dict__["location"] = (model.location[0], code.co_firstlineno - 1, name)
+    return item

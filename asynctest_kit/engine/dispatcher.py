@@ -96,7 +96,7 @@ class Dispatcher:
         self._debugs = debugs
         self._capture = Capture(session.config)
         may_stop = bool(session.config.getoption("maxfail") or session.config.getoption("stepwise", False))
-        self._announcer = Announcer(self._capture, self._end_early_if_told, at_once=may_stop)
+        self._announcer = Announcer(session.config, self._capture, self._end_early_if_told, at_once=may_stop)
         self._ending = False
         self._gates: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[Any], CaseRun] = {}

@@ -149,6 +149,7 @@ class Executor:
         debugs: Whether a debugger is to be opened where a test fails.
         shows: Whether tests are shown between their fixtures.
         warn_of_unraisable: Warns of what nobody could catch.
+        begun: The tests that have run before.
     """
 
     lifetimes: Lifetimes
@@ -161,6 +162,7 @@ class Executor:
     debugs: bool = False
     shows: bool = False
     warn_of_unraisable: Callable[[], None] = _nothing
+    begun: set[pytest.Item] = field(default_factory=set)
 
     def begin(self, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool] = _never) -> CaseRun:
         """Look at a test of the shared or the exclusive lane before it may take anything: its marks and set-up hooks.
@@ -220,7 +222,9 @@ class CaseRun:
 
     def check(self) -> None:
         """Apply its marks and the set-up hooks of others."""
-        collection.start_afresh(self.item)
+        if self.item in self.executor.begun:
+            collection.start_afresh(self.item)
+        self.executor.begun.add(self.item)
         current_output.set(self.output)
         self.executor.ledger.open(self.output)
         guarded_by.set(self.ward)
@@ -333,11 +337,16 @@ class CaseRun:
 
     def _report(self, when: When, error: BaseException | None, began: float, duration: float) -> None:
         self.output.end_phase(when)
+        reports = self.execution.reports
+        reports += self.fixtures.take_reports()
+        if error is None and not self.executor.hooks.reports:
+            report = collection.passed_report(self.item, when, start=began, duration=duration)
+            if report is not None:
+                reports.append(report)
+                return
         info = collection.call_info(when, error, start=began, duration=duration)
-        report = None if self.executor.hooks.reports else collection.passed_report(self.item, info)
-        if report is None:
-            report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
-        self.execution.reports += [*self.fixtures.take_reports(), report]
+        report = self.item.ihook.pytest_runtest_makereport(item=self.item, call=info)
+        reports.append(report)
         if error is not None and collection.wants_interaction(info, report):
             self._interaction(info, report)
 
@@ -357,7 +366,10 @@ class CaseRun:
                 raise self.refusal
             await self.fixtures.wait()
             times.ready = clock.monotonic()
-            self.values = await self._limit("the set-up").run(self.fixtures.set_up)
+            if self.case.local:
+                self.values = await self._limit("the set-up").run(self.fixtures.set_up)
+            else:
+                self.values = await self.fixtures.set_up()
         self.item.funcargs = dict(self.values)
         if self.executor.shows:
             with self.executor.capture.suspended():

@@ -29,6 +29,7 @@ __all__ = [
     "Outcome",
     "fixture_hooks",
     "foreign_hooks",
+    "has_foreign",
     "protocol_of_a_plugin",
 ]
 
@@ -196,6 +197,11 @@ def foreign_hooks(config: pytest.Config) -> ForeignHooks:
     )
 
 
+def has_foreign(config: pytest.Config, name: str) -> bool:
+    """Whether anybody but pytest and this project has a hook of that name."""
+    return bool(_impls(config, name))
+
+
 def protocol_of_a_plugin(item: pytest.Item) -> str | None:
     """The plugin that will run ``item`` by a protocol of its own, if there is one; it can't be had around ours."""
     stash = item.config.stash
@@ -244,7 +250,7 @@ def _impls(
 
 
 def _is_pytests_own(plugin: object) -> bool:
-    return _module_of(plugin).startswith(("_pytest.", "anyio.", "asynctest_kit.engine."))
+    return _module_of(plugin).startswith(("_pytest.", "anyio.", "asynctest_kit."))
 
 
 def _module_of(plugin: object) -> str:
