@@ -17,6 +17,7 @@ nox.needs_version = ">=2024.10.9"
 
 #: Versions that the checks themselves use; what users install is not pinned.
 _PINNED = ("-c", ".ci/constraints.txt")
+_PEERS = ("pytest-asyncio-concurrent", "pytest-asyncio-cooperative", "pytest-xdist")
 _TEST_TOOLS = ("coverage>=7.10", "hypothesis", "pytest>=8.4")
 
 #: The oldest versions that the project's metadata allows.
@@ -79,6 +80,15 @@ def tests_lowest(session: nox.Session) -> None:
 
 
 @nox.session
+@nox.parametrize("pytest", ["pytest", "pytest==8.4.*"], ids=["newest", "8.4"])
+def public(session: nox.Session, pytest: str) -> None:
+    """Suites of public projects under pytest and under ``atk run``: the same outcomes. Fetches them from the index."""
+    session.install("--upgrade", pytest)
+    environment = {"PUBLIC_SUITES": "1"} | ({"TESTS_MAY_NOT_SKIP": "1"} if os.environ.get("CI") else {})
+    session.run("python", "-m", "pytest", "-q", "tests/public", *session.posargs, env=environment)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """The example: without any Docker in reach, on containers, and under plain pytest with the same outcomes."""
     session.install(".[example]")
@@ -99,7 +109,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks: ratios to peers, measured in one run."""
     environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
-    session.install(*_PINNED, ".[example]", "testcontainers")
+    session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS)
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         session.run("python", str(script), env=environment)
 

@@ -5,7 +5,8 @@ last one's end (taken from pytest's own reports on all sides; that every test pa
 asyncio script that awaits the same coroutines with the same concurrency.
 
 Each runs the same suite but for the mark that it wants, in one environment, with plugin autoload off and its own
-plugins named, so that nobody pays for another's. pytest-asyncio-concurrent knows no limit: it starts all tests at once.
+plugins named, so that nobody pays for another's, and with warnings off, of which some print thousands of lines.
+pytest-asyncio-concurrent knows no limit: it starts all tests at once.
 
     python benchmarks/sleeping.py [--tests N] [--rounds N] [--concurrency N]
 """
@@ -24,14 +25,16 @@ from pathlib import Path
 
 import _environment
 
-_SUITE = """
+_IMPORTS = """
 import anyio
 import pytest
+"""
 
+#: No parameter: asyncio-concurrent can't have one under pytest 9.2.
+_TEST = """
 
 @pytest.mark.{mark}
-@pytest.mark.parametrize("number", range({tests}))
-async def test_waits(number):
+async def test_waits_{number}():
     await anyio.sleep(0.05)
 """
 
@@ -140,7 +143,8 @@ def main() -> None:
 def _suite(folder: Path, mark: str, options: argparse.Namespace) -> Path:
     suite = folder / mark.partition("(")[0]
     suite.mkdir()
-    (suite / "test_waits.py").write_text(_SUITE.format(mark=mark, tests=options.tests))
+    tests = [_TEST.format(mark=mark, number=number) for number in range(options.tests)]
+    (suite / "test_waits.py").write_text("".join([_IMPORTS, *tests]))
     (suite / "conftest.py").write_text(_CONFTEST)
     (suite / "floor.py").write_text(_FLOOR.format(tests=options.tests, concurrency=options.concurrency))
     (suite / "pytest.ini").write_text("[pytest]\n")
@@ -151,14 +155,18 @@ def _measure(way: _Way, suite: Path, tests: int) -> tuple[float, float]:
     times = suite / "times.json"
     times.unlink(missing_ok=True)
     start = time.perf_counter()
-    subprocess.run(
+    ended = subprocess.run(
         [sys.executable, *way.arguments],
         cwd=suite,
-        env=_environment.clean(BENCH_TIMES=str(times), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1"),
-        check=True,
-        stdout=subprocess.DEVNULL,
+        env=_environment.clean(BENCH_TIMES=str(times), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTHONWARNINGS="ignore"),
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     whole = time.perf_counter() - start
+    if ended.returncode:
+        sys.exit(f"{way.arguments} failed; it wrote:\n{ended.stdout[-2000:]}")
     first, last, passed = json.loads(times.read_text())
     if passed != tests:
         sys.exit(f"{way.arguments}: {passed} of {tests} tests passed")
