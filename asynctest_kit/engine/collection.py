@@ -35,6 +35,7 @@ from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler
 from _pytest.runner import check_interactive_exception, show_test_item
 from _pytest.scope import Scope
 from _pytest.threadexception import collect_thread_exception, thread_exceptions
+from _pytest.tmpdir import tmppath_result_key
 from _pytest.unittest import TestCaseFunction
 from _pytest.unraisableexception import collect_unraisable, unraisable_exceptions
 from _pytest.warnings import catch_warnings_for_item
@@ -373,6 +374,7 @@ def passed_report(
     """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say."""
     if item.stash.get(skipping.xfailed_key, None) is not None:
         return None
+    item.stash.setdefault(tmppath_result_key, {})[when] = True
     keywords = item.stash.get(_KEYWORDS, None)
     if keywords is None or when == "setup":
         keywords = item.stash[_KEYWORDS] = dict.fromkeys(item.keywords, 1)

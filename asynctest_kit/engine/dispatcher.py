@@ -217,6 +217,7 @@ class Dispatcher:
         }
         with guarded(targets), applied(ambient), _fair_loop():
             await self._together(executor, cases)
+        self._announcer.flush()
 
     async def _together(self, executor: Executor, everything: Sequence[PlannedCase]) -> None:
         async with asyncio.TaskGroup() as group:
@@ -315,12 +316,12 @@ class Dispatcher:
         for planned in cases:
             self._started(planned)
             if planned.lane == "pytest":
-                self._announcer.flush()
                 self._finished(await by_pytest.run(planned, following[planned]))
                 if self._ending:
                     raise _Stopped
             else:
                 self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
+                self._announcer.flush()
 
     async def _attempt(
         self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool]
@@ -377,6 +378,7 @@ class Dispatcher:
         if self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
         self._announcer.tell(execution)
+        self._announcer.flush()
         self._finished(execution)
         self._stop_if_told()
 
