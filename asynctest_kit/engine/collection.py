@@ -610,7 +610,6 @@ def unraisable(config: pytest.Config) -> Callable[[], None]:
             kept.append((config.stash[key], collect))
 
     def warn() -> None:
-        __tracebackhide__ = True
         for found, collect in kept:
             if found:
                 collect(config)
