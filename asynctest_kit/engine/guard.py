@@ -177,8 +177,14 @@ class Guard:
 
 
 def _changes_nothing(args: tuple[Any, ...]) -> bool:
-    """Whether an environment variable is being set to what it is."""
-    return len(args) == 3 and args[0] is os.environ and os.environ.get(args[1]) == args[2]  # noqa: PLR2004
+    """Whether an environment variable is being set to what it is: by ``os.environ``, which calls ``os.putenv``."""
+    match args:
+        case (environment, str(name), value) if environment is os.environ:
+            return bool(os.environ.get(name) == value)
+        case (bytes(name), bytes(value)):
+            return os.environ.get(os.fsdecode(name)) == os.fsdecode(value)
+        case _:
+            return False
 
 
 def stop_if_guarded(what: str) -> None:

@@ -14,7 +14,6 @@ failed in a tear-down, or for a shared fixture that failed, is final: another at
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.events import Lane
     from asynctest_kit.engine.executor import CaseRun, Execution
+    from asynctest_kit.engine.graph import SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.plan import PlannedCase
 
@@ -80,7 +80,8 @@ class Reruns:
     def __init__(self, memory: Memory, *, triages: bool) -> None:
         self._memory = memory
         self._triages = triages
-        self._waiting: deque[Again] = deque()
+        self._waiting: list[Again] = []
+        self._up: set[SharedFixture] = set()
         self._neighbours: list[Execution] = []
         self._spent = 0.0
         self._traced = 0
@@ -107,8 +108,13 @@ class Reruns:
         return bool(execution.touched or execution.held)
 
     def next(self) -> Again | None:
-        """The next test that runs again."""
-        return self._waiting.popleft() if self._waiting else None
+        """The next test that runs again: one over the last one's fixtures, so that these aren't up around others."""
+        if not self._waiting:
+            return None
+        chosen = next((one for one in self._waiting if _narrow(one) & self._up), self._waiting[0])
+        self._waiting.remove(chosen)
+        self._up = _narrow(chosen)
+        return chosen
 
     def is_worth_it(self, again: Again) -> bool:
         """Whether there is time to run a failure alone: a suite that is simply broken should end soon."""
@@ -220,6 +226,11 @@ async def suspects(
         else:
             break
     return Suspects(beside, found, traced=True)
+
+
+def _narrow(again: Again) -> set[SharedFixture]:
+    """Its shared fixtures that may change process-global state as long as they are up."""
+    return {fixture for fixture in again.planned.case.shared if fixture.scope != "session"}
 
 
 def _alone(planned: PlannedCase, reason: str) -> PlannedCase:
