@@ -32,7 +32,7 @@ from _pytest.fixtures import (
     resolve_fixture_function,
 )
 from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler_key, caplog_records_key
-from _pytest.runner import check_interactive_exception, show_test_item
+from _pytest.runner import check_interactive_exception, runtestprotocol, show_test_item
 from _pytest.scope import Scope
 from _pytest.threadexception import collect_thread_exception, thread_exceptions
 from _pytest.tmpdir import tmppath_result_key
@@ -274,8 +274,13 @@ def _check_without_parameter(
 
 
 def is_awaited(item: pytest.Item, definition: pytest.FixtureDef[Any]) -> bool:
-    """Whether a plugin of the suite's would run an async fixture for ``item``, which pytest alone refuses to do."""
+    """Whether a plugin of the suite's would run an async fixture for ``item``, which pytest alone refuses to do.
+
+    Fixtures of this kit are for tests of every kind.
+    """
     config = item.config
+    if definition.func.__module__.startswith("asynctest_kit."):
+        return True
     if _has_plugin(config, "pytest_asyncio.plugin") and (
         hasattr(definition.func, "_force_asyncio_fixture")
         or str(config.getoption("asyncio_mode", None) or config.getini("asyncio_mode")) in {"auto", "Mode.AUTO"}
@@ -544,6 +549,11 @@ def show_item(item: pytest.Item) -> None:
     if item.config.getoption("setupshow", False):
         show: Any = show_test_item  # its arguments differ between versions
         show(item, **({"add_space": True} if "add_space" in inspect.signature(show).parameters else {}))
+
+
+def reports_of(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
+    """Run a test by pytest's protocol; give its reports, of which nobody has been told."""
+    return list(runtestprotocol(item, nextitem=nextitem, log=False))
 
 
 def tear_down_pytests_own(session: pytest.Session) -> None:

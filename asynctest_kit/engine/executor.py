@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.plan import PlannedCase
     from asynctest_kit.engine.watchdog import Watchdog
 
-__all__ = ["CaseRun", "Execution", "Executor", "Times", "let_go", "outcome_of"]
+__all__ = ["CaseRun", "Execution", "Executor", "Times", "first_line", "let_go", "outcome_of"]
 
 When = Literal["setup", "call", "teardown"]
 
@@ -98,7 +98,7 @@ class Execution:
         """The first line that tells why it didn't pass."""
         for report in self.reports:
             if not report.passed:
-                return _first_line(report)
+                return first_line(report)
         return ""
 
 
@@ -113,7 +113,8 @@ def outcome_of(reports: list[pytest.TestReport]) -> Outcome:
     return "skipped" if any(report.skipped for report in reports) else "passed"
 
 
-def _first_line(report: pytest.TestReport) -> str:
+def first_line(report: pytest.TestReport) -> str:
+    """The first line that a report has to say."""
     longrepr = report.longrepr
     if isinstance(longrepr, tuple):
         return longrepr[2].splitlines()[0] if longrepr[2] else ""

@@ -16,12 +16,13 @@ import pytest
 
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.asyncio_fixtures import replaced
-from asynctest_kit.engine.executor import Execution, Times, let_go
+from asynctest_kit.engine.executor import Execution, Times, first_line, let_go
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
 from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops
+from asynctest_kit.engine.reruns import flaky_note
 from asynctest_kit.engine.sync_limit import sync_limit
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class PytestLane:
         self._present: PlannedCase | None = None
         self._times = Times()
         self._reports: list[pytest.TestReport] = []
+        self._attempts = 1
+        self._flaky = ""
         self._given: list[pytest.FixtureDef[Any]] = []
         self._may_run_again = False
         self._answered: set[pytest.FixtureDef[Any]] = set()
@@ -66,12 +69,15 @@ class PytestLane:
             self._present = None
         times.end = clock.monotonic()
         execution.reports, self._reports = self._reports, []
+        execution.attempts, self._attempts = self._attempts, 1
+        if self._flaky:
+            execution.verdict, execution.note, self._flaky = "flaky", self._flaky, ""
         return execution
 
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
         nextitem = None if following is None else following.case.item
-        self._may_run_again = protocol_of_a_plugin(item) is not None
+        self._may_run_again = protocol_of_a_plugin(item) is not None or planned.retries > 0
         others = replaced(item.session) if planned.is_on_another_loop else nullcontext()
         with self._capture.handed_over(), others, collection.fixtures_answered(item.session, self):
             try:
@@ -87,6 +93,28 @@ class PytestLane:
         """Let go of the shared fixtures of a test that may have run more than once; errors are told at the end."""
         for lifetime in self._lifetimes.release(case):
             await lifetime.ended.wait()
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+        """Run a test that has retries until it passes or they are used up; only the last attempt is reported."""
+        present = self._present
+        if present is None or not present.retries or protocol_of_a_plugin(item) is not None:
+            return None
+        attempts, reports = 1, collection.reports_of(item, nextitem)
+        reason = next((report for report in reports if report.failed), None)
+        while attempts <= present.retries and any(report.failed for report in reports):
+            collection.start_afresh(item)
+            attempts, reports = attempts + 1, collection.reports_of(item, nextitem)
+        if reason is not None and not any(report.failed for report in reports):
+            self._flaky = flaky_note(attempts - 1, first_line(reason))
+        self._attempts = attempts
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in reports:
+            if self._flaky:
+                vars(report)["atk_verdict"] = "flaky"
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
 
     @pytest.hookimpl
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

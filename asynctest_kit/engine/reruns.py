@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["Again", "Reruns", "Suspects", "suspects"]
+__all__ = ["Again", "Reruns", "Suspects", "flaky_note", "suspects"]
 
 #: At most so many failures are traced to their neighbours in one run, each in so many rounds.
 _TRACED = 3
@@ -175,6 +175,11 @@ class Reruns:
         """Whether one more failure is traced; see the limits above."""
         self._traced += 1
         return self._traced <= _TRACED
+
+
+def flaky_note(failures: int, reason: str) -> str:
+    """What is said of a test that passed after ``failures`` attempts that failed."""
+    return f"failed {_times(failures)}, at first with: {reason or 'no message'}"
 
 
 @dataclass(frozen=True, slots=True)
