@@ -18,7 +18,10 @@ nox.needs_version = ">=2024.10.9"
 #: Versions that the checks themselves use; what users install is not pinned.
 _PINNED = ("-c", ".ci/constraints.txt")
 _PEERS = ("pytest-asyncio-concurrent", "pytest-asyncio-cooperative", "pytest-xdist")
-_TEST_TOOLS = ("coverage>=7.10", "hypothesis", "pytest>=8.4")
+_TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
+
+#: Plugins and libraries whose suites our tests run.
+_TESTED_WITH = ("freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "trio")
 
 #: The oldest versions that the project's metadata allows.
 _LOWEST = (
@@ -75,7 +78,7 @@ def tests_on(session: nox.Session) -> None:
 def tests_lowest(session: nox.Session) -> None:
     """Our tests on the oldest supported pytest and the oldest allowed dependencies."""
     environment = _test_bed()
-    session.install(".[example]", *_LOWEST, "hypothesis")
+    session.install(".[example]", *_LOWEST, *_TESTED_WITH, "pytest-subtests")
     session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment)
 
 
@@ -115,7 +118,7 @@ def bench(session: nox.Session) -> None:
 
 
 def _install_tests(session: nox.Session) -> None:
-    session.install(*_PINNED, "-e", ".[example]", *_TEST_TOOLS)
+    session.install(*_PINNED, "-e", ".[example]", *_TEST_TOOLS, *_TESTED_WITH)
 
 
 def _test_bed() -> dict[str, str]:

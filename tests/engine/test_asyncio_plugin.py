@@ -20,20 +20,16 @@ ON_OUR_LOOP = {
 }
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        "asyncio_auto",
-        "asyncio_strict",
-        pytest.param(
-            "asyncio_event_loop", marks=pytest.mark.skipif(not HAS_EVENT_LOOP, reason="event_loop is a thing of 0.x")
-        ),
-        "asyncio_policy",
-        pytest.param(
-            "asyncio_factories", marks=pytest.mark.skipif(not HAS_FACTORIES, reason="loop factories came later")
-        ),
-    ],
-)
+SUITES_OF_THIS_VERSION = [
+    "asyncio_auto",
+    "asyncio_strict",
+    "asyncio_policy",
+    *(["asyncio_event_loop"] if HAS_EVENT_LOOP else []),
+    *(["asyncio_factories"] if HAS_FACTORIES else []),
+]
+
+
+@pytest.fixture(scope="module", params=SUITES_OF_THIS_VERSION)
 def suite(request):
     return request.param
 
