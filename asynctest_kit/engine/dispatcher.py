@@ -317,11 +317,10 @@ class Dispatcher:
             self._started(planned)
             if planned.lane == "pytest":
                 self._finished(await by_pytest.run(planned, following[planned]))
-                if self._ending:
-                    raise _Stopped
             else:
                 self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
                 self._announcer.flush()
+            self._stop_if_told()
 
     async def _attempt(
         self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool]
@@ -401,7 +400,8 @@ class Dispatcher:
 
         found = await suspects(beside, fails_beside) if self._reruns.may_trace() else Suspects(beside)
         counts = again.first if self._options.interference_fails else alone
-        self._uncounted(alone if counts is again.first else again.first)
+        if counts is again.first:
+            self._uncounted(alone)
         counts.verdict, counts.note, counts.attempts = "interference", found.sentence(), alone.attempts
         _add_section(counts, found.section())
         return counts
