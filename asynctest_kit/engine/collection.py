@@ -467,6 +467,8 @@ class Answers(Protocol):
 def fixtures_answered(session: pytest.Session, answers: Answers) -> Iterator[None]:
     """While the block runs, let ``answers`` be asked before pytest's hooks are, and by no way round them."""
     original = session.gethookproxy
+    attributes = vars(session)
+    before = attributes.get("gethookproxy")
 
     def proxy(path: Any) -> Any:
         return _AnsweringHooks(original(path), answers)
@@ -475,7 +477,9 @@ def fixtures_answered(session: pytest.Session, answers: Answers) -> Iterator[Non
     try:
         yield
     finally:
-        del cast("Any", session).gethookproxy
+        del attributes["gethookproxy"]
+        if before is not None:
+            attributes["gethookproxy"] = before
 
 
 class _AnsweringHooks:
