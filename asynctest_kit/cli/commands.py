@@ -49,13 +49,13 @@ class _RunCommand(click.Command):
 @click.option("--report-json", metavar="FILE", help="Write the whole run as JSON.")
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PATH]... [PYTEST OPTION]...")
 def run(pytest_arguments: tuple[str, ...], **options: str | bool | None) -> None:
-    r"""Run the tests under PATH concurrently and say where the time went.
+    """Run the tests under PATH concurrently and say where the time went.
 
     \b
     Exit codes: pytest's, and
       4  a setting or an option is wrong
       6  all passed, but the budget did not hold (with --budget-strict)
-    """
+    """  # noqa: D301  # the escape itself, by which click keeps lines
     from asynctest_kit.cli.run import run as run_tests
 
     pytest_arguments = (*_taken_for_a_seed(options), *pytest_arguments)

@@ -13,6 +13,7 @@ import contextlib
 import contextvars
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock, collection
@@ -106,6 +107,7 @@ class Dispatcher:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
         asyncio.get_running_loop().set_exception_handler(charge)
+        asyncio.get_running_loop().set_default_executor(_executor(self._options.concurrency))
         guard = Guard(asyncio.get_running_loop())
         limit = fixture_limit(self._options.timeout)
         with contextlib.ExitStack() as around:
@@ -474,6 +476,12 @@ def _guarded(plan: Plan) -> frozenset[SharedFixture]:
     return frozenset(
         fixture for planned in plan.shared for fixture in planned.case.shared if fixture.scope != "session"
     )
+
+
+def _executor(concurrency: int) -> ThreadPoolExecutor:
+    """As many threads as every test beside each other would have on a loop of its own; made when they are needed."""
+    each = min(32, (os.cpu_count() or 1) + 4)  # as asyncio's default
+    return ThreadPoolExecutor(min(512, concurrency * each), thread_name_prefix="asyncio")
 
 
 def _fair_loop() -> contextlib.AbstractContextManager[None]:
