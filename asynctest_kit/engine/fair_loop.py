@@ -4,9 +4,10 @@ The problem. A test gives what it calls 10 ms and looks after 20. Alone it passe
 loop may take 15 ms: then both timers are due in the same turn, and the test looks before what it called has had its
 turn. Nothing is wrong with the test, nor with its neighbours.
 
-So a turn counts for 5 ms of the loop's time at most, however long it took; waiting counts in full. Timers that are
-further apart than that stay in their order, and what runs between them has its turns. A busy loop's timers are late, as
-they are on any busy loop; they are just not all late at once. While the loop stands still its clock does too.
+So a turn counts for 1 ms of the loop's time at most, however long it took; waiting counts in full. Timers that are
+further apart than that stay in their order, and what runs between them has its turns: ten in 10 ms, for the end of a
+time-out passes through several tasks before anybody sees it. A busy loop's timers are late, as they are on any busy
+loop; they are just not all late at once. While the loop stands still its clock does too.
 
 For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well.
 """
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FairLoop"]
 
 #: Seconds that a turn counts for at most.
-_TURN = 0.005
+_TURN = 0.001
 
 
 class _Clock:
