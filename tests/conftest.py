@@ -6,6 +6,10 @@ import os
 
 import pytest
 
+# The suites that tests run in processes of their own name the plugins that they are about; these two would else be
+# loaded into all of them, where one warns and the other takes the tests over.
+os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures"
+
 
 @pytest.fixture(scope="session")
 def anyio_backend():

@@ -104,7 +104,6 @@ class _Run:
         engine = engine_for(self.settings, self.events.append)
         wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
-        gc.freeze()
         try:
             return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails

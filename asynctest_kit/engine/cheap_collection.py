@@ -41,7 +41,7 @@ class CheapCollection:
         self._waiting: _Kind | None = None
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_collection(self) -> Generator[None, object, object]:
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
         """Collect without looking for garbage: almost all that is made stays."""
         was_enabled = gc.isenabled()
         gc.disable()
@@ -49,7 +49,8 @@ class CheapCollection:
             return (yield)
         finally:
             self._grounds.clear()
-            gc.freeze()
+            if session.config.option.collectonly:
+                gc.freeze()  # nothing but the end follows; tests must find everything when they look for referrers
             if was_enabled:
                 gc.enable()
 

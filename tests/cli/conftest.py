@@ -56,7 +56,11 @@ def atk() -> Atk:
     """Run ``atk`` with arguments in a folder."""
 
     async def run(*arguments: str, cwd: Path, **environment: str) -> Finished:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
+        clean = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("ATK_") and key != "PYTEST_CURRENT_TEST"
+        }
         start = time.perf_counter()
         process = await anyio.run_process(
             [sys.executable, "-m", "asynctest_kit", *arguments], cwd=cwd, env=clean | environment, check=False
