@@ -104,7 +104,7 @@ def test_options_that_run_tests_one_by_one(bench, option):
 def shown(run):
     """What --setup-show writes, in its order; without what the anyio plugin adds to async fixtures."""
     marks = ("SETUP", "TEARDOWN", f"{FILE}::")
-    lines = (line.strip().replace("anyio_backend, server)", "server)") for line in run.out.splitlines())
+    lines = (line.strip(" .").replace("anyio_backend, server)", "server)") for line in run.out.splitlines())
     return [line for line in lines if line.startswith(marks)]
 
 
