@@ -58,12 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start every service that a collected test needs, all at once, before the first test."""
-    if session.config.option.collectonly:
+    services_session = session_of(session.config)
+    if session.config.option.collectonly or services_session.is_for_show:
         return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     needed = needed_services(names)
     if needed:
-        session_of(session.config).prestart(needed)
+        services_session.prestart(needed)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

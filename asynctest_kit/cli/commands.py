@@ -40,6 +40,7 @@ class _RunCommand(click.Command):
     "--shuffle", metavar="[SEED]", is_flag=False, flag_value="random", help="Run in a random order, or in that of SEED."
 )
 @click.option("--fail-slow", metavar="TIME", help="Fail a test that passes but takes longer.")
+@click.option("--block-threshold", metavar="TIME", help="Report a test that blocks the event loop for longer (0.5s).")
 @click.option("--interference", metavar="fail|warn", help="What a test does that fails beside others only.")
 @click.option("--explain-plan", is_flag=True, default=None, help="Show what would run beside what, and run nothing.")
 @click.option("--budget", metavar="TIME", help="Time that the whole run should take (default 30s).")

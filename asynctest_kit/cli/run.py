@@ -81,7 +81,7 @@ class _Run:
     def _client_for_last_runs_services(self) -> Client | None:
         """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
         known = [name for name in self.record.services() if name in self.settings.services]
-        if not known:
+        if not known or self.settings.explain_plan:
             return None
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client

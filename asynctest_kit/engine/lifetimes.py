@@ -466,6 +466,7 @@ class CaseFixtures:
             RuntimeError: The fixture is async and not up, and who asks runs on the loop, so that it can't wait.
             FixtureLookupError: No such fixture.
         """
+        __tracebackhide__ = True
         if name == "request":
             return request
         if self.case.resolver is None:

@@ -12,8 +12,8 @@ the loop's thread spent the time computing.
 Who it is charged to. A handle carries the context that it runs in, and with it the test; a shared fixture's task has a
 name. While a debugger is open nobody is charged and nothing is told, and the time counts for no time-out.
 
-The threshold of a quarter of a second lies below the time-outs that clients use (0.5 s and more) and above what a first
-import or a busy machine costs. It decides what is told; for time-outs every delay counts that was seen.
+The threshold of half a second lies at the time-outs that impatient clients use, and above what a first import or a busy
+machine costs. It decides what is told; for time-outs every delay counts that was seen.
 
 Only loops whose handles are asyncio's own are seen: not uvloop's.
 """
@@ -66,7 +66,7 @@ class Thresholds:
         look: Between two looks.
     """
 
-    blocked: float = 0.25
+    blocked: float = 0.5
     stuck: float = 5.0
     look: float = 0.05
 

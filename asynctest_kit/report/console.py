@@ -259,7 +259,7 @@ def _print_verdicts(ledger: Ledger, page: _Page) -> None:
             continue
 
         page.line()
-        page.labelled(verdict, f"{several(len(tests), 'test')} ", (meaning, "dim"))
+        page.paragraph(verdict, f"{several(len(tests), 'test')} {meaning}")
         for test in tests[:_NAMED]:
             page.line("  ", page.nodeid(test.nodeid, page.width - 2))
             page.paragraph("", test.note)
