@@ -33,6 +33,7 @@ from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_now
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
+from asynctest_kit.engine.put_back import targets_of, watched
 from asynctest_kit.engine.subtests import adapted, gives_subtests
 from asynctest_kit.engine.time_limit import TimeLimit
 
@@ -522,8 +523,11 @@ class CaseFixtures:
         value = await set_up(source.definition, source.request, arguments, self._finalizers, outside)
         self._keep(source, value)
 
-    def _keep(self, source: Source, value: object) -> None:
+    def _keep(self, source: LocalFixture, value: object) -> None:
         self._values[source] = adapted(value, self._reports) if gives_subtests(source) else value
+        ward, targets = self._ward, targets_of(source.definition.func)
+        if ward is not None and targets:
+            self._finalizers.wrap_last(lambda leave: watched(leave, targets, ward))
 
     def _arguments(self, fixture: LocalFixture) -> dict[str, Any]:
         return {
