@@ -1,0 +1,145 @@
+"""The flags of ``atk run`` and ``pytest --atk`` from outside."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+TESTS = """
+    import anyio, pytest
+
+    tries = []
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("number", range(3))
+    async def test_passes(number):
+        await anyio.sleep(0.01)
+
+    @pytest.mark.anyio
+    async def test_flaky():
+        tries.append(1)
+        assert len(tries) > 1, "the first time"
+
+    def test_sync():
+        pass
+"""
+
+PASSING = """
+    import anyio, pytest
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("number", range(3))
+    async def test_passes(number):
+        await anyio.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def run_pytest(project):
+    """Run plain pytest in the project's folder."""
+
+    async def run(*arguments, cwd, **environment):
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
+        finished = await anyio.run_process(
+            [sys.executable, "-m", "pytest", *arguments], cwd=cwd, env=clean | environment, check=False
+        )
+        return finished.returncode, finished.stdout.decode() + finished.stderr.decode()
+
+    return run
+
+
+async def test_retries_repeat_and_shuffle(project, atk):
+    root = project(test_it__py=TESTS)
+    finished = await atk(
+        "run", "--retries", "1", "--repeat", "2", "--shuffle", "5", "-p", "no:cacheprovider", ".", cwd=root
+    )
+
+    assert finished.code == 0, finished.out + finished.err
+    assert "asynctest_kit: random order; --shuffle 5 gives the same one" in finished.out
+    assert "9 passed, 1 flaky in" in finished.out
+
+
+async def test_a_seed_may_be_left_out(project, atk):
+    finished = await atk("run", "--shuffle", ".", cwd=project(test_it__py=PASSING))
+
+    assert finished.code == 0, finished.out + finished.err
+    assert "asynctest_kit: random order; --shuffle " in finished.out
+    assert "3 passed" in finished.out
+
+
+async def test_fail_slow(project, atk):
+    finished = await atk("run", "--fail-slow", "1ms", ".", cwd=project(test_it__py=PASSING))
+
+    assert finished.code == 1
+    assert "--fail-slow allows 0.001 s" in finished.out
+
+
+async def test_the_plan_is_shown_and_nothing_runs(project, atk):
+    finished = await atk("run", "--explain-plan", ".", cwd=project(test_it__py=TESTS))
+
+    assert finished.code == 0, finished.out + finished.err
+    assert "5 tests, at most 64 at once\n      4 beside each other on one loop\n" in finished.out
+    assert "alone, by pytest's own protocol: not a coroutine function\n  test_it.py::test_sync\n" in finished.out
+    assert "budget" not in finished.out
+
+
+async def test_groups_and_overrides_of_the_file(project, atk):
+    root = project(test_it__py=PASSING)
+    (root / "pyproject.toml").write_text(
+        "[tool.asynctest_kit]\n"
+        '[[tool.asynctest_kit.overrides]]\ntests = "*::test_passes[[]1]"\nexclusive = true\n'
+        '[[tool.asynctest_kit.overrides]]\ntests = "*"\ngroup = "all"\n'
+        "[tool.asynctest_kit.groups]\nall = 2\n"
+    )
+    finished = await atk("run", "--explain-plan", ".", cwd=root)
+
+    assert "group all: 2 tests, at most 2 at once\n" in finished.out
+    assert "alone on that loop: asked for by a mark or the settings\n  test_it.py::test_passes[1]\n" in finished.out
+
+
+async def test_the_engine_in_plain_pytest(project, run_pytest):
+    root = project(test_it__py=TESTS)
+    without, with_engine = await run_pytest("-q", cwd=root), await run_pytest("-q", "--atk", cwd=root)
+
+    assert without[0] == with_engine[0] == 1
+    assert "1 failed, 4 passed" in without[1] and "budget" not in without[1]
+    # Beside others the flaky test failed, and passed alone: that fails the run, but says so.
+    assert "1 failed, 4 passed" in with_engine[1] and "budget 30 s" in with_engine[1]
+    assert "passes alone" in with_engine[1]
+
+
+async def test_settings_count_in_plain_pytest(project, run_pytest):
+    code, out = await run_pytest("--atk", cwd=project(test_it__py=TESTS), ATK_RETRIES="1", ATK_REPORT_JSON="it.json")
+
+    assert code == 0, out
+    assert "4 passed, 1 flaky in" in out
+
+
+async def test_a_bad_setting_is_a_usage_error_in_plain_pytest(project, run_pytest):
+    code, out = await run_pytest("--atk", cwd=project(test_it__py=PASSING), ATK_CONCURRENCY="many")
+
+    assert code == 4
+    assert 'ERROR: environment variable ATK_CONCURRENCY: "many" is not a count. Allowed: a whole number from 1.' in out
+    assert "passed" not in out
+
+
+async def test_a_strict_budget_counts_in_plain_pytest(project, run_pytest):
+    root = project(test_it__py=PASSING)
+    code, out = await run_pytest("--atk", cwd=root, ATK_BUDGET="1ms", ATK_BUDGET_STRICT="1")
+
+    assert code == 6, out
+    assert "3 passed" in out
+
+
+async def test_workers_of_xdist_run_one_by_one(project, run_pytest):
+    pytest.importorskip("xdist")
+    code, out = await run_pytest("--atk", "-n", "2", cwd=project(test_it__py=PASSING))
+
+    assert code == 0, out
+    assert "3 passed" in out
+    assert "budget" not in out
