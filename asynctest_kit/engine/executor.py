@@ -230,13 +230,15 @@ class CaseRun:
         self.executor.ledger.open(self.output)
         guarded_by.set(self.ward)
         self.executor.guard.look_again()
+        marks = collection.mark_names(self.item)
         try:
             if not self.exclusive:
                 self._close_thread = open_own_thread()
                 self.executor.capture.warnings.open_scope()
-                collection.apply_mark_filters(self.item)
+                if "filterwarnings" in marks:
+                    collection.apply_mark_filters(self.item)
             self._protocol.enter_context(self.executor.hooks.protocol(self.item))
-            if not _SKIPPING.isdisjoint(collection.mark_names(self.item)):
+            if not _SKIPPING.isdisjoint(marks):
                 collection.evaluate_marks(self.item)
             self._entered.enter_context(self.executor.hooks.setup(self.item))
         except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase

@@ -55,7 +55,7 @@ def is_free_of_loops(source: Source) -> bool:
 
 
 def _by_pytest_trio(item: pytest.Function) -> str | None:
-    if item.get_closest_marker("trio") and item.config.pluginmanager.hasplugin("trio"):
+    if item.config.pluginmanager.hasplugin("trio") and item.get_closest_marker("trio"):
         return "trio"
     return None
 
