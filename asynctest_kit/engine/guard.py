@@ -215,10 +215,18 @@ def _place_in_users_code(frame: FrameType | None) -> str | None:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):
             return None
-        if not place and not file.startswith(_LIBRARIES) and not file.startswith("<"):
+        if not place and not file.startswith(_libraries()) and not file.startswith("<"):
             place = f"{os.path.relpath(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return place or "a library's code"
 
 
-_LIBRARIES: Final = (os.path.dirname(os.__file__), os.path.dirname(os.path.dirname(__file__)))  # noqa: PTH120
+@functools.cache
+def _libraries() -> tuple[str, ...]:
+    """Folders of code that isn't the user's; those of a virtual environment lie beside the standard library."""
+    import site
+    import sysconfig
+
+    paths = sysconfig.get_paths()
+    ours = os.path.dirname(os.path.dirname(__file__))  # noqa: PTH120
+    return (ours, *site.getsitepackages(), paths["purelib"], paths["platlib"], paths["stdlib"])
