@@ -224,9 +224,9 @@ def by_monkeypatch(name, *arguments):
     return touch
 
 
-def starts(module, name):
+def starts(module, name, *arguments):
     def touch():
-        started = built(module, name)()
+        started = built(module, name)(*arguments)
         started.start()
         return started.stop
 
@@ -324,7 +324,7 @@ POINTS = {
     ),
     ("pytest", "MonkeyPatch.chdir"): Point(by_monkeypatch("chdir", "/"), os.getcwd),
     ("freezegun.api", "_freeze_time.start"): Point(starts("freezegun", "freeze_time")),
-    ("time_machine", "travel.start"): Point(starts("time_machine", "travel")),
+    ("time_machine", "travel.start"): Point(starts("time_machine", "travel", 0)),
     ("respx.router", "MockRouter.start"): Point(starts("respx", "MockRouter")),
     ("requests_mock.mocker", "MockerCore.start"): Point(starts("requests_mock", "Mocker")),
     ("responses", "RequestsMock.start"): Point(starts("responses", "RequestsMock")),
@@ -340,3 +340,5 @@ def is_installed(module):
 
 
 HERE = [point for point in POINTS if is_installed(point[0])]
+for module, _ in HERE:
+    importlib.import_module(module)
