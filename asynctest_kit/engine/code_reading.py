@@ -101,13 +101,21 @@ def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> It
         if code in seen:
             continue
         seen.add(code)
-        if code.co_filename.endswith(("unittest/mock.py", "mock/mock.py")):
-            yield "mock.patch"
+        if (known := _known_decorator(code)) is not None:
+            yield known
             continue
         yield from _of_code(code, layer.__globals__)
         if depth:
             for helper in _helpers(code, layer.__globals__, folder):
                 yield from _findings(helper, folder, depth - 1, seen)
+
+
+def _known_decorator(code: CodeType) -> str | None:
+    """The name of what a decorator's code changes with each call."""
+    file = code.co_filename.replace("\\", "/")
+    if file.endswith(("unittest/mock.py", "mock/mock.py")):
+        return "mock.patch"
+    return next((name for name in ("freezegun", "time_machine") if f"/{name}/" in file), None)
 
 
 def _layers(function: Any) -> Iterator[FunctionType]:

@@ -9,7 +9,8 @@ further apart than that stay in their order, and what runs between them has its 
 time-out passes through several tasks before anybody sees it. A busy loop's timers are late, as they are on any busy
 loop; they are just not all late at once. While the loop stands still its clock does too.
 
-For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well.
+For tests that run alone the clock is asyncio's own, less what it fell behind before, so that those that move
+``time.monotonic`` move it as well, and what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
 """
 
 from __future__ import annotations
@@ -30,18 +31,33 @@ _TURN = 0.001
 
 
 class _Clock:
-    """The loop's time, made of turns and waits."""
+    """The loop's time while tests run beside each other, made of turns and waits.
 
-    __slots__ = ("_passed", "_since", "limit")
+    Attributes:
+        runs: Whether they do.
+        behind: By how much it has fallen behind asyncio's clock; that is kept when asyncio's counts again.
+    """
+
+    __slots__ = ("_passed", "_since", "behind", "runs")
 
     def __init__(self) -> None:
-        self.limit: float | None = None
-        self._passed = self._since = time.monotonic()
+        self.runs = False
+        self.behind = 0.0
+        self._passed = self._since = 0.0
+
+    def start(self, now: float) -> None:
+        """Count from ``now`` on asyncio's clock."""
+        self.runs = True
+        self._passed, self._since = now - self.behind, time.monotonic()
+
+    def stop(self, now: float) -> None:
+        """Leave the time to asyncio's clock, which says ``now``."""
+        self.behind = now - self.now()
+        self.runs = False
 
     def now(self) -> float:
         """The time within a turn."""
-        turn = time.monotonic() - self._since
-        return self._passed + (turn if self.limit is None else min(turn, self.limit))
+        return self._passed + min(time.monotonic() - self._since, _TURN)
 
     def end_turn(self) -> None:
         """Count the turn that ends now."""
@@ -63,6 +79,8 @@ class _Selector(selectors.DefaultSelector):
         self._clock = clock
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if not self._clock.runs:
+            return super().select(timeout)
         self._clock.end_turn()
         try:
             return super().select(timeout)
@@ -79,15 +97,13 @@ class FairLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """Seconds on the loop's clock."""
-        return self._fair_clock.now()
+        return self._fair_clock.now() if self._fair_clock.runs else super().time() - self._fair_clock.behind
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         """Limit what a turn counts for, while tests run beside each other in the block."""
-        self._fair_clock.end_turn()
-        self._fair_clock.limit = _TURN
+        self._fair_clock.start(super().time())
         try:
             yield
         finally:
-            self._fair_clock.end_turn()
-            self._fair_clock.limit = None
+            self._fair_clock.stop(super().time())

@@ -15,6 +15,7 @@ import functools
 import os
 import sys
 import threading
+from asyncio import events
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -211,7 +212,7 @@ def _stop(ward: Ward, what: str) -> None:
 def _place_in_users_code(frame: FrameType | None) -> str | None:
     """File and line of the innermost frame outside of libraries; None while a module is being imported."""
     place = ""
-    while frame is not None:
+    while frame is not None and frame.f_code is not _TURN:
         file = frame.f_code.co_filename
         if file.startswith("<frozen importlib"):
             return None
@@ -219,6 +220,10 @@ def _place_in_users_code(frame: FrameType | None) -> str | None:
             place = f"{os.path.relpath(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return place or "a library's code"
+
+
+#: What calls a task's step: the frames outside of it are the runner's.
+_TURN: Final = events.Handle._run.__code__  # noqa: SLF001  # its name isn't public, and has been the same since 3.4
 
 
 @functools.cache
