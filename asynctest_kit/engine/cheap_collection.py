@@ -3,9 +3,9 @@
 pytest works out the closure of fixtures anew for every test, though nearly all tests of a module have the same one, and
 makes a second node for each, only to ask plugins whether it is to be multiplied. Here the first test of a kind goes
 pytest's own way, and the next ones get what came of it. A kind is: the same module or class, the same argument names,
-the same marks as far as they request fixtures. Where anything could make a difference between two tests of a kind
-(parametrisation, of the test or of a fixture; ``pytest_generate_tests`` anywhere; a decorated function; a plugin's own
-kind of item) pytest does the work.
+the same marks as far as they request fixtures. Parameters of fixtures multiply all tests of a kind alike. Where two of
+them could differ (parametrisation of the test itself; ``pytest_generate_tests`` anywhere; a decorated function; a
+plugin's own kind of item) pytest does the work.
 
 What comes of it is what pytest makes: the same classes, ids, marks, closures and order.
 """
@@ -29,8 +29,15 @@ __all__ = ["CheapCollection"]
 _PLAIN = inspect.CO_COROUTINE | inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS | inspect.CO_NESTED
 
 
-#: Plugins whose hooks for making items may be left out for a test of a known kind: what they do is copied.
-_KNOWN = frozenset({"anyio", "asyncio", "asynctest_kit-collection", "python", "unittest"})
+#: Whose hooks for making items may be left out for a test of a known kind: what they do is copied.
+_KNOWN_MAKERS = frozenset(
+    {"_pytest.python", "_pytest.unittest", "anyio.pytest_plugin", "pytest_asyncio.plugin", __name__}
+)
+
+#: Who multiplies tests by their marks and fixtures only; pytest-asyncio those that it makes items of its own of.
+_KNOWN_GENERATORS = frozenset({"_pytest.fixtures", "_pytest.python", "pytest_asyncio.plugin"})
+
+_KNOWN_MAKERS_OF_IDS = frozenset({"_pytest.python"})
 
 
 class CheapCollection:
@@ -57,7 +64,7 @@ class CheapCollection:
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object
-    ) -> list[pytest.Item | pytest.Collector] | None:
+    ) -> list[pytest.Item] | None:
         """Make the item of a plain coroutine test, if one of its kind has been made before."""
         self._waiting = None
         if not isinstance(obj, FunctionType) or not _is_plain(obj):
@@ -66,14 +73,14 @@ class CheapCollection:
         if ground is None or not collector.istestfunction(obj, name):
             return None
         kind = self._waiting = ground.kind(name, obj)
-        return None if kind is None or kind.model is None else [kind.made(name, obj)]
+        return None if kind is None or not kind.models else kind.made(name, obj)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_pycollect_makeitem")
     def pytest_note_model(self, obj: object) -> Generator[None, Any, Any]:
         """Keep the first item of a kind as the model for the others."""
         made = yield
         kind = self._waiting
-        if kind is not None and kind.model is None and isinstance(made, list):
+        if kind is not None and not kind.models and isinstance(made, list):
             kind.learn(made, obj)
         return made
 
@@ -98,34 +105,37 @@ def _is_ordinary(collector: pytest.Module | pytest.Class) -> bool:
     """Whether nobody multiplies the tests of a module or class, and pytest's own classes make its items."""
     if type(collector) not in {pytest.Module, pytest.Class, pytest.Package}:
         return False
-    if collection.test_generators(collector) or not collection.makers_of_items(collector) <= _KNOWN:
+    if not (
+        collection.makers_of_items(collector) <= _KNOWN_MAKERS
+        and collection.test_generators(collector) <= _KNOWN_GENERATORS
+        and collection.makers_of_ids(collector) <= _KNOWN_MAKERS_OF_IDS
+    ):
         return False
     return not any(mark.name == "parametrize" for mark in collector.iter_markers())
 
 
 class _Kind:
-    """Tests that differ in their names only, and the first item made of one."""
+    """Tests that differ in their names only, and the items of the first: one for each parameter of its fixtures."""
 
     def __init__(self, marks: list[pytest.Mark]) -> None:
-        self.model: pytest.Function | None = None
+        self.models: list[pytest.Function] = []
         self._marks = marks
         self._added: list[pytest.Mark] = []
         self._is_settled = False
 
     def learn(self, items: list[Any], function: object) -> None:
-        """Take the first item as the model, and note the marks that plugins have added to its function."""
-        if not self._is_settled and len(items) == 1 and collection.is_simple(items[0]):
+        """Take the first test's items as models, and note the marks that plugins have added to its function."""
+        if not self._is_settled and collection.are_simple(items):
             marks = getattr(function, "pytestmark", [])
             self._added = marks[len(self._marks) :]
-            self.model = items[0]
+            self.models = items
         self._is_settled = True
 
-    def made(self, name: str, function: Any) -> pytest.Function:
-        """Make the item of another test."""
-        assert self.model is not None  # noqa: S101  # asked by the only caller
+    def made(self, name: str, function: Any) -> list[pytest.Item]:
+        """Make the items of another test."""
         if self._added:
             function.pytestmark = [*getattr(function, "pytestmark", ()), *self._added]
-        return collection.made_like(self.model, name, function)
+        return collection.made_like(self.models, name, function)
 
 
 class _Ground:

@@ -15,6 +15,7 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -50,6 +51,7 @@ __all__ = [
     "TestRequest",
     "all_definitions",
     "apply_mark_filters",
+    "are_simple",
     "bound_function",
     "call_info",
     "caplog_class",
@@ -64,9 +66,9 @@ __all__ = [
     "forget_value",
     "has_fixtures",
     "is_coroutine_item",
-    "is_simple",
     "log_handler",
     "made_like",
+    "makers_of_ids",
     "makers_of_items",
     "mark_names",
     "parameter_of",
@@ -414,10 +416,11 @@ def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) ->
 
 
 def _visible(error: BaseException) -> pytest.ExceptionInfo[BaseException]:
-    """Give an error all of whose frames are hidden one to be shown with: pytest 8.4 can't print a group without."""
-    excinfo = pytest.ExceptionInfo.from_exception(error)
-    if excinfo.traceback.filter(excinfo):
-        return excinfo
+    """Give an error that has no frames, or hidden ones only, one to be shown with: pytest can't print it without."""
+    if error.__traceback__ is not None:
+        excinfo = pytest.ExceptionInfo.from_exception(error)
+        if excinfo.traceback.filter(excinfo):
+            return excinfo
     try:
         raise error  # noqa: TRY301  # for the frame
     except BaseException as shown:  # noqa: BLE001  # the same error
@@ -692,35 +695,68 @@ def record_warning(config: pytest.Config, message: warnings.WarningMessage, node
 # --- making items -----------------------------------------------------------------------------------------------------
 
 
-def test_generators(collector: pytest.Module | pytest.Class) -> list[object]:
-    """Whoever may multiply the tests of ``collector``, but for pytest's own ways, which go by marks and parameters."""
+def test_generators(collector: pytest.Module | pytest.Class) -> set[str]:
+    """Whoever may multiply the tests of ``collector``: plugins by their modules, and its own functions."""
     module = collector.getparent(pytest.Module)
-    own = [one for one in (collector.obj, module and module.obj) if hasattr(one, "pytest_generate_tests")]
-    implementations = collector.ihook.pytest_generate_tests.get_hookimpls()
-    return own + [one.plugin for one in implementations if one.plugin_name not in {"python", "fixtures", "funcmanage"}]
+    own = {str(one) for one in (collector.obj, module and module.obj) if hasattr(one, "pytest_generate_tests")}
+    return own | {_module_of(impl) for impl in collector.ihook.pytest_generate_tests.get_hookimpls()}
 
 
 def makers_of_items(collector: pytest.Module | pytest.Class) -> set[str]:
-    """The names of the plugins that make items, or prepare for it."""
-    return {impl.plugin_name for impl in collector.ihook.pytest_pycollect_makeitem.get_hookimpls() if not _wraps(impl)}
+    """The modules of the plugins that make items, or prepare for it."""
+    implementations = collector.ihook.pytest_pycollect_makeitem.get_hookimpls()
+    return {_module_of(impl) for impl in implementations if not impl.wrapper and not impl.hookwrapper}
 
 
-def _wraps(implementation: Any) -> bool:
-    return bool(implementation.wrapper or implementation.hookwrapper)
+def makers_of_ids(collector: pytest.Module | pytest.Class) -> set[str]:
+    """The modules of the plugins that name parameters."""
+    return {_module_of(impl) for impl in collector.ihook.pytest_make_parametrize_id.get_hookimpls()}
 
 
-def is_simple(item: pytest.Function) -> bool:
-    """Whether nothing is parametrised in ``item``, so that another one can have the same fixtures."""
-    return type(item) is pytest.Function and not hasattr(item, "callspec")
+def _module_of(implementation: Any) -> str:
+    plugin = implementation.plugin
+    return plugin.__name__ if inspect.ismodule(plugin) else type(plugin).__module__
 
 
-def made_like(model: pytest.Function, name: str, function: FunctionType) -> pytest.Function:
-    """An item of another plain test that requests the same fixtures as ``model``."""
+def are_simple(items: Sequence[Any]) -> bool:
+    """Whether what a test was made into depends on the fixtures alone, so that another one can be made like it."""
+    if not items or any(type(item) is not pytest.Function for item in items):
+        return False
+    definitions = (one for item in items for some in item._fixtureinfo.name2fixturedefs.values() for one in some)
+    # No parameters at all are told as a skip that names the test, and functions that name parameters may count.
+    return not any(one.params is not None and (not one.params or callable(one.ids)) for one in definitions)
+
+
+def made_like(models: Sequence[pytest.Function], name: str, function: FunctionType) -> list[pytest.Item]:
+    """Items of another plain test that requests the same fixtures as that of ``models``."""
+    model = models[0]
     info = model._fixtureinfo
     own = FuncFixtureInfo(info.argnames, info.initialnames, info.names_closure[:], dict(info.name2fixturedefs))
-    item: pytest.Function = pytest.Function.from_parent(model.parent, name=name, fixtureinfo=own)
-    code = function.__code__
-    if isinstance(model.parent, pytest.Module) and code.co_filename == model.function.__code__.co_filename:
-        # A cached property, which pytest works out by looking for the file.
-        item.__dict__["location"] = (model.location[0], code.co_firstlineno - 1, name)
+    in_module = isinstance(model.parent, pytest.Module)
+    is_beside = in_module and function.__code__.co_filename == model.function.__code__.co_filename
+    made: list[pytest.Item] = []
+    for one in models:
+        item = _one_like(one, name, own)
+        if is_beside:
+            # A cached property, which pytest works out by looking for the file.
+            item.__dict__["location"] = (model.location[0], function.__code__.co_firstlineno - 1, item.name)
+        made.append(item)
+    return made
+
+
+def _one_like(model: pytest.Function, name: str, info: FuncFixtureInfo) -> pytest.Function:
+    callspec = getattr(model, "callspec", None)
+    item: pytest.Function
+    if callspec is None:
+        item = pytest.Function.from_parent(model.parent, name=name, fixtureinfo=info)
+        return item
+    own = replace(callspec, params=dict(callspec.params), indices=dict(callspec.indices), marks=callspec.marks[:])
+    item = pytest.Function.from_parent(
+        model.parent,
+        name=name + model.name[len(model.originalname) :],
+        callspec=own,
+        fixtureinfo=info,
+        keywords={own.id: True},
+        originalname=name,
+    )
     return item
