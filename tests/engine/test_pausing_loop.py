@@ -24,13 +24,14 @@ def test_system_exit_of_a_task_reaches_who_awaits_it_and_ends_nothing():
 
 
 def test_keyboard_interrupt_of_a_task_lets_the_main_coroutine_clean_up():
-    ended = []
+    ended, tasks = [], []
 
     async def interrupt():
         raise KeyboardInterrupt
 
     async def main():
         task = asyncio.create_task(interrupt())
+        tasks.append(task)
         try:
             await asyncio.sleep(10)
         finally:
@@ -39,6 +40,7 @@ def test_keyboard_interrupt_of_a_task_lets_the_main_coroutine_clean_up():
     with pytest.raises(KeyboardInterrupt):
         PausingLoop().run(main)
     assert ended == [True]
+    assert isinstance(tasks[0].exception(), KeyboardInterrupt)  # looked at, so that no collector complains of it later
 
 
 class Awkward:

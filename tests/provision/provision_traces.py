@@ -48,7 +48,10 @@ async def eventually(condition, seconds=10.0):
 
 def sessions(root):
     """The directories of the project's supervisors."""
-    return [entry for entry in project_of(root).directory.iterdir() if entry.is_dir()]
+    try:
+        return [entry for entry in project_of(root).directory.iterdir() if entry.is_dir()]
+    except FileNotFoundError:  # the last one took the project's own with it
+        return []
 
 
 def supervisors(root):

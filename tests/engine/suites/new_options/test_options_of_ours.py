@@ -30,7 +30,7 @@ async def test_parametrized(own, number, request):
 
 async def test_slow(own, request):
     note("ran", request.node.name)
-    await asyncio.sleep(0.03)
+    await asyncio.sleep(0.6)
 
 
 @pytest.mark.atk(exclusive=True)
