@@ -12,7 +12,6 @@ What comes of it is what pytest makes: the same classes, ids, marks, closures an
 
 from __future__ import annotations
 
-import gc
 import inspect
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -47,19 +46,11 @@ class CheapCollection:
         self._grounds: dict[pytest.Collector, _Ground | None] = {}
         self._waiting: _Kind | None = None
 
-    @pytest.hookimpl(wrapper=True)
-    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Collect without looking for garbage: almost all that is made stays."""
-        was_enabled = gc.isenabled()
-        gc.disable()
-        try:
-            return (yield)
-        finally:
-            self._grounds.clear()
-            if session.config.option.collectonly:
-                gc.freeze()  # nothing but the end follows; tests must find everything when they look for referrers
-            if was_enabled:
-                gc.enable()
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_finish(self) -> None:
+        """Let go of what was known for collecting."""
+        self._grounds.clear()
+        self._waiting = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makeitem(

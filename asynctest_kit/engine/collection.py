@@ -106,7 +106,6 @@ class _EngineRequest:
 
     def getfixturevalue(self, argname: str) -> Any:
         """Give the value of ``argname``, setting it up if it can be set up from running code."""
-        __tracebackhide__ = True
         return self.owner.dynamic_value(argname, self)
 
     def addfinalizer(self, finalizer: Callable[[], object]) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Finalizers",
+    "Needless",
     "Outside",
     "asks_while_running",
     "may_ask_while_running",
@@ -116,19 +117,45 @@ def _raise_all(title: str, errors: list[BaseException]) -> NoReturn:
     raise BaseExceptionGroup(title, errors)
 
 
+class Needless(Exception):  # noqa: N818  # not an error: somebody else was faster
+    """What was to be called has been called while its turn was waited for."""
+
+
+def _never() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """Where to call sync functions that may ask for async fixtures: outside the loop, on behalf of an owner."""
+    """Where to call sync functions that may ask for async fixtures: outside the loop, on behalf of an owner.
+
+    Attributes:
+        loop: The loop.
+        owner: On whose behalf.
+        is_needless: Tells, when its turn has come, whether to call nothing any more.
+    """
 
     loop: PausingLoop
     owner: Hashable
+    is_needless: Callable[[], bool] = _never
 
     async def call(self, function: Callable[[_ApartContext], T], finalizers: Finalizers) -> T:
-        """Call ``function`` with a context of its own, through which it may add to ``finalizers``."""
+        """Call ``function`` with a context of its own, through which it may add to ``finalizers``.
+
+        Raises:
+            Needless: It is needed no more.
+        """
         __tracebackhide__ = True
         apart = _ApartContext(finalizers)
+
+        def call() -> T:
+            __tracebackhide__ = True
+            if self.is_needless():
+                raise Needless
+            return apart.run(lambda: function(apart))
+
         try:
-            return await self.loop.outside(lambda: apart.run(lambda: function(apart)), self.owner)
+            return await self.loop.outside(call, self.owner)
         finally:
             apart.carry_over()
 

@@ -30,7 +30,7 @@ from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
-from asynctest_kit.engine.fixture_call import Finalizers, Outside, not_from_running_code, set_up, set_up_now
+from asynctest_kit.engine.fixture_call import Finalizers, Needless, Outside, not_from_running_code, set_up, set_up_now
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.put_back import targets_of, watched
@@ -212,6 +212,8 @@ class Lifetime:
                 return  # a sync fixture that running code could not wait for
             start = clock.monotonic()
             value = await self._limit("the set-up").run(lambda: self._called(arguments))
+        except Needless:
+            return  # as above
         except asyncio.CancelledError as cancelled:
             self._fail(_interrupted(self.fixture, cancelled))
         except KeyboardInterrupt as interrupt:
@@ -225,7 +227,7 @@ class Lifetime:
 
     async def _called(self, arguments: dict[str, Any]) -> object:
         __tracebackhide__ = True
-        outside = Outside(self._lifetimes.loop, self.fixture)
+        outside = Outside(self._lifetimes.loop, self.fixture, self._settled.is_set)
         return await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers, outside)
 
     def _limit(self, what: str) -> TimeLimit:
@@ -467,7 +469,6 @@ class CaseFixtures:
             RuntimeError: The fixture is async and not up, and who asks runs on the loop, so that it can't wait.
             FixtureLookupError: No such fixture.
         """
-        __tracebackhide__ = True
         if name == "request":
             return request
         if self.case.resolver is None:

@@ -11,6 +11,7 @@ import pytest
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.cheap_collection import CheapCollection
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
+from asynctest_kit.engine.garbage import Garbage
 from asynctest_kit.engine.repetition import Repetition
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Engine:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have tests repeated, if that was asked for."""
         config.pluginmanager.register(CheapCollection(), "asynctest_kit-collection")
+        config.pluginmanager.register(Garbage(), "asynctest_kit-garbage")
         if self.options.repeat > 1:
             config.pluginmanager.register(Repetition(self.options.repeat), "asynctest_kit-repetition")
 
