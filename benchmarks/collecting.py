@@ -15,8 +15,12 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import _environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _CONFTEST = """
 import pytest
@@ -27,6 +31,22 @@ def anyio_backend():
     return "asyncio"
 """
 
+_PLAIN = """
+
+async def test_{number}():
+    pass
+"""
+
+_PARAMETRIZED = """
+
+@pytest.mark.parametrize("value", range({values}))
+async def test_{number}(value):
+    pass
+"""
+
+#: Values of a parametrised test.
+_VALUES = 10
+
 
 def main() -> None:
     """Measure and print a table of CPU seconds and ratios."""
@@ -35,28 +55,53 @@ def main() -> None:
     parser.add_argument("--tests", type=int, default=100, help="in each file")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        suite = Path(folder)
-        _write(suite, options.files, options.tests)
-        print(f"{options.files * options.tests} trivial async tests; medians of {options.rounds} rounds, CPU seconds")
-        for title, arguments in {"collect": ["--collect-only", "-q"], "run": ["-q"]}.items():
-            peer, ours = [], []
-            for _ in range(options.rounds):
-                peer.append(_cpu([sys.executable, "-m", "pytest", *arguments], suite))
-                ours.append(_cpu([sys.executable, "-m", "asynctest_kit", "run", *arguments], suite))
-            theirs, own = statistics.median(peer), statistics.median(ours)
-            print(f"{title:8} pytest + anyio {theirs:6.2f} s   atk run {own:6.2f} s   {own / theirs:5.3f} x")
+    print(f"{options.files * options.tests} trivial async tests; medians of {options.rounds} rounds, CPU seconds")
+    print(f"{'':42}{'pytest + anyio':>16}{'atk run':>12}")
+    for title, write in {
+        "plain": _write_plain,
+        "anyio_backend as anyio has it": _write_with_anyios_backend,
+        f"parametrised, {_VALUES} values each": _write_parametrized,
+    }.items():
+        with tempfile.TemporaryDirectory() as folder:
+            suite = Path(folder)
+            write(suite, options.files, options.tests)
+            for task, arguments in {"collect": ["--collect-only", "-q"], "run": ["-q"]}.items():
+                _measure(f"{task}, {title}", arguments, suite, options.rounds)
 
 
-def _write(suite: Path, files: int, tests: int) -> None:
-    (suite / "pytest.ini").write_text("[pytest]\n")
+def _write_plain(suite: Path, files: int, tests: int) -> None:
     (suite / "conftest.py").write_text(_CONFTEST)
-    body = "".join(f"\n\nasync def test_{number}():\n    pass\n" for number in range(tests))
+    _write(suite, files, (_PLAIN.format(number=number) for number in range(tests)))
+
+
+def _write_with_anyios_backend(suite: Path, files: int, tests: int) -> None:
+    _write(suite, files, (_PLAIN.format(number=number) for number in range(tests)))
+
+
+def _write_parametrized(suite: Path, files: int, tests: int) -> None:
+    (suite / "conftest.py").write_text(_CONFTEST)
+    bodies = (_PARAMETRIZED.format(number=number, values=_VALUES) for number in range(tests // _VALUES))
+    _write(suite, files, bodies)
+
+
+def _write(suite: Path, files: int, bodies: Iterable[str]) -> None:
+    (suite / "pytest.ini").write_text("[pytest]\n")
+    text = "import pytest\n\npytestmark = pytest.mark.anyio\n" + "".join(bodies)
     for number in range(files):
-        (suite / f"test_file_{number}.py").write_text(f"import pytest\n\npytestmark = pytest.mark.anyio\n{body}")
+        (suite / f"test_file_{number}.py").write_text(text)
+
+
+def _measure(title: str, arguments: list[str], suite: Path, rounds: int) -> None:
+    peer, ours = [], []
+    for _ in range(rounds):
+        peer.append(_cpu([sys.executable, "-m", "pytest", *arguments], suite))
+        ours.append(_cpu([sys.executable, "-m", "asynctest_kit", "run", *arguments], suite))
+    theirs, own = statistics.median(peer), statistics.median(ours)
+    print(f"{title:42}{theirs:>14.2f} s{own:>10.2f} s{own / theirs:>8.3f} x")
 
 
 def _cpu(command: list[str], suite: Path) -> float:
+    """Seconds of CPU that a process and the children that it waited for have taken."""
     process = subprocess.Popen(command, cwd=suite, env=_environment.clean(), stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     if status:

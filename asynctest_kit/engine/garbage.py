@@ -1,0 +1,70 @@
+"""How often garbage is looked for while pytest collects, while tests run, and at the end.
+
+Every test leaves much that stays to the end: its item, its reports. Looking through all of that again and again for
+cycles that nobody holds would take a third of the time of a large suite. What is young is looked through as often as
+ever, so that what one test leaves is found soon; what is old, rarely.
+
+Nothing is put out of the collector's sight as long as tests run: they may look for what refers to an object.
+"""
+
+from __future__ import annotations
+
+import gc
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+__all__ = ["Garbage"]
+
+#: How often what is of middle age is looked through before what is old is; Python's own number is 10.
+_OLD = 100
+
+
+class Garbage:
+    """The pytest plugin. What it changes is as before when pytest has ended."""
+
+    @pytest.hookimpl
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Put everything back into sight, after what pytest does at its end."""
+        config.add_cleanup(gc.unfreeze)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Collect without looking for garbage: almost all that is made stays."""
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            return (yield)
+        finally:
+            if session.config.option.collectonly:
+                gc.freeze()  # nothing but the end follows
+            if was_enabled:
+                gc.enable()
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtestloop(self) -> Generator[None, object, object]:
+        """Look rarely for what is old."""
+        young, middle, old = before = gc.get_threshold()
+        gc.set_threshold(young, middle, max(old, _OLD))
+        try:
+            return (yield)
+        finally:
+            gc.set_threshold(*before)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_unconfigure(self) -> Generator[None, object, object]:
+        """Look through everything once, for what finalizers raise, and not again."""
+        before = _full_passes()
+        try:
+            return (yield)
+        finally:
+            if _full_passes() == before:  # pytest 8 comes to that later, and does it five times
+                gc.collect()
+            gc.freeze()
+
+
+def _full_passes() -> int:
+    return gc.get_stats()[-1]["collections"]

@@ -1,0 +1,13 @@
+"""Runs the suite in this process, and tells how the collector is left: ``python in_process.py ARGUMENT...``."""
+
+import gc
+import sys
+
+import pytest
+
+from asynctest_kit.engine.runtestloop import Engine
+from asynctest_kit.engine.treatment import Options
+
+before = gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()
+pytest.main(sys.argv[1:], plugins=[Engine(Options(), lambda event: None)])
+print("as before:", (gc.get_threshold(), gc.isenabled(), gc.get_freeze_count()) == before)

@@ -1,0 +1,38 @@
+"""What tests leave lies in cycles that only the garbage collector finds."""
+
+import gc
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+class Left:
+    def __init__(self, name):
+        self.name = name
+        self.itself = self
+
+    def __del__(self):
+        raise ValueError(f"{self.name} was left")
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def shared():
+    yield
+    Left("by a fixture")
+
+
+async def test_sees_what_refers_to_an_object(shared):
+    held = object()
+    holder = [held]
+    assert any(one is holder for one in gc.get_referrers(held))
+    assert any(one is test_sees_what_refers_to_an_object.__globals__ for one in gc.get_referrers(Left))
+
+
+async def test_leaves(shared):
+    Left("by a test")
