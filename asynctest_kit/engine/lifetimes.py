@@ -160,7 +160,9 @@ class Lifetime:
         loop = self._lifetimes.loop
         lifetime = self._lifetimes.now(source) if loop.is_running else self._lifetimes.hold(source)
         lifetime.dependents.append(self)
-        return lifetime.value_now() if loop.is_running else loop.inside(lifetime.value, (source, *source.needs))
+        if loop.is_running or lifetime.is_settled:  # not one turn of the loop more than needed: others run in it
+            return lifetime.value_now()
+        return loop.inside(lifetime.value, (source, *source.needs))
 
     def _argument_now(self, name: str) -> object:
         need = self._lifetimes.of(_shared(self.fixture.arguments[name]))
