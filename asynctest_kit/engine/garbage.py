@@ -67,4 +67,5 @@ class Garbage:
 
 
 def _full_passes() -> int:
-    return gc.get_stats()[-1]["collections"]
+    count: int = gc.get_stats()[-1]["collections"]
+    return count
