@@ -24,13 +24,12 @@ from asynctest_kit.engine.context_logging import ContextLevels, TestLevels
 from asynctest_kit.engine.context_warnings import ContextWarnings
 
 if TYPE_CHECKING:
-    import asyncio
     import warnings
     from collections.abc import Iterator
 
     import pytest
 
-__all__ = ["Capture", "CaseOutput", "charge", "current_output"]
+__all__ = ["Capture", "CaseOutput", "current_output"]
 
 
 class CaseOutput:
@@ -75,24 +74,6 @@ class CaseOutput:
 
 #: The output of the test that the current task belongs to.
 current_output: ContextVar[CaseOutput | None] = ContextVar("asynctest_kit_output", default=None)
-
-
-def charge(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A loop's exception handler: what nobody awaited fails the test in whose context it ran."""
-    error = context.get("exception")
-    output = _owner(context)
-    if error is None or output is None or output.errors is None:
-        loop.default_exception_handler(context)
-    else:
-        output.errors.append(error)
-
-
-def _owner(context: dict[str, Any]) -> CaseOutput | None:
-    if (output := current_output.get()) is not None:
-        return output
-    # A callback's failure is told outside the callback's own context, which its handle keeps.
-    own = getattr(context.get("handle"), "_context", None)
-    return own.get(current_output) if own is not None else None
 
 
 def _present_levels() -> TestLevels | None:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.announcer import Announcer
-from asynctest_kit.engine.capture import Capture, charge, current_output
+from asynctest_kit.engine.background import Background
+from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.fair_loop import FairLoop
@@ -106,12 +107,12 @@ class Dispatcher:
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
-        asyncio.get_running_loop().set_exception_handler(charge)
         asyncio.get_running_loop().set_default_executor(_executor(self._options.concurrency))
         guard = Guard(asyncio.get_running_loop())
         limit = fixture_limit(self._options.timeout)
         with contextlib.ExitStack() as around:
             watchdog = around.enter_context(self._watchdog())
+            around.enter_context(Background(self._note).watching(asyncio.get_running_loop()))
             around.enter_context(self._capture.running())
             around.enter_context(guard.installed())
             around.enter_context(collection.routed_comparison(config, self._compare))
@@ -153,7 +154,7 @@ class Dispatcher:
         def note(blocked: Blocked) -> None:
             where = "" if blocked.place is None else f" at {blocked.place}"
             text = f"blocked the event loop for {blocked.seconds:.2g} s{where}"
-            self._sink(FindingMade(nodeid=blocked.nodeid, text=text, detail=blocked.stack))
+            self._note(blocked.nodeid, text, blocked.stack)
 
         thresholds = Thresholds(blocked=self._options.block_threshold)
         try:
@@ -438,7 +439,7 @@ class Dispatcher:
         )
         for leak in execution.leaks:
             if leak.is_finding:
-                self._sink(FindingMade(nodeid=planned.case.nodeid, text=f"left {leak}"))
+                self._note(planned.case.nodeid, f"left {leak}")
         self._last = planned
         if execution.interrupt is not None:
             self.interrupt = execution.interrupt
@@ -447,6 +448,9 @@ class Dispatcher:
     def _end_early_if_told(self) -> None:
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
+
+    def _note(self, nodeid: str, text: str, detail: str = "") -> None:
+        self._sink(FindingMade(nodeid=nodeid, text=text, detail=detail))
 
     def _uncounted(self, execution: Execution) -> None:
         times = execution.times
