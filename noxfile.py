@@ -21,7 +21,9 @@ _PEERS = ("pytest-asyncio-concurrent", "pytest-asyncio-cooperative", "pytest-xdi
 _TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
 
 #: Plugins and libraries whose suites our tests run.
-_TESTED_WITH = ("freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "trio")
+_TESTED_WITH = (
+    "freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "trio",
+)  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.
 _LOWEST = (

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
-# The suites that tests run in processes of their own name the plugins that they are about; these two would else be
-# loaded into all of them, where one warns and the other takes the tests over.
-os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures"
+# The suites that tests run in processes of their own name the plugins that they are about; these would else be loaded
+# into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
+os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures -p no:hypothesispytest -p no:respx"
 
 
 @pytest.fixture(scope="session")

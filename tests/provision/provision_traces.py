@@ -73,7 +73,10 @@ def servers_of(supervisor):
 
 
 def command_line(pid):
-    return Path(f"/proc/{pid}/cmdline").read_text()
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def is_running(pid):
