@@ -114,7 +114,7 @@ def docs(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The benchmarks: ratios to peers, measured in one run."""
     environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
-    session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS)
+    session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS, *_TESTED_WITH)
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         session.run("python", str(script), env=environment)
 

@@ -4,11 +4,12 @@ Two figures for each: the whole process, from spawn to exit, and the tests alone
 last one's end (taken from pytest's own reports on all sides; that every test passed is checked). The floor is a bare
 asyncio script that awaits the same coroutines with the same concurrency.
 
-Each runs the same suite but for the mark that it wants, in one environment, with plugin autoload off and its own
-plugins named, so that nobody pays for another's, and with warnings off, of which some print thousands of lines.
-pytest-asyncio-concurrent knows no limit: it starts all tests at once.
+Each runs the same suite but for the mark that it wants, in one environment, started as its users start it: with the
+pytest plugins that are installed, but without the plugins of the others here that run async tests, and with warnings
+off, of which some print thousands of lines. ``--lean`` turns plugin autoload off and names each one's own plugins, so
+that nobody pays for what another has installed. pytest-asyncio-concurrent knows no limit: it starts all tests at once.
 
-    python benchmarks/sleeping.py [--tests N] [--rounds N] [--concurrency N]
+    python benchmarks/sleeping.py [--tests N] [--rounds N] [--concurrency N] [--lean]
 """
 
 from __future__ import annotations
@@ -88,8 +89,10 @@ async def main():
 asyncio.run(main())
 """
 
-_ANYIO = ("-p", "anyio.pytest_plugin")
 _PYTEST = ("-m", "pytest", "-q")
+
+#: Plugins that run async tests, by their entry points' names; each way has its own.
+_RUNNERS = frozenset({"asyncio-cooperative", "asyncio-concurrent", "asyncio", "xdist"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,24 +102,37 @@ class _Way:
     Attributes:
         arguments: Of the interpreter.
         mark: What it knows a coroutine test by.
+        plugin: The entry point's name of its own plugin, and its module.
         is_slow: Whether it takes so long that one round tells enough.
     """
 
     arguments: tuple[str, ...]
     mark: str = "anyio"
+    plugin: tuple[str, str] = ("anyio", "anyio.pytest_plugin")
     is_slow: bool = False
+
+    def command(self, *, lean: bool) -> list[str]:
+        """The command: with its own plugin alone, or with all that are installed but the others'."""
+        if self.arguments[0] != "-m":
+            return [sys.executable, *self.arguments]
+        name, module = self.plugin
+        named = [module] if lean else [f"no:{other}" for other in sorted(_RUNNERS - {name})]
+        return [sys.executable, *self.arguments, *(word for plugin in named for word in ("-p", plugin))]
 
 
 def _ways(concurrency: int) -> dict[str, _Way]:
     at_once = str(concurrency)
-    cooperative = ("-p", "pytest_asyncio_cooperative.plugin", "--max-asyncio-tasks", at_once)
-    concurrent = ("-p", "pytest_asyncio_concurrent.plugin")
+    cooperative = ("asyncio-cooperative", "pytest_asyncio_cooperative.plugin")
+    concurrent = ("asyncio-concurrent", "pytest_asyncio_concurrent.plugin")
+    xdist = ("xdist", "xdist.plugin")
     return {
-        "pytest + anyio": _Way((*_PYTEST, *_ANYIO), is_slow=True),
-        "xdist -n 2 + anyio": _Way((*_PYTEST, *_ANYIO, "-p", "xdist.plugin", "-n", "2"), is_slow=True),
-        "asyncio-cooperative": _Way((*_PYTEST, *cooperative), "asyncio_cooperative"),
-        "asyncio-concurrent": _Way((*_PYTEST, *concurrent), "asyncio_concurrent(group='all')"),
-        "atk run": _Way(("-m", "asynctest_kit", "run", "-q", *_ANYIO, "--concurrency", at_once)),
+        "pytest + anyio": _Way(_PYTEST, is_slow=True),
+        "xdist -n 2 + anyio": _Way((*_PYTEST, "-p", "anyio", "-n", "2"), plugin=xdist, is_slow=True),
+        "asyncio-cooperative": _Way(
+            (*_PYTEST, "--max-asyncio-tasks", at_once), "asyncio_cooperative", plugin=cooperative
+        ),
+        "asyncio-concurrent": _Way(_PYTEST, "asyncio_concurrent(group='all')", plugin=concurrent),
+        "atk run": _Way(("-m", "asynctest_kit", "run", "-q", "--concurrency", at_once)),
         "bare asyncio": _Way(("floor.py",)),
     }
 
@@ -126,7 +142,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tests", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=100)
+    parser.add_argument("--lean", action="store_true")
     options = parser.parse_args()
     ways = _ways(options.concurrency)
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
@@ -136,7 +153,7 @@ def main() -> None:
             for name, way in ways.items():
                 if way.is_slow and results[name]:
                     continue
-                results[name].append(_measure(way, suites[way.mark], options.tests))
+                results[name].append(_measure(way, suites[way.mark], options))
     _print(results, options)
 
 
@@ -151,14 +168,15 @@ def _suite(folder: Path, mark: str, options: argparse.Namespace) -> Path:
     return suite
 
 
-def _measure(way: _Way, suite: Path, tests: int) -> tuple[float, float]:
+def _measure(way: _Way, suite: Path, options: argparse.Namespace) -> tuple[float, float]:
     times = suite / "times.json"
     times.unlink(missing_ok=True)
+    lean = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if options.lean else {}
     start = time.perf_counter()
     ended = subprocess.run(
-        [sys.executable, *way.arguments],
+        way.command(lean=options.lean),
         cwd=suite,
-        env=_environment.clean(BENCH_TIMES=str(times), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", PYTHONWARNINGS="ignore"),
+        env=_environment.clean(BENCH_TIMES=str(times), PYTHONWARNINGS="ignore", **lean),
         check=False,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -168,8 +186,8 @@ def _measure(way: _Way, suite: Path, tests: int) -> tuple[float, float]:
     if ended.returncode:
         sys.exit(f"{way.arguments} failed; it wrote:\n{ended.stdout[-2000:]}")
     first, last, passed = json.loads(times.read_text())
-    if passed != tests:
-        sys.exit(f"{way.arguments}: {passed} of {tests} tests passed")
+    if passed != options.tests:
+        sys.exit(f"{way.arguments}: {passed} of {options.tests} tests passed")
     return whole, last - first
 
 
@@ -180,7 +198,7 @@ def _print(results: dict[str, list[tuple[float, float]]], options: argparse.Name
     our_whole, our_tests = medians["atk run"]
     print(
         f"{options.tests} tests awaiting 50 ms each, {options.concurrency} at once; medians of {options.rounds} rounds "
-        "(1 of the first two); ratios to atk run"
+        f"(1 of the first two), {'own plugins alone' if options.lean else 'plugins as installed'}; ratios to atk run"
     )
     print(f"{'':20}{'whole process':>24}{'first start to last end':>32}")
     for name, (whole, alone) in medians.items():

@@ -105,7 +105,8 @@ class _Run:
         wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
         try:
-            return int(pytest.main(["-p", "asynctest_kit", *self.arguments], plugins=[engine, wiring]))
+            own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
+            return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR

@@ -170,7 +170,9 @@ def _is_patcher(value: object) -> bool:
 
 def _sleeps(code: CodeType, namespace: dict[str, Any]) -> bool:
     """Whether a coroutine calls ``time.sleep`` itself, instead of handing it to a thread."""
-    if not code.co_flags & inspect.CO_COROUTINE:
+    if not code.co_flags & inspect.CO_COROUTINE or not any(
+        (value := namespace.get(name)) is time or value is _sleep for name in code.co_names
+    ):
         return False
     code_of = list(_instructions(code))
     for place, one in enumerate(code_of):

@@ -24,6 +24,7 @@ from _pytest import assertion, skipping
 from _pytest.assertion import util as assertion_util
 from _pytest.config import parse_warning_filter
 from _pytest.fixtures import (
+    FixtureFunctionDefinition,
     FixtureLookupError,
     FuncFixtureInfo,
     SubRequest,
@@ -42,7 +43,7 @@ from _pytest.unraisableexception import collect_unraisable, unraisable_exception
 from _pytest.warnings import catch_warnings_for_item
 
 if TYPE_CHECKING:
-    from types import FunctionType
+    from types import FunctionType, ModuleType
 
 __all__ = [
     "Owner",
@@ -52,6 +53,7 @@ __all__ = [
     "all_definitions",
     "apply_mark_filters",
     "are_simple",
+    "before_look_ups",
     "bound_function",
     "call_info",
     "caplog_class",
@@ -63,6 +65,7 @@ __all__ = [
     "definition_of",
     "evaluate_marks",
     "fixture_names",
+    "fixtures_defined_in",
     "forget_value",
     "has_fixtures",
     "is_coroutine_item",
@@ -610,6 +613,27 @@ def skipped_at_test(skipped: BaseException) -> BaseException:
     if isinstance(skipped, pytest.skip.Exception):
         skipped._use_item_location = True
     return skipped
+
+
+def fixtures_defined_in(module: ModuleType) -> set[str]:
+    """Names of the fixtures that a module, such as a conftest file, defines."""
+    return {
+        value.name if isinstance(value.name, str) else name
+        for name, value in vars(module).items()
+        if isinstance(value, FixtureFunctionDefinition)
+    }
+
+
+def before_look_ups(session: pytest.Session, look_up: Callable[[str], None]) -> None:
+    """Have ``look_up`` called with each name of a fixture before pytest looks it up, in collecting and in running."""
+    manager = session._fixturemanager
+    get = manager.getfixturedefs
+
+    def getfixturedefs(argname: str, node: Any) -> Any:
+        look_up(argname)
+        return get(argname, node)
+
+    manager.getfixturedefs = getfixturedefs  # type: ignore[method-assign]
 
 
 def unraisable(config: pytest.Config) -> Callable[[], None]:

