@@ -1,4 +1,4 @@
-"""Suites that their conftest and their ini file configure run as they are: the engine makes of them what pytest does."""
+"""Suites that conftest and ini files configure run as they are: the engine makes of them what pytest does."""
 
 from __future__ import annotations
 
