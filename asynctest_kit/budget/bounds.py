@@ -29,13 +29,13 @@ _SERVICE_REMEDIES = {
     "pull": "have the image on the machine before the run",
     "migrate": "squash its migrations, or apply a dump of the schema",
 }
-_SERVICE_REMEDY = "use one that is up already: set its URL"
+_SERVICE_REMEDY = "keep it up between runs: `atk up`"
 
 _OWN_PHASES = {
     "start-up": ("start-up", "import less in plugins and conftest.py, load fewer plugins"),
     "collect": ("collection", "import less at the top of test modules, collect fewer files"),
     "tear-down": ("the tear-down of shared fixtures", "make their tear-down shorter"),
-    "end": ("the end (removal of services, reports)", "use services that are up already (set their URLs)"),
+    "end": ("the end (removal of services, reports)", "keep services up between runs: `atk up`"),
     "queue": ("waiting for a place on the loop", "raise the concurrency"),
     "idle": ("an idle loop", "look at the critical path in the JSON report"),
 }

@@ -76,3 +76,57 @@ def _taken_for_a_seed(options: dict[str, str | bool | None]) -> tuple[str, ...]:
 
 def _text(value: str | bool) -> str:
     return value if isinstance(value, str) else str(value).lower()
+
+
+@atk.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--idle", metavar="TIME", default="30m", help="Remove them when nobody has used them for so long (30m).")
+@click.option("--provider", metavar="NAME", help="Who gives them: auto (default), docker, embedded or external.")
+def up(services: tuple[str, ...], idle: str, provider: str | None) -> None:
+    """Start services (all that the settings know, if none is named) and keep them up for the runs that follow."""
+    from asynctest_kit.cli import services as commands
+
+    commands.up(services, idle=idle, provider=provider)
+
+
+@atk.command()
+def ps() -> None:
+    """Show the services that are up for this project, and who uses them."""
+    from asynctest_kit.cli import services
+
+    services.ps()
+
+
+@atk.command()
+@click.argument("service")
+def url(service: str) -> None:
+    """Print the URL of a service that is up, password included: psql "$(atk url postgres)"."""
+    from asynctest_kit.cli import services
+
+    services.url(service)
+
+
+@atk.command()
+@click.argument("service")
+@click.option("-n", "--lines", metavar="N", type=click.IntRange(1), default=100, help="So many at most (100).")
+def logs(service: str, lines: int) -> None:
+    """Print the end of the log of a service that is up."""
+    from asynctest_kit.cli import services
+
+    services.logs(service, lines=lines)
+
+
+@atk.command()
+def down() -> None:
+    """Remove this project's services, whoever uses them."""
+    from asynctest_kit.cli import services
+
+    services.down()
+
+
+@atk.command()
+def gc() -> None:
+    """Remove what runs left that were killed: containers, servers, directories. Nothing of a living run is touched."""
+    from asynctest_kit.cli import services
+
+    services.gc()

@@ -167,6 +167,15 @@ class FixtureHooks:
 
 _FIXTURE_HOOKS = pytest.StashKey[FixtureHooks]()
 
+#: Modules of plugins that run async fixtures.
+_RUNNERS_OF_FIXTURES = (
+    "aiohttp.",
+    "pytest_asyncio.",
+    "pytest_asyncio_concurrent.",
+    "pytest_trio.",
+    "pytest_twisted",
+)
+
 
 def fixture_hooks(config: pytest.Config) -> FixtureHooks:
     """Find the hooks around fixtures that aren't pytest's own; that which shows them is asked for by an option."""
@@ -181,7 +190,7 @@ def fixture_hooks(config: pytest.Config) -> FixtureHooks:
 
 
 def _runs_fixtures(plugin: object) -> bool:
-    return _module_of(plugin).startswith(("pytest_asyncio.", "aiohttp.", "pytest_trio.", "pytest_twisted"))
+    return _module_of(plugin).startswith(_RUNNERS_OF_FIXTURES)
 
 
 def foreign_hooks(config: pytest.Config) -> ForeignHooks:

@@ -23,22 +23,40 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
-from asynctest_kit.provision.messages import Bye, Ensure, Failed, Farewell, Hello, Measured, Ready, Reply, Request
+from asynctest_kit.provision.messages import (
+    Bye,
+    End,
+    Ensure,
+    Failed,
+    Farewell,
+    Hello,
+    Keep,
+    Measured,
+    Quote,
+    Quoted,
+    Ready,
+    Reply,
+    Request,
+    Survey,
+    Surveyed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
-__all__ = ["Client"]
+__all__ = ["Client", "Visit"]
 
 _LAST_WORDS = 20
+
+_Answer = TypeVar("_Answer", Surveyed, Quoted, Farewell)
 
 
 class Client:
@@ -131,6 +149,10 @@ class Client:
         self._reader.join(timeout)
         link.close()
 
+    def keep(self, idle: float) -> None:
+        """Have the services stay when we leave, until nobody has come for ``idle`` seconds."""
+        self._link.send(Keep(idle))
+
     def _read(self) -> None:
         try:
             while self._listen(self._link):
@@ -177,6 +199,69 @@ class Client:
             pending = [question for question in self._questions if not question.future.done()]
         for question in pending:
             question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
+
+
+class Visit:
+    """A look at a supervisor that is there already: one question at a time, each answer waited for; close it after.
+
+    It uses no service, but counts as a client as long as it is open.
+    """
+
+    def __init__(self, link: _Link) -> None:
+        """Use :meth:`at`."""
+        self._link = link
+        self._replies = link.replies()
+
+    @classmethod
+    def at(cls, root: Path) -> Visit | None:
+        """Go to the supervisor of the project at ``root``; None if there is none, or it is just ending."""
+        link = _join(root)
+        if link is None:
+            return None
+        visit = cls(link)
+        if isinstance(next(visit._replies, None), Hello):
+            return visit
+        link.close()
+        return None
+
+    def survey(self) -> Surveyed:
+        """What it holds.
+
+        Raises:
+            ProvisionError: It has ended meanwhile.
+        """
+        return self._ask(Survey(), Surveyed)
+
+    def quote(self, service: str, lines: int) -> str:
+        """The last ``lines`` of a service's log.
+
+        Raises:
+            ProvisionError: There is none; the message says why.
+        """
+        quoted = self._ask(Quote(service, lines), Quoted)
+        if quoted.text is None:
+            raise ProvisionError(f"There is no log of the service {service!r}: {quoted.reason}.")
+        return quoted.text
+
+    def end(self) -> None:
+        """Have everything removed, whoever else uses it; returns when it is.
+
+        Raises:
+            ProvisionError: The supervisor ended without saying so.
+        """
+        self._ask(End(), Farewell)
+
+    def close(self) -> None:
+        """Leave."""
+        self._link.send(Bye())
+        self._link.close()
+
+    def _ask(self, request: Request, kind: type[_Answer]) -> _Answer:
+        self._link.send(request)
+        for reply in self._replies:
+            if isinstance(reply, kind):
+                return reply
+        raise ProvisionError("The project's supervisor has ended meanwhile.")
 
 
 class _Question:

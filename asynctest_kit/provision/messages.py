@@ -1,27 +1,39 @@
 """What client and supervisor say to each other: one JSON object a line, told apart by its ``type``.
 
 A client asks with :class:`Ensure` and goes with :class:`Bye`; a socket that closes without one means the same, only
-that nobody hears the answer. The supervisor greets each client with :class:`Hello` before anything else, so that a
-client can tell a supervisor that never served it (end of stream before the greeting) from one that died.
+that nobody hears the answer. Who only looks in asks with :class:`Survey` or :class:`Quote`; :class:`Keep` and
+:class:`End` say how long the services live. The supervisor greets each client with :class:`Hello` before anything else,
+so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec  # noqa: TC001 (msgspec reads them)
+from asynctest_kit.provision.service import (  # noqa: TC001 (msgspec reads them)
+    Endpoint,
+    ServicePhase,
+    ServiceSpec,
+    ServiceState,
+)
 
 __all__ = [
     "LONGEST_LINE",
     "Bye",
+    "End",
     "Ensure",
     "Failed",
     "Farewell",
     "Hello",
+    "Keep",
     "Measured",
+    "Quote",
+    "Quoted",
     "Ready",
     "Reply",
     "Request",
+    "Survey",
+    "Surveyed",
     "line",
     "reply",
     "request",
@@ -44,6 +56,27 @@ class Ensure(msgspec.Struct, frozen=True, tag=True):
 
 class Bye(msgspec.Struct, frozen=True, tag=True):
     """Client: I need nothing any more; answer :class:`Farewell` when what only I used is gone."""
+
+
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Client: stay when your last client has gone, until nobody has come for ``idle`` seconds."""
+
+    idle: float
+
+
+class End(msgspec.Struct, frozen=True, tag=True):
+    """Client: remove everything and end, whoever else is there; answer :class:`Farewell` when it is done."""
+
+
+class Survey(msgspec.Struct, frozen=True, tag=True):
+    """Client: tell what you hold; answer :class:`Surveyed`."""
+
+
+class Quote(msgspec.Struct, frozen=True, tag=True):
+    """Client: tell the last ``lines`` of a service's log; answer :class:`Quoted`."""
+
+    service: str
+    lines: int
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -73,14 +106,35 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
+class Surveyed(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: what I hold.
+
+    Attributes:
+        services: In the order in which they were asked for.
+        clients: How many are here, without the one that asks.
+        idle: For how many seconds I stay without any; 0 if I go with the last.
+    """
+
+    services: tuple[ServiceState, ...]
+    clients: int
+    idle: float
+
+
+class Quoted(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the end of the log that was asked for; None if there is none, and ``reason`` says why."""
+
+    text: str | None
+    reason: str = ""
+
+
 class Farewell(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: the last line. ``is_end`` says that everything is removed and the supervisor ends too."""
 
     is_end: bool
 
 
-Request = Ensure | Bye
-Reply = Hello | Measured | Ready | Failed | Farewell
+Request = Ensure | Bye | Keep | End | Survey | Quote
+Reply = Hello | Measured | Ready | Failed | Surveyed | Quoted | Farewell
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

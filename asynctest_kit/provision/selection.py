@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -59,7 +60,7 @@ def _with_reasons(running: Running, refusals: Sequence[tuple[Provider, str]]) ->
 
     reasons = "; ".join(f"{provider.name} refused: {reason}" for provider, reason in refusals)
     endpoint = msgspec.structs.replace(running.endpoint, detail=f"{running.endpoint.detail} ({reasons})")
-    return Running(endpoint=endpoint, ended=running.ended)
+    return replace(running, endpoint=endpoint)
 
 
 def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:

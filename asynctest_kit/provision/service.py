@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
-__all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec"]
+__all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec", "ServiceState"]
 
 ProviderName = Literal["docker", "embedded", "external"]
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
@@ -96,6 +96,24 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"
+
+
+class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
+    """One service as its supervisor sees it now.
+
+    Attributes:
+        name: The name in its spec.
+        kind: The kind in its spec.
+        asked: When it was first asked for, in seconds on CLOCK_MONOTONIC.
+        users: How many connected clients have asked for it.
+        endpoint: Where it is; None while it starts.
+    """
+
+    name: str
+    kind: str
+    asked: float
+    users: int
+    endpoint: Endpoint | None = None
 
 
 class ServicePhase(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,8 @@ Invariants:
 - One spec is one service: the first who asks starts it, everybody who asks gets its one answer. A failed start is
   forgotten when it was answered, so that a later client may try again.
 - The supervisor lives as long as it has clients, and a client is there while its socket is open *and* its process
-  lives (a forked child may hold the socket open without knowing).
+  lives (a forked child may hold the socket open without knowing). One that was told to keep its services outlives its
+  last client, until nobody has come for as long as it was told.
 - When the last client goes, the doors close before anything is removed: the listening socket is gone and the lock is
   free. Who knocks too late sees the stream end without a greeting, and starts another supervisor.
 
@@ -41,12 +42,28 @@ import msgspec
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
 from asynctest_kit.provision.catalog import kind_of
-from asynctest_kit.provision.messages import Bye, Ensure, Failed, Farewell, Hello, Measured, Ready, Reply
-from asynctest_kit.provision.providers import Order, Provider
+from asynctest_kit.provision.messages import (
+    Bye,
+    End,
+    Ensure,
+    Failed,
+    Farewell,
+    Hello,
+    Keep,
+    Measured,
+    Quote,
+    Quoted,
+    Ready,
+    Reply,
+    Survey,
+    Surveyed,
+)
+from asynctest_kit.provision.providers import Order, Provider, Running
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
 from asynctest_kit.provision.selection import give
+from asynctest_kit.provision.service import ServiceState
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
@@ -77,12 +94,16 @@ class Supervisor:
         self._services: dict[bytes, _Service] = {}
         self._over = asyncio.Event()
         self._reason = "its last client left"
+        self._idle = 0.0
+        self._listens = False
+        self._alarm: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup
 
     async def run(self, first: socket.socket, meeting: _Meeting | None) -> None:
         """Serve ``first`` and whoever comes to ``meeting``, until nobody is left; then remove every service."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
+            self._listens = meeting is not None
             self._admit(first)
             doors = tasks.create_task(self._keep_doors(meeting)) if meeting else None
             await self._over.wait()
@@ -99,6 +120,8 @@ class Supervisor:
         self._over.set()
 
     def _admit(self, connection: socket.socket) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
         client = _Client()
         self._clients.add(client)
         client.task = self._tasks.create_task(self._serve(client, connection))
@@ -130,6 +153,14 @@ class Supervisor:
                     case Bye():
                         self._leaving.add(client)
                         return
+                    case Keep(idle=idle):
+                        self._idle = idle if self._listens else 0.0
+                    case End():
+                        self.end("it was told to")
+                    case Survey():
+                        client.send(self._survey())
+                    case Quote(service=name, lines=lines):
+                        client.send(await self._quote(name, lines))
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
@@ -137,10 +168,13 @@ class Supervisor:
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
-        if not self._clients:
+        if not self._clients and not self._idle:
             self._over.set()
-        elif client in self._leaving:
+        elif client in self._leaving and not self._over.is_set():
             self._dismiss(client, is_end=False)
+        if not self._clients and self._idle:
+            reason = f"nobody has come for {self._idle:g} s"
+            self._alarm = asyncio.get_running_loop().call_later(self._idle, self.end, reason)
 
     def _dismiss(self, client: _Client, *, is_end: bool) -> None:
         client.send(Farewell(is_end))
@@ -151,6 +185,20 @@ class Supervisor:
             self._dismiss(client, is_end=True)
         for client in self._clients:
             client.task.cancel()
+
+    def _survey(self) -> Surveyed:
+        services = tuple(service.state(self._clients) for service in self._services.values())
+        return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle)
+
+    async def _quote(self, name: str, lines: int) -> Quoted:
+        held = [service for service in self._services.values() if service.spec.name == name]
+        if not held:
+            return Quoted(None, "it is not up")
+        running = held[-1].running
+        if running is None:
+            return Quoted(None, "it is still starting")
+        text = await running.log(lines)
+        return Quoted(text, "" if text is not None else f"{running.endpoint.provider} has no log that could be read")
 
     def _ensure(self, client: _Client, request: Ensure) -> None:
         if self._over.is_set():
@@ -168,6 +216,7 @@ class Supervisor:
         try:
             async with give(self._providers, service.order()) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
+                service.running = running
                 service.answer_ready(running.endpoint)
                 how = await running.ended()
                 _log.error("%s %s while it was in use", service.spec.name, how)
@@ -226,6 +275,7 @@ class _Service:
     spec: ServiceSpec
     asked: float
     task: asyncio.Task[None] = field(init=False)
+    running: Running | None = None
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
@@ -241,6 +291,16 @@ class _Service:
             self._waiting.append((client, number))
         else:
             client.send(Ready(number, self._endpoint))
+
+    def state(self, present: set[_Client]) -> ServiceState:
+        """What it is now, for those of ``present`` who use it."""
+        return ServiceState(
+            name=self.spec.name,
+            kind=self.spec.kind,
+            asked=self.asked,
+            users=len(self._users & present),
+            endpoint=self._endpoint,
+        )
 
     def answer_ready(self, endpoint: Endpoint) -> None:
         """It is up."""

@@ -229,10 +229,10 @@ def _print_services(services: Sequence[Service], page: _Page) -> None:
             page.labelled(service.name, ("never was ready", "bold red"))
         phases = {span.phase: service.seconds(span.phase) or 0.0 for span in service.spans}
         words = [f"{phase} {duration(seconds)}" for phase, seconds in phases.items() if seconds >= _LEAST_SHOWN]
+        if service.ready is not None and service.provider != "external" and "ready" not in phases:
+            words.insert(0, "was up already")
         if words:
             page.listed("", words, page.dot)
-        elif service.ready is not None and service.provider != "external":
-            page.labelled("", "was up already")
 
 
 def _print_slowest(ledger: Ledger, page: _Page) -> None:

@@ -39,7 +39,7 @@ def test_a_miss_says_by_how_much_and_what_to_change() -> None:
     text = printed(sample_runs.small, 1.5)
     assert "MISSED by 0.39 s" in text
     assert "1.37 s  postgres's boot (0.95 s) bounds the run" in text
-    assert "set its URL" in text
+    assert "atk up" in text
     assert "the longest chain takes" in text
 
 

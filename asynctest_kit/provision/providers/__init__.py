@@ -91,6 +91,10 @@ class Order:
         return _URL_SECRET.sub("***", text)
 
 
+async def _no_log(_lines: int) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A service that answers.
@@ -98,10 +102,12 @@ class Running:
     Attributes:
         endpoint: Where it answers.
         ended: Waits until it has ended by itself, and tells how.
+        log: The last so many lines of its log; None where we can't read one.
     """
 
     endpoint: Endpoint
     ended: Callable[[], Awaitable[str]]
+    log: Callable[[int], Awaitable[str | None]] = _no_log
 
 
 class Witness(Protocol):

@@ -82,7 +82,8 @@ class Docker:
             subject = f"The container of the service {order.spec.name!r} ({image})"
             with order.phase("ready", self.name):
                 await await_ready(order, address, container, subject=subject)
-            yield Running(endpoint=_endpoint(order, address, f"{image} in {name}"), ended=container.ended)
+            endpoint = _endpoint(order, address, f"{image} in {name}")
+            yield Running(endpoint=endpoint, ended=container.ended, log=container.log)
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(container.remove())
@@ -165,8 +166,12 @@ class _Container:
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        return await self.log(TAIL)
+
+    async def log(self, lines: int) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Running`."""
         try:
-            return await self.engine.log_tail(self.name, TAIL)
+            return await self.engine.log_tail(self.name, lines)
         except EngineError as error:
             return f"(its log can't be read: {error})"
 

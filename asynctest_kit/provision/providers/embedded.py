@@ -145,7 +145,7 @@ class Embedded:
             process, address = await _listening(site, prefix, order)
             resources.push_async_callback(process.stop, recipe.stop)
             detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
-            yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended)
+            yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended, log=process.log)
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
@@ -169,10 +169,14 @@ class _Process:
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
+        return await self.log(TAIL)
+
+    async def log(self, lines: int) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Running`."""
         if self._log is None:
             return ""
 
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-TAIL:])
+        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
 
     async def stop(self, how: signal.Signals) -> None:
         """End it: by ``how``, and if it doesn't listen, by SIGKILL."""

@@ -1,0 +1,194 @@
+"""Services outside of a run: kept up, shown, quoted, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.runtime import project_of
+from asynctest_kit.provision.service import ServiceSpec
+
+pytestmark = pytest.mark.anyio
+
+EMBEDDED = {"ATK_PROVIDER": "embedded"}
+
+SUITE = """
+    async def test_row(pg):
+        assert await pg.fetchval("SELECT 1") == 1
+"""
+
+
+@asynccontextmanager
+async def services_up(atk, root, *arguments, **environment):
+    """The project's services, kept up for the block."""
+    started = await atk("up", *arguments, cwd=root, **EMBEDDED | environment)
+    try:
+        yield started
+    finally:
+        await atk("down", cwd=root)
+
+
+def supervisor_of(root):
+    visit = Visit.at(root)
+    assert visit is not None
+    try:
+        return visit.survey()
+    finally:
+        visit.close()
+
+
+async def test_services_stay_for_the_runs_that_follow(project, atk):
+    root = project(test_it__py=SUITE)
+    async with services_up(atk, root) as started:
+        assert started.code == 0, started.err
+        assert "Kept until `atk down`, or until nobody has used them for 30 min." in started.out
+        first, second = [await atk("run", "-q", cwd=root, **EMBEDDED) for _ in range(2)]
+        assert first.code == second.code == 0, first.out
+        assert "was up already" in first.out and "was up already" in second.out
+    ended = await atk("ps", cwd=root)
+    assert ended.out == "Nothing is up for this project. `atk up` starts its services.\n"
+
+
+async def test_what_is_up_is_shown_without_its_password(project, atk):
+    root = project()
+    async with services_up(atk, root, "redis", "--idle", "1h"):
+        shown = await atk("ps", cwd=root)
+        url = (await atk("url", "redis", cwd=root)).out.strip()
+    assert "redis  embedded  redis://:***@127.0.0.1:" in shown.out
+    assert "postgres" not in shown.out
+    assert "0 clients; kept for 60 min after the last" in shown.out
+    assert url.startswith("redis://:") and "***" not in url
+
+
+async def test_the_url_is_one_that_works(project, atk):
+    root = project()
+    async with services_up(atk, root, "postgres"):
+        url = (await atk("url", "postgres", cwd=root)).out.strip()
+        connection = await asyncpg.connect(url)
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close()
+
+
+async def test_a_log_is_quoted(project, atk):
+    root = project()
+    async with services_up(atk, root, "postgres"):
+        quoted = await atk("logs", "postgres", "-n", "1", cwd=root)
+        unknown = await atk("logs", "redis", cwd=root)
+    assert quoted.out.count("\n") == 1 and "LOG" in quoted.out
+    assert (unknown.code, unknown.err) == (1, "atk: There is no log of the service 'redis': it is not up.\n")
+
+
+async def test_a_failure_is_told_and_the_others_stay(project, atk):
+    root = project(
+        pyproject__toml="""
+            [tool.asynctest_kit.services.broken]
+            kind = "redis"
+            command = ["--no-such-option", "1"]
+        """
+    )
+    async with services_up(atk, root, "broken", "redis") as started:
+        assert started.code == 1
+        assert "broken  FAILED after" in started.out
+        assert "no-such-option" in started.out
+        assert [service.name for service in supervisor_of(root).services] == ["redis"]
+
+
+async def test_nobody_for_long_enough_ends_it(project, atk):
+    root = project()
+    async with services_up(atk, root, "redis", "--idle", "0.5"):
+        deadline = time.monotonic() + 15
+        while (visit := Visit.at(root)) is not None:
+            visit.close()
+            assert time.monotonic() < deadline
+            await asyncio.sleep(1.0)  # longer than it waits for the next one
+        assert not any(entry.is_dir() for entry in project_of(root).directory.iterdir())
+
+
+async def test_down_is_told_whom_it_took_them_from(project, atk):
+    root = project()
+    client = Client.connect(root)
+    try:
+        await client.endpoint(ServiceSpec(name="redis", kind="redis", provider="embedded"))
+        ended = await atk("down", cwd=root)
+    finally:
+        await asyncio.to_thread(client.close)
+    assert ended.out == "Removed: redis, though 1 client used it.\n"
+
+
+async def test_without_up_the_last_client_ends_it(project, atk):
+    root = project()
+    client = Client.connect(root)
+    await client.endpoint(ServiceSpec(name="redis", kind="redis", provider="embedded"))
+    shown = await atk("ps", cwd=root)
+    await asyncio.to_thread(client.close)
+    assert "1 client; gone with the last" in shown.out
+    assert Visit.at(root) is None
+
+
+async def test_what_a_killed_supervisor_left_is_removed(project, atk):
+    root = project()
+    await atk("up", "redis", cwd=root, **EMBEDDED)
+    [session] = [entry for entry in project_of(root).directory.iterdir() if entry.is_dir()]
+    os.kill(supervisor_pid(root), signal.SIGKILL)
+    swept = await atk("gc", cwd=root, DOCKER_HOST="unix:///nonexistent/docker.sock")
+    assert f"removed the directory {session.name}, and the server in it" in swept.out
+    assert not session.exists()
+
+
+def supervisor_pid(root):
+    client = Visit.at(root)
+    try:
+        log = project_of(root).directory.glob("*/log")
+        return int(next(log).read_text().partition("process ")[2].partition(" ")[0])
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("up", "oracle"), "atk: No service is called 'oracle'. There are: postgres, redis.\n"),
+        (("up", "--idle", "soon"), 'atk: --idle: "soon" is not a duration. Allowed: seconds as a number, or'),
+        (("up", "--idle", "0"), "atk: --idle: services that are kept for no time are not kept."),
+        (("up", "--provider", "podman"), 'atk: flag --provider: "podman" is unknown. Allowed: auto, docker,'),
+        (("url", "redis"), "atk: The service 'redis' is not up. Nothing is up for this project; `atk up`"),
+        (("logs", "redis"), "atk: The service 'redis' is not up. Nothing is up for this project; `atk up`"),
+    ],
+)
+async def test_what_can_not_be_is_refused_with_what_can(project, atk, arguments, message):
+    finished = await atk(*arguments, cwd=project())
+    assert finished.code == 4
+    assert finished.err.startswith(message), finished.err
+
+
+async def test_nothing_is_up(project, atk):
+    assert (await atk("down", cwd=project())).out == "Nothing is up for this project.\n"
+
+
+async def test_many_runs_at_once_share_what_is_up(project, atk):
+    root = project(test_it__py=SUITE)
+    async with services_up(atk, root, "postgres"):
+        runs = [
+            subprocess.Popen(  # noqa: ASYNC220  # sixteen at once
+                [sys.executable, "-m", "asynctest_kit", "run", "-q", "-p", "no:cacheprovider"],
+                cwd=root,
+                env={name: value for name, value in os.environ.items() if not name.startswith("ATK_")} | EMBEDDED,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for _ in range(16)
+        ]
+        outs = [await asyncio.to_thread(run.communicate) for run in runs]
+        assert [run.returncode for run in runs] == [0] * 16, outs
+        assert all("was up already" in out for out, _ in outs)
+        assert supervisor_of(root).clients == 0
