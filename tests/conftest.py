@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
 # The suites that tests run in processes of their own name the plugins that they are about; these would else be loaded
 # into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
 os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures -p no:hypothesispytest -p no:respx"
+
+# Snapshots of prepared data: each test process has its own, made by the first server that it starts.
+_cache = tempfile.TemporaryDirectory(prefix="asynctest_kit-cache-")
+os.environ["XDG_CACHE_HOME"] = _cache.name
+
+
+def pytest_unconfigure():
+    """Remove it: a run that ends by ``os._exit`` calls no finalizers."""
+    _cache.cleanup()
 
 
 @pytest.fixture(scope="session")

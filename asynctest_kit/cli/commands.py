@@ -125,8 +125,9 @@ def down() -> None:
 
 
 @atk.command()
-def gc() -> None:
+@click.option("--snapshots", is_flag=True, help="Remove all snapshots too, not only those unused for 30 days.")
+def gc(*, snapshots: bool) -> None:
     """Remove what runs left that were killed: containers, servers, directories. Nothing of a living run is touched."""
     from asynctest_kit.cli import services
 
-    services.gc()
+    services.gc(snapshots=snapshots)

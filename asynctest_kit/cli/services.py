@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["down", "gc", "logs", "ps", "up", "url"]
 
+#: Seconds after which a snapshot that nobody has used is no use.
+_UNUSED = 30 * 86400.0
+
 #: Seconds between two looks at services that start.
 _LOOK = 0.1
 
@@ -95,12 +98,13 @@ def down() -> None:
         _say(f"Removed: {names}{others}.")
 
 
-def gc() -> None:
-    """Remove what dead supervisors left: processes, directories, containers."""
+def gc(*, snapshots: bool) -> None:
+    """Remove what dead supervisors left: processes, directories, containers; and snapshots that are old, or all."""
     import asyncio
 
     from asynctest_kit.provision import runtime
     from asynctest_kit.provision.providers.docker import Docker
+    from asynctest_kit.provision.snapshots import prune
 
     async def containers() -> list[str]:
         async with Docker(session="gc", project="gc") as docker:
@@ -111,7 +115,9 @@ def gc() -> None:
             _say(f"removed the directory {directory}, and the server in it")
         for container in (gone := asyncio.run(containers())):
             _say(f"removed the container {container[:12]}")
-        if not removed and not gone:
+        for snapshot in (pruned := prune(0.0 if snapshots else _UNUSED)):
+            _say(f"removed the snapshot {snapshot}")
+        if not removed and not gone and not pruned:
             _say("Nothing was left behind by any run that has ended.")
 
 

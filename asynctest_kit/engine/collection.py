@@ -451,9 +451,9 @@ def start_afresh(item: pytest.Item) -> None:
 
 
 def _failed_subtests(config: pytest.Config) -> dict[Any, int]:
-    """How many subtests of each test have failed; pytest knows them from 9.0 on."""
-    plugin: Any = config.pluginmanager.getplugin("subtests")
-    return {} if plugin is None else cast("dict[Any, int]", config.stash.get(plugin.failed_subtests_key, {}))
+    """How many subtests of each test have failed; pytest knows that from 9.0 on, pytest-subtests never."""
+    key = getattr(config.pluginmanager.getplugin("subtests"), "failed_subtests_key", None)
+    return {} if key is None else cast("dict[Any, int]", config.stash.get(key, {}))
 
 
 # --- values handed to pytest's own protocol ---------------------------------------------------------------------------

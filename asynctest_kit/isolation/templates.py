@@ -52,10 +52,12 @@ class Template:
     Attributes:
         server: The endpoint with its maintenance database.
         name: The template's name; None for an empty database.
+        is_new: Whether it was not there before.
     """
 
     server: Endpoint
     name: str | None
+    is_new: bool = False
 
 
 async def ensure_template(server: Endpoint, migrations: Migrations | None, *, root: Path) -> Template:
@@ -73,24 +75,27 @@ async def ensure_template(server: Endpoint, migrations: Migrations | None, *, ro
         return Template(server, None)
 
     name = f"atk_template_{await asyncio.to_thread(fingerprint, migrations, root=root)}"
+    is_new = False
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         if not await _is_complete(connection, name):
             await _build(connection, server, name, migrations, root)
+            is_new = True
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(_needs_privilege(server, error)) from error
     finally:
         # Ends the session, and with it the lock.
         connection.terminate()
-    return Template(server, name)
+    return Template(server, name, is_new)
 
 
 @asynccontextmanager
 async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     """This run's own database, cloned from the template; databases of runs that died are dropped.
 
-    On a server of others it is dropped at the end. A server of ours ends by itself, or the next run clears up.
+    On a server of others it is dropped at the end, and where the server's data is to be kept. Else a server of ours
+    ends by itself, or the next run clears up.
 
     Raises:
         MigrationError: The server's user may not create databases.
@@ -98,7 +103,7 @@ async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     async with _keeper(template) as (keeper, name):
         await _drop_orphans(keeper)
         yield await _clone(keeper, name, template)
-        if template.server.provider == "external":
+        if template.server.provider == "external" or template.is_new:
             await _drop(template.server, keeper, name)
 
 

@@ -38,6 +38,7 @@ from asynctest_kit.provision.messages import (
     Hello,
     Keep,
     Measured,
+    Preserve,
     Quote,
     Quoted,
     Ready,
@@ -152,6 +153,10 @@ class Client:
     def keep(self, idle: float) -> None:
         """Have the services stay when we leave, until nobody has come for ``idle`` seconds."""
         self._link.send(Keep(idle))
+
+    def preserve(self, service: str) -> None:
+        """Say that what was made in a service is worth keeping; its provider keeps it at its end, if it can."""
+        self._link.send(Preserve(service))
 
     def _read(self) -> None:
         try:

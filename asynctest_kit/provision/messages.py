@@ -27,6 +27,7 @@ __all__ = [
     "Hello",
     "Keep",
     "Measured",
+    "Preserve",
     "Quote",
     "Quoted",
     "Ready",
@@ -66,6 +67,12 @@ class Keep(msgspec.Struct, frozen=True, tag=True):
 
 class End(msgspec.Struct, frozen=True, tag=True):
     """Client: remove everything and end, whoever else is there; answer :class:`Farewell` when it is done."""
+
+
+class Preserve(msgspec.Struct, frozen=True, tag=True):
+    """Client: what I have made in this service is worth keeping for the next run."""
+
+    service: str
 
 
 class Survey(msgspec.Struct, frozen=True, tag=True):
@@ -133,7 +140,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Ensure | Bye | Keep | End | Survey | Quote
+Request = Ensure | Bye | Keep | End | Preserve | Survey | Quote
 Reply = Hello | Measured | Ready | Failed | Surveyed | Quoted | Farewell
 
 _encoder = msgspec.json.Encoder()

@@ -59,6 +59,9 @@ _SERVER = "server.json"
 _UNSIGNED_SECONDS = 3600.0
 _KEY_LENGTH = 16
 
+#: How often a directory is made that others remove meanwhile.
+_TRIES = 20
+
 #: Free bytes that a memory file system must have before a server's data goes there.
 _ROOM = 1 << 30
 
@@ -247,8 +250,7 @@ def _is_ours(directory: Path) -> bool:
 
 def _private(directory: Path) -> Path:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = directory.lstat()
+        status = _made(directory)
     except OSError as error:
         raise ProvisionError(
             f"The private directory {directory} can't be made: {error}. Point XDG_RUNTIME_DIR or TMPDIR elsewhere."
@@ -261,6 +263,15 @@ def _private(directory: Path) -> Path:
         )
 
     return directory
+
+
+def _made(directory: Path) -> os.stat_result:
+    for _ in range(_TRIES):
+        with suppress(FileNotFoundError):  # who was the last to leave has removed it, or what it is in, in between
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            return directory.lstat()
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory.lstat()
 
 
 def _data_prefix() -> str:

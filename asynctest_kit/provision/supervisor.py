@@ -51,10 +51,12 @@ from asynctest_kit.provision.messages import (
     Hello,
     Keep,
     Measured,
+    Preserve,
     Quote,
     Quoted,
     Ready,
     Reply,
+    Request,
     Survey,
     Surveyed,
 )
@@ -84,10 +86,12 @@ class Supervisor:
     Args:
         providers: Who may give services, in the order in which they are asked.
         log: Path of this process's log, for clients to quote from.
+        project: The project's key.
     """
 
-    def __init__(self, providers: Sequence[Provider], *, log: Path) -> None:
+    def __init__(self, providers: Sequence[Provider], *, log: Path, project: str = "") -> None:
         self._providers = providers
+        self._project = project
         self._log_path = log
         self._clients: set[_Client] = set()
         self._leaving: set[_Client] = set()
@@ -147,24 +151,30 @@ class Supervisor:
     async def _obey(self, client: _Client, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
-                match messages.request(line):
-                    case Ensure() as request:
-                        self._ensure(client, request)
-                    case Bye():
-                        self._leaving.add(client)
-                        return
-                    case Keep(idle=idle):
-                        self._idle = idle if self._listens else 0.0
-                    case End():
-                        self.end("it was told to")
-                    case Survey():
-                        client.send(self._survey())
-                    case Quote(service=name, lines=lines):
-                        client.send(await self._quote(name, lines))
+                request = messages.request(line)
+                if isinstance(request, Bye):
+                    self._leaving.add(client)
+                    return
+                await self._carry_out(client, request)
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
             _log.error("a client is cut off, for it does not speak our language: %s", error)
+
+    async def _carry_out(self, client: _Client, request: Request) -> None:
+        match request:
+            case Ensure():
+                self._ensure(client, request)
+            case Keep(idle=idle):
+                self._idle = idle if self._listens else 0.0
+            case End():
+                self.end("it was told to")
+            case Preserve(service=name):
+                self._preserve(client, name)
+            case Survey():
+                client.send(self._survey())
+            case Quote(service=name, lines=lines):
+                client.send(await self._quote(name, lines))
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
@@ -185,6 +195,11 @@ class Supervisor:
             self._dismiss(client, is_end=True)
         for client in self._clients:
             client.task.cancel()
+
+    def _preserve(self, client: _Client, name: str) -> None:
+        for service in self._services.values():
+            if service.spec.name == name and service.is_used_by(client):
+                service.order.is_worth_keeping = True
 
     def _survey(self) -> Surveyed:
         services = tuple(service.state(self._clients) for service in self._services.values())
@@ -214,7 +229,8 @@ class Supervisor:
 
     async def _hold(self, service: _Service, key: bytes) -> None:
         try:
-            async with give(self._providers, service.order()) as running:
+            service.place_order(self._project)
+            async with give(self._providers, service.order) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
                 service.running = running
                 service.answer_ready(running.endpoint)
@@ -275,14 +291,20 @@ class _Service:
     spec: ServiceSpec
     asked: float
     task: asyncio.Task[None] = field(init=False)
+    order: Order = field(init=False)
     running: Running | None = None
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
 
-    def order(self) -> Order:
-        """The order for it; raises ProvisionError if the catalogue does not have its kind."""
-        return Order(spec=self.spec, kind=kind_of(self.spec), asked=self.asked, record=self._record)
+    def place_order(self, project: str) -> None:
+        """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
+        kind = kind_of(self.spec)
+        self.order = Order(spec=self.spec, kind=kind, asked=self.asked, record=self._record, project=project)
+
+    def is_used_by(self, client: _Client) -> bool:
+        """Whether it is up and ``client`` has asked for it."""
+        return self._endpoint is not None and client in self._users
 
     def ask(self, client: _Client, number: int) -> None:
         """Answer ``client`` under ``number``, now or when it is known."""
@@ -398,7 +420,7 @@ async def _supervise(first: socket.socket, project: runtime.Project, session: Pa
             resources.callback(meeting.close)
 
         _log.info("process %d starts, %s", os.getpid(), "listening" if meeting else "for its first client alone")
-        supervisor = Supervisor((docker, Embedded(), External()), log=session / "log")
+        supervisor = Supervisor((docker, Embedded(), External()), log=session / "log", project=project.key)
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, supervisor.end, sign.name)

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from signal import Signals
 
-    from asynctest_kit.provision.readiness import Handshake
+    from asynctest_kit.provision.readiness import Address, Handshake
     from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["Command", "ContainerPlan", "Kind", "Login", "Recipe", "Site", "Wheel"]
@@ -97,6 +97,8 @@ class Recipe:
         stop: Signal that ends it fast, clients connected or not.
         orphaned: Signal that the kernel sends it when the supervisor has died.
         prepare: Commands that make its data, run one after the other.
+        data: Where in the site the data is that they make; None for a server that has none to start with.
+        rekey: Gives a server that was prepared with another password, and shakes hands with that, the login's.
         serve: The server's command, listening on the given port of 127.0.0.1 alone.
     """
 
@@ -108,6 +110,8 @@ class Recipe:
     stop: Signals
     orphaned: Signals
     prepare: Callable[[Site], tuple[Command, ...]]
+    data: Callable[[Site], Path] | None = None
+    rekey: Callable[[Address, str], Awaitable[None]] | None = None
     serve: Callable[[Site, int], Command]
 
 

@@ -9,9 +9,12 @@ from signal import SIGINT, SIGQUIT
 from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
-from asynctest_kit.provision.readiness.postgres import PostgresHandshake
+from asynctest_kit.provision.readiness.postgres import PostgresHandshake, execute
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from asynctest_kit.provision.readiness import Address
     from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["POSTGRES"]
@@ -107,7 +110,16 @@ def _options(*more: str) -> tuple[str, ...]:
 
 
 def _data(site: Site) -> str:
-    return str(site.directory / "data")
+    return str(_folder(site))
+
+
+def _folder(site: Site) -> Path:
+    return site.directory / "data"
+
+
+async def _rekey(address: Address, password: str) -> None:
+    user, secret = (address.username or "").replace('"', '""'), password.replace("'", "''")
+    await execute(address, f"SET log_statement = 'none'; ALTER ROLE \"{user}\" PASSWORD '{secret}'")
 
 
 POSTGRES = Kind(
@@ -128,6 +140,8 @@ POSTGRES = Kind(
         stop=SIGINT,
         orphaned=SIGQUIT,
         prepare=_prepare,
+        data=_folder,
+        rekey=_rekey,
         serve=_serve,
     ),
 )

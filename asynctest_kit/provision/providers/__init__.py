@@ -50,12 +50,16 @@ class Order:
         record: Takes each phase as it ends.
         deadline: When it must be ready.
         login: As whom tests will connect; the password is drawn afresh.
+        is_worth_keeping: Whether tests have made something in it that the next run would have to make again.
+        project: The project's key; what is kept is kept for it alone.
     """
 
     spec: ServiceSpec
     kind: Kind
     asked: float
     record: Callable[[ServicePhase], None]
+    project: str = ""
+    is_worth_keeping: bool = False
     deadline: float = field(init=False)
     login: Login = field(init=False)
 

@@ -7,12 +7,18 @@ mistaken for it. Where the kernel can (Linux) it ends the server when the superv
 directories, the next supervisor's sweep does (see :mod:`asynctest_kit.provision.runtime`).
 
 PostgreSQL refuses to run as root. As root it is run in a user namespace of its own, in which it is nobody.
+
+Data that takes long to prepare is prepared once: what ``initdb`` made is kept as a snapshot for all projects, and what
+a run has made in it (a migrated template, say) as the project's own, when the server has ended in good order. A server
+that doesn't come up on a snapshot's data is started once more, on data that is prepared afresh.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import hashlib
+import logging
 import os
 import platform
 import re
@@ -22,15 +28,16 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 
+from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision import runtime
+from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
 from asynctest_kit.provision.readiness import Address
@@ -38,6 +45,8 @@ from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 __all__ = ["Embedded", "Search", "installed_wheels", "no_wheels"]
+
+_log = logging.getLogger(__name__)
 
 _HOST = "127.0.0.1"
 
@@ -140,9 +149,18 @@ class Embedded:
             directory = runtime.data_directory()
             resources.push_async_callback(asyncio.to_thread, runtime.remove, directory)
             site = Site(server=server, version=version, directory=directory, login=order.login, spec=order.spec)
+            prepared = _Prepared(site, prefix, order)
             with order.phase("create", self.name):
-                await _prepare(site, prefix, order)
-            process, address = await _listening(site, prefix, order)
+                await prepared.make()
+            try:
+                process, address = await _listening(site, prefix, order, prepared.password)
+            except ProvisionError:
+                if not prepared.is_restored:
+                    raise
+                with order.phase("create", self.name):
+                    await prepared.make_afresh()
+                process, address = await _listening(site, prefix, order, prepared.password)
+            resources.push_async_callback(prepared.keep, process)
             resources.push_async_callback(process.stop, recipe.stop)
             detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
             yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended, log=process.log)
@@ -210,6 +228,67 @@ async def _version_of(server: Path) -> str:
     return found.group()
 
 
+class _Prepared:
+    """The data of a server that is to be started: a snapshot's, the project's own before all projects', or fresh.
+
+    Attributes:
+        password: The one that the data knows.
+        is_restored: Whether it came from a snapshot.
+    """
+
+    def __init__(self, site: Site, prefix: tuple[str, ...], order: Order) -> None:
+        self.password = order.login.password
+        self.is_restored = False
+        self._site = site
+        self._prefix = prefix
+        self._order = order
+        recipe = order.kind.embedded
+        self._data = recipe.data(site) if recipe.data is not None and recipe.rekey is not None else None
+        self._plain = _snapshot_key(site, order)
+        self._own = f"{self._plain}-{order.project}"
+
+    async def make(self) -> None:
+        """Restore or make it."""
+        if self._data is not None:
+            for key in (self._own, self._plain):
+                password = await asyncio.to_thread(snapshots.restore, key, self._data)
+                if password is not None:
+                    self.password, self.is_restored = password, True
+                    return
+        await self._make()
+
+    async def make_afresh(self) -> None:
+        """Make it, for the snapshots are of no use."""
+        _log.warning("%s does not come up on the snapshot's data: it is made afresh", self._order.kind.title)
+        assert self._data is not None  # noqa: S101 (it was restored)
+        await asyncio.to_thread(runtime.remove, self._data)
+        for key in (self._own, self._plain):
+            await asyncio.to_thread(snapshots.remove, key)
+        self.password, self.is_restored = self._order.login.password, False
+        await self._make()
+
+    async def keep(self, process: _Process) -> None:
+        """Keep what was made in it, if the server has ended in good order."""
+        if self._data is not None and self._order.is_worth_keeping and process.process.returncode == 0:
+            await asyncio.to_thread(snapshots.keep, self._own, self._data, self._order.login.password)
+
+    async def _make(self) -> None:
+        await _prepare(self._site, self._prefix, self._order)
+        if self._data is not None:
+            await asyncio.to_thread(snapshots.keep, self._plain, self._data, self.password)
+
+
+def _snapshot_key(site: Site, order: Order) -> str:
+    """What decides how prepared data looks: the binary, and the commands without what is each run's own."""
+    status = site.server.stat()
+    parts = [__version__, str(site.server), site.version, str(status.st_size), str(status.st_mtime_ns)]
+    for command in order.kind.embedded.prepare(site):
+        words = [word.replace(str(site.directory), "") for word in command.argv]
+        parts += [*words, command.stdin.decode().replace(site.login.password, "")]
+    digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return f"{order.kind.name}-{digest}"
+
+
 async def _prepare(site: Site, prefix: tuple[str, ...], order: Order) -> None:
     for command in order.kind.embedded.prepare(site):
         program = Path(command.argv[0]).name
@@ -246,10 +325,10 @@ async def _output(
     return output.decode(errors="replace"), process.returncode or 0
 
 
-async def _listening(site: Site, prefix: tuple[str, ...], order: Order) -> tuple[_Process, Address]:
+async def _listening(site: Site, prefix: tuple[str, ...], order: Order, password: str) -> tuple[_Process, Address]:
     for _ in range(_PORTS):
         with suppress(_PortTakenError):
-            return await _start(site, prefix, order, _free_address(order))
+            return await _start(site, prefix, order, replace(_free_address(order), password=password))
 
     raise ProvisionError(
         f"{order.kind.title} for the service {order.spec.name!r} found each of {_PORTS} free ports taken by somebody "
@@ -265,6 +344,10 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
             await await_ready(order, address, process, subject=subject)
+            rekey, password = order.kind.embedded.rekey, order.login.password
+            if rekey is not None and address.password != password:
+                await rekey(address, password)
+                address = replace(address, password=password)
     except BaseException as error:
         await to_its_end(process.stop(order.kind.embedded.stop))
         if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():

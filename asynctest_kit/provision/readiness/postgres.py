@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError
 
-__all__ = ["PostgresHandshake"]
+__all__ = ["PostgresHandshake", "execute"]
 
 _PROTOCOL_3 = 196608
 _SSL_REQUEST = 80877103
@@ -52,6 +52,25 @@ class PostgresHandshake:
             writer.write(_message(b"X", b""))
         finally:
             writer.close()
+
+
+async def execute(address: Address, statement: str) -> None:
+    """Log in and run one statement.
+
+    Raises:
+        RejectedError: The server refuses either.
+    """
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        writer.write(_startup(address))
+        await _log_in(reader, writer, address)
+        writer.write(_message(b"Q", f"{statement}\0".encode()))
+        while (answer := await _read(reader))[0] != b"Z":
+            if answer[0] == b"E":
+                raise RejectedError(str(_refusal(answer[1])))
+        writer.write(_message(b"X", b""))
+    finally:
+        writer.close()
 
 
 async def _encrypt(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

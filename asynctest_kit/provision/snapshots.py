@@ -1,0 +1,135 @@
+"""Prepared data of servers, kept in the user's cache folder: made once for each change, and not in each run.
+
+    <cache>/                         $XDG_CACHE_HOME/asynctest_kit, else ~/.cache/asynctest_kit
+      snapshots/
+        <key>.lock                   shared while it is copied, exclusive while it is replaced or removed
+        <key>/                       one snapshot: whatever there is by this name is complete
+          data/                      the server's data, as it was when the server had ended in good order
+          password                   its superuser's; each run gives the copy that it works on another
+        .<random>/                   on its way in or out
+
+A snapshot is a short cut and never the only copy: it may be removed at any time, and where the folder can't be written
+or is full there is none. Who copies or replaces one is killed at any moment without harm: it is published by a rename,
+and what is on its way for an hour is removed by :func:`prune`.
+
+Everything here blocks; call it in a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import secrets
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["keep", "prune", "remove", "restore"]
+
+_log = logging.getLogger(__name__)
+
+_ON_ITS_WAY = 3600.0
+
+
+def restore(key: str, target: Path) -> str | None:
+    """Copy a snapshot's data to ``target``, which must not exist yet.
+
+    Returns:
+        The password of the data's superuser; None if there is no such snapshot, and nothing at ``target`` then.
+    """
+    try:
+        with _locked(key, fcntl.LOCK_SH) as snapshot:
+            password = (snapshot / "password").read_text(encoding="ascii")
+            shutil.copytree(snapshot / "data", target, symlinks=True)
+            os.utime(snapshot)
+    except FileNotFoundError:
+        shutil.rmtree(target, ignore_errors=True)
+        return None
+    except OSError as error:
+        _log.warning("the snapshot %s can't be used: %s", key, error)
+        shutil.rmtree(target, ignore_errors=True)
+        return None
+    return password
+
+
+def keep(key: str, data: Path, password: str) -> None:
+    """Make a copy of ``data``, on which no server works, the snapshot of that key."""
+    try:
+        folder = _folder()
+        fresh = folder / f".{secrets.token_hex(6)}"
+        try:
+            fresh.mkdir(mode=0o700)
+            descriptor = os.open(fresh / "password", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as file:
+                file.write(password)
+            shutil.copytree(data, fresh / "data", symlinks=True)
+            with _locked(key, fcntl.LOCK_EX) as snapshot:
+                _put_away(snapshot)
+                fresh.rename(snapshot)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        _log.warning("no snapshot is kept: %s", error)
+
+
+def remove(key: str) -> None:
+    """Forget a snapshot, for it is of no use."""
+    with suppress(OSError), _locked(key, fcntl.LOCK_EX) as snapshot:
+        _put_away(snapshot)
+
+
+def prune(unused: float) -> list[str]:
+    """Remove the snapshots that nobody has used for ``unused`` seconds, and what never arrived.
+
+    Returns:
+        The keys of those removed.
+    """
+    removed: list[str] = []
+    now = time.time()
+    try:
+        entries = list(_folder().iterdir())
+    except OSError:
+        return removed
+    for entry in entries:
+        with suppress(OSError):
+            age = now - entry.stat().st_mtime
+            if entry.name.startswith(".") and age > _ON_ITS_WAY:
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.is_dir() and not entry.name.startswith(".") and age >= unused:
+                remove(entry.name)
+                removed.append(entry.name)
+    return removed
+
+
+def _folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache) / "asynctest_kit" / "snapshots"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(f"{folder} should be a directory that only you can enter (mode 0700)")
+    return folder
+
+
+@contextmanager
+def _locked(key: str, how: int) -> Iterator[Path]:
+    folder = _folder()
+    descriptor = os.open(folder / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, how)
+        yield folder / key
+    finally:
+        os.close(descriptor)
+
+
+def _put_away(snapshot: Path) -> None:
+    if snapshot.exists():
+        old = snapshot.with_name(f".{secrets.token_hex(6)}")
+        snapshot.rename(old)
+        shutil.rmtree(old, ignore_errors=True)

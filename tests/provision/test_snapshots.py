@@ -1,0 +1,194 @@
+"""Prepared data is kept between runs, and is a short cut only: without it, or with a broken one, all works as ever."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+from provision_traces import order_of, spec_of
+
+from asynctest_kit.provision import snapshots
+from asynctest_kit.provision.providers.embedded import Embedded
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache folder of the test's own; the folder of its snapshots."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "asynctest_kit" / "snapshots"
+
+
+@pytest.fixture
+def data(tmp_path):
+    folder = tmp_path / "data"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "file").write_text("content")
+    return folder
+
+
+def kept(cache):
+    return sorted(entry.name for entry in cache.iterdir() if entry.is_dir())
+
+
+@asynccontextmanager
+async def postgres(**options):
+    phases = []
+    order = order_of(spec_of("postgres", **options), phases)
+    order.project = "mine"
+    async with Embedded().give(order) as running:
+        yield running.endpoint, order
+
+
+async def names_in(endpoint):
+    connection = await asyncpg.connect(endpoint.url)
+    try:
+        return {name for (name,) in await connection.fetch("SELECT datname FROM pg_database")}
+    finally:
+        await connection.close()
+
+
+async def execute(endpoint, statement):
+    connection = await asyncpg.connect(endpoint.url)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_initdb_runs_once(cache):
+    passwords = []
+    for _ in range(2):
+        async with postgres() as (endpoint, _):
+            passwords.append(endpoint.password)
+            assert await names_in(endpoint) == {"postgres", "template0", "template1"}
+        [snapshot] = kept(cache)
+        made = (cache / snapshot / "data" / "PG_VERSION").stat().st_mtime_ns
+        passwords.append(made)
+    assert passwords[1] == passwords[3]  # the snapshot is the first run's
+    assert passwords[0] != passwords[2]
+
+
+async def test_each_run_has_a_password_of_its_own(cache):
+    async with postgres():
+        pass
+    async with postgres() as (endpoint, _):
+        [snapshot] = kept(cache)
+        known = (cache / snapshot / "password").read_text()
+        assert known != endpoint.password
+        stale = endpoint.url.replace(endpoint.password, known)
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(stale)
+
+
+async def test_what_is_worth_keeping_is_there_for_the_same_project(cache):
+    async with postgres() as (endpoint, order):
+        await execute(endpoint, "CREATE DATABASE migrated")
+        order.is_worth_keeping = True
+    async with postgres() as (endpoint, order):
+        assert "migrated" in await names_in(endpoint)
+    order = order_of(spec_of("postgres"))
+    order.project = "another"
+    async with Embedded().give(order) as running:
+        assert "migrated" not in await names_in(running.endpoint)
+    assert len(kept(cache)) == 2
+
+
+async def test_what_nobody_wants_kept_is_not(cache):
+    async with postgres() as (endpoint, _):
+        await execute(endpoint, "CREATE DATABASE scratch")
+    async with postgres() as (endpoint, _):
+        assert "scratch" not in await names_in(endpoint)
+
+
+async def test_another_user_is_another_snapshot(cache):
+    for user in ("postgres", "owner"):
+        async with postgres(environment={"POSTGRES_USER": user}) as (endpoint, _):
+            assert endpoint.username == user
+            assert user in await names_in(endpoint)
+    assert len(kept(cache)) == 2
+
+
+@pytest.mark.parametrize("harm", ["global/pg_control", "PG_VERSION", "postgresql.conf"])
+async def test_a_broken_snapshot_costs_a_second_start(cache, harm):
+    async with postgres():
+        pass
+    [snapshot] = kept(cache)
+    (cache / snapshot / "data" / harm).write_bytes(b"broken")
+    async with postgres() as (endpoint, _):
+        assert "postgres" in await names_in(endpoint)
+    async with postgres() as (endpoint, _):
+        assert "postgres" in await names_in(endpoint)
+
+
+@pytest.mark.parametrize("obstacle", ["a file", "open to others", "nowhere"])
+async def test_without_a_cache_it_works_as_ever(tmp_path, monkeypatch, obstacle):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    if obstacle == "a file":
+        (tmp_path / "cache").write_text("")
+    elif obstacle == "open to others":
+        folder = tmp_path / "cache" / "asynctest_kit" / "snapshots"
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)
+    else:
+        monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+    async with postgres() as (endpoint, _):
+        assert "postgres" in await names_in(endpoint)
+
+
+async def test_many_at_once_make_and_use_one(cache):
+    async def once():
+        async with postgres() as (endpoint, _):
+            return await names_in(endpoint)
+
+    assert await asyncio.gather(*(once() for _ in range(6))) == [{"postgres", "template0", "template1"}] * 6
+    assert len(kept(cache)) == 1
+
+
+def test_copies_are_whole_while_it_is_replaced(cache, data, tmp_path):
+    snapshots.keep("key", data, "0")
+
+    def replace(number):
+        snapshots.keep("key", data, str(number))
+
+    def copy(number):
+        target = tmp_path / f"copy-{number}"
+        password = snapshots.restore("key", target)
+        return password, (target / "inner" / "file").read_text()
+
+    with ThreadPoolExecutor(8) as pool:
+        jobs = [pool.submit(job, number) for number in range(40) for job in (replace, copy)]
+        copies = [result for job in jobs if (result := job.result()) is not None]
+    assert {text for _, text in copies} == {"content"}
+    assert {password for password, _ in copies} <= set(map(str, range(40)))
+    assert kept(cache) == ["key"]
+
+
+def test_nothing_is_restored_from_nothing(cache, tmp_path):
+    assert snapshots.restore("unknown", tmp_path / "target") is None
+    assert not (tmp_path / "target").exists()
+
+
+def test_what_nobody_uses_is_pruned(cache, data):
+    for key in ("old", "new"):
+        snapshots.keep(key, data, "secret")
+    month_ago = time.time() - 30 * 86400
+    os.utime(cache / "old", (month_ago, month_ago))
+    half = cache / ".half"
+    half.mkdir()
+    os.utime(half, (month_ago, month_ago))
+    assert snapshots.prune(14 * 86400) == ["old"]
+    assert kept(cache) == ["new"]
+
+
+def test_its_password_is_private(cache, data):
+    snapshots.keep("key", data, "secret")
+    assert Path(cache / "key" / "password").stat().st_mode & 0o777 == 0o600
+    assert cache.stat().st_mode & 0o777 == 0o700
