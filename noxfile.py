@@ -20,6 +20,16 @@ _PINNED = ("-c", ".ci/constraints.txt")
 _PEERS = ("pytest-asyncio-concurrent", "pytest-asyncio-cooperative", "pytest-xdist")
 _TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
 
+#: Sizes of the benchmarks in CI; None for one that would fetch a suite of others.
+_SMALL = {
+    "collecting": ("--files", "10", "--rounds", "1"),
+    "leases": ("--iterations", "100", "--rounds", "1"),
+    "public": None,
+    "sleeping": ("--tests", "50", "--rounds", "1"),
+    "starts": ("--rounds", "1"),
+    "startup": ("--rounds", "2"),
+}
+
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
     "freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "trio",
@@ -112,11 +122,13 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: ratios to peers, measured in one run."""
+    """The benchmarks: ratios to peers, measured in one run. In CI they are small: that they work is what is checked."""
     environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
     session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS, *_TESTED_WITH)
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
-        session.run("python", str(script), env=environment)
+        size = _SMALL.get(script.stem, ()) if os.environ.get("CI") else ()
+        if size is not None:
+            session.run("python", str(script), *size, env=environment)
 
 
 def _install_tests(session: nox.Session) -> None:

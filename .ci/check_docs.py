@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 #: Run by CI as they are, beside this check.
-_RUN_ELSEWHERE = {"python3 -m pip install nox && nox -s tests": "the last step of .ci/run is `nox -s tests`"}
+_RUN_ELSEWHERE = {"python3 -m pip install nox && nox -s tests": ".ci/run begins with `nox -s tests`"}
 
 _FILE = re.compile(r"^Put this in `([^`]+)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
