@@ -131,3 +131,12 @@ def gc(*, snapshots: bool) -> None:
     from asynctest_kit.cli import services
 
     services.gc(snapshots=snapshots)
+
+
+@atk.command()
+@click.option("--provider", metavar="NAME", help="Who is to give services: auto (default), docker, embedded, external.")
+def doctor(provider: str | None) -> None:
+    """Tell what would run here, what would not, and what mends it. Exits with 1 if a service can't be had."""
+    from asynctest_kit.cli.doctor import doctor as examine
+
+    examine(provider)

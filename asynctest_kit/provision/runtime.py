@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 __all__ = [
+    "MEMORY",
     "Project",
+    "abandoned",
     "base_directory",
     "data_directory",
     "leave",
@@ -65,7 +67,8 @@ _TRIES = 20
 #: Free bytes that a memory file system must have before a server's data goes there.
 _ROOM = 1 << 30
 
-_MEMORY = Path("/dev/shm")  # noqa: S108 (a private directory is made in it)
+#: Where data lies in memory, if there is room.
+MEMORY = Path("/dev/shm")  # noqa: S108 (a private directory is made in it)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,19 +172,23 @@ def sweep() -> list[str]:
         The names of the directories removed.
     """
     removed = []
-    for directory in _candidates():
-        if _is_abandoned(directory):
-            _end_server(directory)
-            remove(directory)
-            removed.append(directory.name)
+    for directory in abandoned():
+        _end_server(directory)
+        remove(directory)
+        removed.append(directory.name)
     for project in _projects():
         with suppress(OSError):
             _remove_if_empty(project)
     return removed
 
 
+def abandoned() -> list[Path]:
+    """The directories of this user's dead supervisors."""
+    return [directory for directory in _candidates() if _is_abandoned(directory)]
+
+
 def _candidates() -> Iterator[Path]:
-    for parent in {_MEMORY, Path(tempfile.gettempdir())}:
+    for parent in {MEMORY, Path(tempfile.gettempdir())}:
         yield from filter(_is_ours, parent.glob(f"{_data_prefix()}*"))
 
     for project in _projects():
@@ -280,7 +287,7 @@ def _data_prefix() -> str:
 
 def _data_parent() -> Path:
     with suppress(OSError):
-        room = os.statvfs(_MEMORY)
-        if os.access(_MEMORY, os.W_OK | os.X_OK) and room.f_bavail * room.f_frsize >= _ROOM:
-            return _MEMORY
+        room = os.statvfs(MEMORY)
+        if os.access(MEMORY, os.W_OK | os.X_OK) and room.f_bavail * room.f_frsize >= _ROOM:
+            return MEMORY
     return Path(tempfile.gettempdir())

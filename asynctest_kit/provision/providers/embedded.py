@@ -44,7 +44,7 @@ from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
-__all__ = ["Embedded", "Search", "installed_wheels", "no_wheels"]
+__all__ = ["Embedded", "Search", "installed_wheels", "no_wheels", "offer"]
 
 _log = logging.getLogger(__name__)
 
@@ -167,6 +167,18 @@ class Embedded:
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
+
+
+async def offer(order: Order, search: Search) -> str:
+    """What would serve an order.
+
+    Raises:
+        Refusal: Nothing would.
+    """
+    recipe = order.kind.embedded
+    server = search.server(recipe)
+    _unprivileged(recipe, search)
+    return f"{order.kind.title} {await _version_of(server)} from {search.origin(server, recipe)}"
 
 
 class _PortTakenError(Exception):

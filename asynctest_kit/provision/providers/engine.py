@@ -37,6 +37,9 @@ __all__ = ["Engine", "EngineError", "NotFoundError", "address", "open_engine"]
 _GREETING = 5.0
 _REQUEST = 60.0
 
+#: Seconds for a registry to say whether it has an image.
+_LOOK_UP = 10.0
+
 #: Seconds without any news from the engine after which a pull is given up.
 _PULL_STALL = 30.0
 
@@ -67,6 +70,14 @@ class Engine:
         except NotFoundError:
             return False
         return True
+
+    async def find_in_registry(self, image: str) -> None:
+        """Ask the image's registry for it, through the engine, without fetching anything.
+
+        Raises:
+            EngineError: It isn't there, or the registry can't be reached.
+        """
+        await self._json("GET", f"distribution/{image}/json", limit=_LOOK_UP)
 
     async def pull(self, image: str) -> None:
         """Fetch an image from its registry.
