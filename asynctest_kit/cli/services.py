@@ -106,18 +106,21 @@ def gc(*, snapshots: bool) -> None:
     from asynctest_kit.provision.providers.docker import Docker
     from asynctest_kit.provision.snapshots import prune
 
-    async def containers() -> list[str]:
+    async def in_docker() -> tuple[list[str], list[str]]:
         async with Docker(session="gc", project="gc") as docker:
-            return await docker.sweep(now=True)
+            return await docker.sweep(now=True), await docker.remove_unknown_snapshots()
 
     with _told():
         for directory in (removed := runtime.sweep()):
             _say(f"removed the directory {directory}, and the server in it")
-        for container in (gone := asyncio.run(containers())):
-            _say(f"removed the container {container[:12]}")
         for snapshot in (pruned := prune(0.0 if snapshots else _UNUSED)):
             _say(f"removed the snapshot {snapshot}")
-        if not removed and not gone and not pruned:
+        gone, images = asyncio.run(in_docker())
+        for container in gone:
+            _say(f"removed the container {container[:12]}")
+        for image in images:
+            _say(f"removed the image {image}")
+        if not any((removed, gone, pruned, images)):
             _say("Nothing was left behind by any run that has ended.")
 
 

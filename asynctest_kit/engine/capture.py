@@ -25,7 +25,7 @@ from asynctest_kit.engine.context_warnings import ContextWarnings
 
 if TYPE_CHECKING:
     import warnings
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     import pytest
 
@@ -35,7 +35,7 @@ __all__ = ["Capture", "CaseOutput", "current_output"]
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "err", "errors", "item", "levels", "logs", "out", "warnings")
+    __slots__ = ("caplog", "err", "errors", "item", "levels", "logs", "out", "uncaught", "warnings")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -46,6 +46,7 @@ class CaseOutput:
         self.errors: list[BaseException] | None = []
         self.warnings: list[warnings.WarningMessage] = []
         self.levels: TestLevels | None = None
+        self.uncaught: list[tuple[Any, Any]] = []
 
     def take_errors(self) -> list[BaseException]:
         """What failed in the background since the last phase."""
@@ -147,13 +148,14 @@ class _RoutedBytes(io.RawIOBase):
 class _RoutedLogs(logging.Handler):
     """The root logger's handler while the loop runs."""
 
-    def __init__(self, config: pytest.Config, levels: ContextLevels) -> None:
+    def __init__(self, config: pytest.Config, levels: ContextLevels, only: Callable[[], CaseOutput | None]) -> None:
         super().__init__(level=0)
+        self._only = only
         self._config = config
         self._levels = levels
 
     def handle(self, record: logging.LogRecord) -> bool:
-        output = current_output.get()
+        output = current_output.get() or self._only()
         if output is None or not self._levels.lets_through(record, output.levels or {}):
             return True
         if output.logs is None:
@@ -172,6 +174,7 @@ class Capture:
         self._manager = collection.capture_manager(config)
         self._streams = (_RoutedStream("stdout"), _RoutedStream("stderr"))
         self._unowned: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        self._open: set[CaseOutput] = set()
         self._captures = self._manager is not None and self._manager.is_globally_capturing()
         self.warnings = ContextWarnings(self._record_warning)
         self.levels = ContextLevels(_present_levels)
@@ -222,6 +225,7 @@ class Capture:
         """Start the output of one test."""
         output = CaseOutput(item)
         output.levels = None if alone else {}
+        self._open.add(output)
         if "caplog" in collection.fixture_names(item):
             output.caplog = collection.log_handler(self._config)
             collection.share_caplog(item, output.caplog)
@@ -230,8 +234,13 @@ class Capture:
     def close(self, output: CaseOutput) -> None:
         """End the output of one test."""
         output.close()
+        self._open.discard(output)
         if output.levels:
             self.levels.release(output.levels)
+
+    def _only_output(self) -> CaseOutput | None:
+        """That of the only test that runs, to whom all that a shared fixture's tasks log can be told."""
+        return next(iter(self._open)) if len(self._open) == 1 else None
 
     def _resume(self) -> None:
         if self._captures:
@@ -271,7 +280,7 @@ class Capture:
     @contextmanager
     def _routed_logs(self) -> Iterator[None]:
         root = logging.getLogger()
-        handler = _RoutedLogs(self._config, self.levels)
+        handler = _RoutedLogs(self._config, self.levels, self._only_output)
         level, wanted = root.level, collection.log_level(self._config)
         root.addHandler(handler)
         if wanted is not None:

@@ -1,9 +1,10 @@
 """What process-global state a function's code touches, read from its byte code without running it.
 
 A reading can't be complete: what a function does through values that it is given stays hidden. It sees mock's
-patchers under any name, attributes set on modules and other globals, changes of ``os.environ``, and the names of what
-is known to be global (warnings filters, the working directory, ...). It follows decorators, nested functions and
-the helpers that lie beside the test. When in doubt it says that state is touched: the test then runs alone, which is
+patchers under any name, attributes and items set on modules and other globals (also on what is imported inside of the
+function, by ``setattr`` and by ``global``), changes of ``os.environ``, and the names of what is known to be global
+(warnings filters, the working directory, ...). It follows decorators, nested functions and the helpers that lie beside
+the test. When in doubt it says that state is touched: the test then runs alone, which is
 slower and never wrong.
 """
 
@@ -36,6 +37,7 @@ _GLOBAL_NAMES = frozenset(
         "set_event_loop_policy",
         "set_exception_handler",
         "set_task_factory",
+        "setLevel",
         "setlocale",
         "setprofile",
         "setrecursionlimit",
@@ -50,11 +52,20 @@ _GLOBAL_NAMES = frozenset(
 
 #: With ``os.environ`` or ``sys.modules`` in the same code, what may change it; reading it harms nobody.
 _ITEM_CHANGES = frozenset({"STORE_SUBSCR", "DELETE_SUBSCR"})
+_CHANGING_LISTS = frozenset({"append", "extend", "insert", "pop", "remove"})
 _CHANGING_METHODS = frozenset({"clear", "pop", "popitem", "setdefault", "update"})
 _ATTRIBUTE_CHANGES = frozenset({"STORE_ATTR", "DELETE_ATTR"})
 
 #: The same as they stand in byte code.
 _STORES = frozenset(dis.opmap[name] for name in _ATTRIBUTE_CHANGES)
+
+_OTHER_STORES = frozenset(
+    dis.opmap[name] for name in ("STORE_GLOBAL", "DELETE_GLOBAL", "STORE_SUBSCR", "DELETE_SUBSCR")
+)
+_IMPORTS = frozenset({dis.opmap["IMPORT_NAME"]})
+
+_SETTERS = frozenset({"setattr", "delattr"})
+_LOADS_LOCAL = frozenset({"LOAD_FAST", "LOAD_DEREF", "LOAD_FAST_CHECK"})
 
 #: Sleeps that end at once, or nearly; the guard looks at the others when they happen.
 _MOMENTS = (0, 0.0, 0.001)
@@ -153,9 +164,12 @@ def _of_code(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
         yield "os.environ" if "environ" in names else "sys.modules"
     if "sleep" in names and any(_sleeps(nested, namespace) for nested in _codes(code)):
         yield "time.sleep, which stops the event loop"
+    if {"sys", "path"} <= names and names & _CHANGING_LISTS:
+        yield "sys.path"
     known = sorted(names & _GLOBAL_NAMES)
     yield from known
     yield from _attributes_set(code, namespace)
+    yield from _set_otherwise(code, namespace)
 
 
 def _is_mock(value: object) -> bool:
@@ -207,15 +221,74 @@ def _attribute_paths(code: CodeType, namespace: dict[str, Any]) -> Iterator[tupl
     if not _STORES.intersection(code.co_code[::2]):
         return
     path: list[str] = []
+    imported = _imported_in(code)
     for place, instruction in enumerate(_instructions(code)):
-        if instruction.opname in _ATTRIBUTE_CHANGES and path and path[0] in namespace:
+        if instruction.opname in _ATTRIBUTE_CHANGES and path and (path[0] in namespace or path[0] in imported):
             yield place, (*path, instruction.argval)
-        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+        if instruction.opname in {"LOAD_GLOBAL", "LOAD_NAME"} or (
+            instruction.opname in _LOADS_LOCAL and instruction.argval in imported
+        ):
             path = [instruction.argval]
         elif instruction.opname == "LOAD_ATTR" and path:
             path.append(instruction.argval)
         else:
             path = []
+
+
+def _set_otherwise(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
+    """Globals set by ``global``, items set in a global (``FLAGS["new"] = True``), and ``setattr`` on a global."""
+    for nested in _codes(code):
+        if not _OTHER_STORES.intersection(nested.co_code[::2]) and not _SETTERS.intersection(nested.co_names):
+            continue
+        imported = _imported_in(nested)
+        before: list[dis.Instruction] = []
+        for one in _instructions(nested):
+            if one.opname in {"STORE_GLOBAL", "DELETE_GLOBAL"}:
+                yield f"global {one.argval}"
+            elif one.opname in _ITEM_CHANGES and (root := _root_of_item(before, namespace, imported)) is not None:
+                yield f"{root}[...]"
+            elif _is_global(one, namespace, imported) and _loads_setter(before):
+                yield f"{_setter_in(before)} on {one.argval}"
+            before.append(one)
+
+
+def _root_of_item(before: list[dis.Instruction], namespace: dict[str, Any], imported: set[str]) -> str | None:
+    """The global whose item is set: what was loaded last but the key, if attributes alone were taken of it."""
+    rest = before[:-1]  # the key, where it is a constant or a name
+    names: list[str] = []
+    while rest and rest[-1].opname == "LOAD_ATTR":
+        names.insert(0, str(rest.pop().argval))
+    if not rest or not _is_global(rest[-1], namespace, imported):
+        return None
+    return ".".join((str(rest[-1].argval), *names))
+
+
+def _is_global(one: dis.Instruction, namespace: dict[str, Any], imported: set[str]) -> bool:
+    if one.opname in {"LOAD_GLOBAL", "LOAD_NAME"}:
+        return one.argval in namespace
+    return one.opname in _LOADS_LOCAL and one.argval in imported
+
+
+def _loads_setter(before: list[dis.Instruction]) -> bool:
+    return _setter_in(before) is not None
+
+
+def _setter_in(before: list[dis.Instruction]) -> str | None:
+    last = next((one for one in reversed(before[-2:]) if one.opname != "PUSH_NULL"), None)
+    return str(last.argval) if last is not None and last.opname == "LOAD_GLOBAL" and last.argval in _SETTERS else None
+
+
+def _imported_in(code: CodeType) -> set[str]:
+    """Names of a function that hold what it has imported itself."""
+    if not _IMPORTS.intersection(code.co_code[::2]):
+        return set()
+    found: set[str] = set()
+    is_import = False
+    for one in _instructions(code):
+        if one.opname in {"STORE_FAST", "STORE_DEREF"} and is_import:
+            found.add(one.argval)
+        is_import = one.opname in {"IMPORT_NAME", "IMPORT_FROM"}
+    return found
 
 
 def _instructions(code: CodeType) -> Iterator[dis.Instruction]:

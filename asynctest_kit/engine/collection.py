@@ -15,7 +15,8 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
@@ -43,6 +44,7 @@ from _pytest.unraisableexception import collect_unraisable, unraisable_exception
 from _pytest.warnings import catch_warnings_for_item
 
 if TYPE_CHECKING:
+    from collections import deque
     from types import FunctionType, ModuleType
 
 __all__ = [
@@ -50,6 +52,7 @@ __all__ = [
     "Parameter",
     "Request",
     "TestRequest",
+    "UncaughtQueue",
     "all_definitions",
     "apply_mark_filters",
     "are_simple",
@@ -84,7 +87,7 @@ __all__ = [
     "tear_down_pytests_own",
     "test_argument_names",
     "test_generators",
-    "unraisable",
+    "uncaught_queues",
     "wants_interaction",
 ]
 
@@ -636,26 +639,28 @@ def before_look_ups(session: pytest.Session, look_up: Callable[[str], None]) -> 
     manager.getfixturedefs = getfixturedefs  # type: ignore[method-assign]
 
 
-def unraisable(config: pytest.Config) -> Callable[[], None]:
-    """Give what warns of exceptions in finalizers and threads that nobody could catch, as pytest does after each phase.
+@dataclass(frozen=True, slots=True, eq=False)
+class UncaughtQueue:
+    """One of pytest's queues of exceptions that nobody could catch.
 
-    It is called after every phase of every test, and there is next to never anything to warn of.
+    Attributes:
+        found: What is in it.
+        warn: Warns of all of it, and empties it.
     """
-    kept: list[tuple[Any, Callable[[pytest.Config], None]]] = []
-    keys: tuple[tuple[Any, Callable[[pytest.Config], None]], ...] = (
+
+    found: deque[Any]
+    warn: Callable[[], None]
+
+
+def uncaught_queues(config: pytest.Config) -> tuple[UncaughtQueue, ...]:
+    """The queues of exceptions in finalizers and in threads, as far as their plugins are loaded."""
+    known: tuple[tuple[Any, Callable[[pytest.Config], None]], ...] = (
         (unraisable_exceptions, collect_unraisable),
         (thread_exceptions, collect_thread_exception),
     )
-    for key, collect in keys:
-        if key in config.stash:
-            kept.append((config.stash[key], collect))
-
-    def warn() -> None:
-        for found, collect in kept:
-            if found:
-                collect(config)
-
-    return warn
+    return tuple(
+        UncaughtQueue(config.stash[key], partial(collect, config)) for key, collect in known if key in config.stash
+    )
 
 
 def log_handler(config: pytest.Config) -> LogCaptureHandler | None:

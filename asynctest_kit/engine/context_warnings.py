@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["ContextWarnings"]
+__all__ = ["ContextWarnings", "filters_in_force"]
 
 _Filter = tuple[Any, ...]
 _warnings: Any = warnings
@@ -41,7 +41,8 @@ class _Scope:
         return _Scope(self.filters[:], record)
 
 
-_scope: ContextVar[_Scope | None] = ContextVar("asynctest_kit_warnings", default=None)
+#: The filters in force in the present context, if it has its own.
+filters_in_force: ContextVar[_Scope | None] = ContextVar("asynctest_kit_warnings", default=None)
 
 
 class ContextWarnings:
@@ -78,7 +79,7 @@ class ContextWarnings:
 
     def open_scope(self) -> None:
         """Give the present context filters of its own, for as long as it lives."""
-        _scope.set(self._base.inner(None))
+        filters_in_force.set(self._base.inner(None))
 
     def _install(self) -> None:
         ours = {
@@ -101,13 +102,13 @@ class ContextWarnings:
 
     @property
     def _now(self) -> _Scope:
-        return _scope.get() or self._base
+        return filters_in_force.get() or self._base
 
     def _own(self) -> _Scope:
-        scope = _scope.get()
+        scope = filters_in_force.get()
         if scope is None:
             scope = self._base.inner(None)
-            _scope.set(scope)
+            filters_in_force.set(scope)
         return scope
 
     def _entering(self, original: Any) -> Any:
@@ -117,9 +118,9 @@ class ContextWarnings:
             if catching._entered:
                 raise RuntimeError(f"Cannot enter {catching!r} twice")
             catching._entered = True
-            catching._filters = _scope.get()
+            catching._filters = filters_in_force.get()
             log: list[warnings.WarningMessage] | None = [] if catching._record else None
-            _scope.set(self._now.inner(self._now.record if log is None else log.append))
+            filters_in_force.set(self._now.inner(self._now.record if log is None else log.append))
             if catching._filter is not None:
                 warnings.simplefilter(*catching._filter)
             return log
@@ -134,7 +135,7 @@ class ContextWarnings:
                 return
             if not catching._entered:
                 raise RuntimeError(f"Cannot exit {catching!r} without entering first")
-            _scope.set(outer)
+            filters_in_force.set(outer)
 
         return leave
 

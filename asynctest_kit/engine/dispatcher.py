@@ -21,18 +21,21 @@ from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.announcer import Announcer
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import Capture, current_output
+from asynctest_kit.engine.carried import carried
+from asynctest_kit.engine.context_warnings import filters_in_force
 from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor
 from asynctest_kit.engine.fair_loop import FairLoop
 from asynctest_kit.engine.fixture_call import may_ask_while_running
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
-from asynctest_kit.engine.guard import Guard
+from asynctest_kit.engine.guard import Guard, guarded_by
 from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
 from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, suspects
+from asynctest_kit.engine.uncaught import Uncaught
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
 if TYPE_CHECKING:
@@ -114,6 +117,9 @@ class Dispatcher:
             watchdog = around.enter_context(self._watchdog())
             around.enter_context(Background(self._note).watching(asyncio.get_running_loop()))
             around.enter_context(self._capture.running())
+            around.enter_context(carried((current_output, guarded_by, filters_in_force)))
+            uncaught = Uncaught(config, lambda: loop.is_running)
+            around.enter_context(uncaught.kept())
             around.enter_context(guard.installed())
             around.enter_context(collection.routed_comparison(config, self._compare))
             around.enter_context(watchdog.watching())
@@ -131,7 +137,7 @@ class Dispatcher:
                     fail_slow=self._options.fail_slow,
                     debugs=self._debugs,
                     shows=bool(config.getoption("setupshow", False)),
-                    warn_of_unraisable=collection.unraisable(config),
+                    uncaught=uncaught,
                 )
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
@@ -377,8 +383,19 @@ class Dispatcher:
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
                 self._uncounted(execution)
-        if self._reruns.settle(again, execution):
+        if (stands := self._reruns.failure_that_stands(again, execution)) is not None:
+            self._uncounted(execution)
+            word = "skipped" if execution.outcome == "skipped" else "expected to fail, and did"
+            _add_section(stands, f"Run again alone, it was {word}, which says nothing of this failure.")
+            stands.attempts, execution = again.attempts + 1, stands
+        elif self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
+        elif again.first.touched and execution.failed:
+            _add_section(
+                execution,
+                f"It was stopped beside others, for it touched {again.first.touched}, and ran again alone. What it had "
+                "done before it was stopped was done twice.",
+            )
         self._announcer.tell(execution)
         self._announcer.flush()
         self._finished(execution)

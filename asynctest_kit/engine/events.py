@@ -146,7 +146,7 @@ class FixtureFinished(Event, frozen=True):
 
 
 class ServicePhase(Event, frozen=True):
-    """One stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, remove."""
+    """One stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, snapshot, remove."""
 
     service: str
     phase: str

@@ -21,7 +21,7 @@ from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.own_threads import open_own_thread
-from asynctest_kit.engine.time_limit import TimeLimit
+from asynctest_kit.engine.time_limit import TimeLimit, is_time_out
 
 if TYPE_CHECKING:
     import warnings
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.leaked_tasks import LeakedTask, TaskLedger
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
+    from asynctest_kit.engine.uncaught import Uncaught
     from asynctest_kit.engine.watchdog import Watchdog
 
 __all__ = ["CaseRun", "Execution", "Executor", "Times", "first_line", "let_go", "outcome_of"]
@@ -127,10 +128,6 @@ def first_line(report: pytest.TestReport) -> str:
 _SKIPPING = frozenset({"skip", "skipif", "xfail"})
 
 
-def _nothing() -> None:
-    pass
-
-
 def _never(_: CaseRun) -> bool:
     return False
 
@@ -149,7 +146,7 @@ class Executor:
         fail_slow: Seconds from which on a call that passed fails; 0 for no limit.
         debugs: Whether a debugger is to be opened where a test fails.
         shows: Whether tests are shown between their fixtures.
-        warn_of_unraisable: Warns of what nobody could catch.
+        uncaught: What finalizers and threads have raised.
         begun: The tests that have run before.
     """
 
@@ -162,7 +159,7 @@ class Executor:
     fail_slow: float = 0.0
     debugs: bool = False
     shows: bool = False
-    warn_of_unraisable: Callable[[], None] = _nothing
+    uncaught: Uncaught | None = None
     begun: set[pytest.Item] = field(default_factory=set)
 
     def begin(self, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool] = _never) -> CaseRun:
@@ -190,12 +187,14 @@ class CaseRun:
     Attributes:
         planned: The test.
         ward: What the guard knows of it; None for one that runs alone.
+        has_failed: Whether any phase has, once its own fixtures are torn down.
     """
 
     def __init__(self, planned: PlannedCase, executor: Executor, once_more: Callable[[CaseRun], bool]) -> None:
         self.planned = planned
         self.is_tearing_down = False
         self.is_interrupted = False
+        self.has_failed = False
         self.case = planned.case
         self.execution = Execution(planned)
         self.execution.times.start = clock.monotonic()
@@ -320,7 +319,8 @@ class CaseRun:
         try:
             with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
                 await body()
-            self.executor.warn_of_unraisable()
+            if self.executor.uncaught is not None:
+                self.executor.uncaught.warn(self.output)
         except (KeyboardInterrupt, pytest.exit.Exception):
             raise
         except asyncio.CancelledError as cancelled:
@@ -428,6 +428,8 @@ class CaseRun:
             except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
                 errors.append(error)
             self.execution.leaks = await self._leaks()
+            # Not one that hung: it would hang again.
+            self.has_failed = self.execution.failed or any(not is_time_out(error) for error in errors)
             self.execution.held = self.is_touched or self._once_more(self)
             if not self.execution.held:
                 errors += await let_go(self.case, self.executor.lifetimes)

@@ -9,6 +9,7 @@ torn down when pytest tears it down, a shared one when its last user is done.
 from __future__ import annotations
 
 import asyncio
+import inspect
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
 from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import SharedFixture, is_async
-from asynctest_kit.engine.own_loop import is_free_of_loops
+from asynctest_kit.engine.own_loop import is_free_of_loops, own_loop_of
 from asynctest_kit.engine.reruns import flaky_note
 from asynctest_kit.engine.sync_limit import sync_limit
+from asynctest_kit.engine.time_limit import TimeLimit
+from asynctest_kit.engine.trio_limit import trio_limit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -104,7 +107,10 @@ class PytestLane:
         reason = next((report for report in reports if report.failed), None)
         while attempts <= present.retries and any(report.failed for report in reports):
             collection.start_afresh(item)
-            attempts, reports = attempts + 1, collection.reports_of(item, nextitem)
+            attempts, latest = attempts + 1, collection.reports_of(item, nextitem)
+            if any(report.skipped for report in latest):
+                break  # which says nothing of the failure
+            reports = latest
         if reason is not None and not any(report.failed for report in reports):
             self._flaky = flaky_note(attempts - 1, first_line(reason))
         self._attempts = attempts
@@ -144,10 +150,24 @@ class PytestLane:
         """Note when the test function runs."""
         self._times.call_start = clock.monotonic()
         try:
-            with self._limit("the call"):
+            with self._limited_call():
                 return (yield)
         finally:
             self._times.call_end = clock.monotonic()
+
+    def _limited_call(self) -> AbstractContextManager[None]:
+        """Limit the test's call: by a cancel scope of its own loop where it has trio's, else by the process's alarm.
+
+        An alarm raises in the middle of trio's machinery, which doesn't come out of that.
+        """
+        assert self._present is not None  # noqa: S101  # a test runs
+        item, seconds = self._present.case.item, self._present.timeout
+        is_on_trio = inspect.iscoroutinefunction(getattr(item, "obj", None)) and (
+            own_loop_of(self._present.case) == "trio"
+        )
+        if seconds and is_on_trio and isinstance(item, pytest.Function):
+            return trio_limit(item, seconds, f"{item.name}: the call")
+        return self._limit("the call")
 
     def _limit(self, what: str) -> AbstractContextManager[None]:
         assert self._present is not None  # noqa: S101  # a test runs
@@ -208,13 +228,18 @@ class PytestLane:
         own.owner = _Owner(finalizers, request)
         arguments = {name: own if name == "request" else request.getfixturevalue(name) for name in definition.argnames}
         request.addfinalizer(lambda: self._end_own(fixture, finalizers))
-        return self._loop.inside(lambda: set_up(definition, own, arguments, finalizers))
+        limit = self._limit_on_loop("the set-up")
+        return self._loop.inside(lambda: limit.run(lambda: set_up(definition, own, arguments, finalizers)))
+
+    def _limit_on_loop(self, what: str) -> TimeLimit:
+        assert self._present is not None  # noqa: S101  # a test runs
+        return TimeLimit(self._present.timeout, f"{self._present.case.item.name}: {what}")
 
     def _end_own(self, fixture: LocalFixture, finalizers: Finalizers) -> None:
         __tracebackhide__ = True
         title = f"errors while tearing down fixture {fixture.name!r}"
         try:
-            self._loop.inside(lambda: finalizers.run(title))
+            self._loop.inside(lambda: finalizers.run(title, lambda: self._limit_on_loop("the tear-down")))
         except asyncio.CancelledError as cancelled:
             # Pytest would leave out the tear-downs that follow.
             raise failure(f"the tear-down of fixture {fixture.name} was cancelled", cancelled) from cancelled

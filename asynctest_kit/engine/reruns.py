@@ -8,8 +8,11 @@ beside them again, beside half of them, and so on, until the suspect is found or
 next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
 that a mark has kept from running.
 
+An attempt alone that is skipped, or fails as expected, says nothing of the failure before it, which stands.
+
 A test keeps its hold on its shared fixtures from its first attempt to its last, so that nothing is set up twice. What
-failed in a tear-down, or for a shared fixture that failed, is final: another attempt would find things as they are.
+failed in a shared fixture's tear-down, or for a shared fixture that failed, is final: another attempt would find things
+as they are.
 """
 
 from __future__ import annotations
@@ -91,7 +94,7 @@ class Reruns:
         execution, is_beside = run.execution, run.planned.lane == "shared" and self._triages
         if run.fixtures.shared_failed:
             return False
-        if execution.failed:
+        if run.has_failed:
             return run.planned.retries > 0 or is_beside
         return is_beside and execution.outcome == "xfailed" and not run.is_refused
 
@@ -136,7 +139,7 @@ class Reruns:
 
     def holds(self, again: Again, run: CaseRun) -> bool:
         """Whether an attempt alone that is tearing down will be followed by another."""
-        return run.execution.failed and len(again.failures) < self._allowed(again)
+        return run.has_failed and len(again.failures) < self._allowed(again)
 
     @staticmethod
     def _allowed(again: Again) -> int:
@@ -161,6 +164,12 @@ class Reruns:
         elif again.first.touched:
             execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
         return False
+
+    @staticmethod
+    def failure_that_stands(again: Again, execution: Execution) -> Execution | None:
+        """The failure that an attempt alone, which was skipped or failed as expected, leaves as it was."""
+        said_nothing = execution.outcome in ("skipped", "xfailed")
+        return again.failures[-1] if said_nothing and again.failures and again.failures[-1].failed else None
 
     def neighbours(self, again: Again) -> list[PlannedCase]:
         """The tests that ran beside the attempt that failed."""

@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from types import TracebackType
 
-__all__ = ["PAUSES", "TimeLimit", "time_out_message"]
+__all__ = ["PAUSES", "TimeLimit", "is_time_out", "time_out_message"]
 
 T = TypeVar("T")
+
+_TOOK_LONGER = "took longer than its time-out of"
 
 #: Seconds by which a timer of the loop may be early.
 _PRECISION = 0.01
@@ -50,7 +52,14 @@ PAUSES = (0.5, 1.0, 1.5)
 
 def time_out_message(what: str, seconds: float) -> str:
     """How a time-out is told, whatever finds it."""
-    return f"{what} took longer than its time-out of {seconds:g} s"
+    return f"{what} {_TOOK_LONGER} {seconds:g} s"
+
+
+def is_time_out(error: BaseException) -> bool:
+    """Whether ``error``, or one in the group that it is, tells of a time-out."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(is_time_out, error.exceptions))
+    return isinstance(error, pytest.fail.Exception) and _TOOK_LONGER in str(error)
 
 
 def _nobody() -> float:

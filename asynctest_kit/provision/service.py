@@ -16,7 +16,7 @@ __all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase"
 ProviderName = Literal["docker", "embedded", "external"]
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
-Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "remove"]
+Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapshot", "remove"]
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):

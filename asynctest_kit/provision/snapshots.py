@@ -4,7 +4,8 @@
       snapshots/
         <key>.lock                   shared while it is copied, exclusive while it is replaced or removed
         <key>/                       one snapshot: whatever there is by this name is complete
-          data/                      the server's data, as it was when the server had ended in good order
+          data/                      the server's data, as it was when the server had ended in good order; or
+          image                      the name of a container image that has it
           password                   its superuser's; each run gives the copy that it works on another
         .<random>/                   on its way in or out
 
@@ -28,9 +29,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["keep", "prune", "remove", "restore"]
+__all__ = ["image_of", "images", "keep", "keep_image", "prune", "remove", "restore"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,8 +59,39 @@ def restore(key: str, target: Path) -> str | None:
     return password
 
 
+def image_of(key: str) -> tuple[str, str] | None:
+    """The image of a snapshot, and the password of its superuser; None if there is no such snapshot."""
+    try:
+        with _locked(key, fcntl.LOCK_SH) as snapshot:
+            found = (
+                (snapshot / "image").read_text(encoding="ascii"),
+                (snapshot / "password").read_text(encoding="ascii"),
+            )
+            os.utime(snapshot)
+    except OSError:
+        return None
+    return found
+
+
+def images() -> set[str]:
+    """The images of all snapshots."""
+    try:
+        return {file.read_text(encoding="ascii") for file in _folder().glob("*/image")}
+    except OSError:
+        return set()
+
+
 def keep(key: str, data: Path, password: str) -> None:
     """Make a copy of ``data``, on which no server works, the snapshot of that key."""
+    _keep(key, password, lambda fresh: shutil.copytree(data, fresh / "data", symlinks=True))
+
+
+def keep_image(key: str, image: str, password: str) -> bool:
+    """Make ``image`` the snapshot of that key; whether it could be noted."""
+    return _keep(key, password, lambda fresh: (fresh / "image").write_text(image, encoding="ascii"))
+
+
+def _keep(key: str, password: str, fill: Callable[[Path], object]) -> bool:
     try:
         folder = _folder()
         fresh = folder / f".{secrets.token_hex(6)}"
@@ -68,7 +100,7 @@ def keep(key: str, data: Path, password: str) -> None:
             descriptor = os.open(fresh / "password", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(password)
-            shutil.copytree(data, fresh / "data", symlinks=True)
+            fill(fresh)
             with _locked(key, fcntl.LOCK_EX) as snapshot:
                 _put_away(snapshot)
                 fresh.rename(snapshot)
@@ -76,6 +108,8 @@ def keep(key: str, data: Path, password: str) -> None:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
         _log.warning("no snapshot is kept: %s", error)
+        return False
+    return True
 
 
 def remove(key: str) -> None:

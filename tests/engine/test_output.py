@@ -50,8 +50,13 @@ def test_warnings_are_told_by_test(runs):
 def test_what_belongs_to_no_test_is_shown_once(runs):
     _, engine = runs
     assert engine.out.count("shared set-up\n") == 1
-    assert engine.out.count("from nowhere") == 1
     assert "that belongs to no test" in engine.out
+
+
+def test_what_a_thread_prints_is_its_tests(runs):
+    plain, engine = runs
+    for run in (plain, engine):
+        assert run.sections("test_output.py::test_bare_thread")["Captured stdout call"] == "from a thread\n"
 
 
 def test_disabled_capture_reaches_the_terminal(runs):

@@ -55,7 +55,7 @@ def whole(tmp_path_factory):
         ("test_flaky_twice", ALL_PASSED, 3, "flaky", "failed twice, at first with: AssertionError: assert 1 == 3"),
         ("test_used_up", CALL_FAILED, 3, "", ""),
         ("test_over_broken", "failed passed", 1, "", ""),
-        ("test_torn", "passed passed failed", 1, "", ""),
+        ("test_torn", "passed passed failed", 2, "", ""),
         ("test_expected", "passed xfailed passed", 2, "", ""),
         ("test_expected_strictly", CALL_FAILED, 2, "", ""),
         ("test_not_run", "xfailed passed", 1, "", ""),

@@ -32,12 +32,16 @@ class ContainerPlan:
     Attributes:
         environment: Variables of the container, the password among them.
         command: Arguments for the image's entry point.
-        memory: Paths inside the container that are kept in memory.
+        memory: Paths inside the container that are kept in memory, unless there is prepared data in them.
+        data: Where in the container the server's data is; None for a server that has none to start with.
+        backup: A program in the container that writes all of a running server's data as tar to its stdout.
     """
 
     environment: dict[str, str] = field(repr=False)
     command: tuple[str, ...] = field(repr=False)
     memory: tuple[str, ...]
+    data: str | None = None
+    backup: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +102,6 @@ class Recipe:
         orphaned: Signal that the kernel sends it when the supervisor has died.
         prepare: Commands that make its data, run one after the other.
         data: Where in the site the data is that they make; None for a server that has none to start with.
-        rekey: Gives a server that was prepared with another password, and shakes hands with that, the login's.
         serve: The server's command, listening on the given port of 127.0.0.1 alone.
     """
 
@@ -111,7 +114,6 @@ class Recipe:
     orphaned: Signals
     prepare: Callable[[Site], tuple[Command, ...]]
     data: Callable[[Site], Path] | None = None
-    rekey: Callable[[Address, str], Awaitable[None]] | None = None
     serve: Callable[[Site, int], Command]
 
 
@@ -130,6 +132,7 @@ class Kind:
         login: As whom to connect, given the spec and a fresh password.
         container: How to run its image.
         embedded: How to run it without one.
+        rekey: Gives a server whose data knows another password, with which it is addressed, the login's.
     """
 
     name: str
@@ -142,3 +145,4 @@ class Kind:
     login: Callable[[ServiceSpec, str], Login]
     container: Callable[[ServiceSpec, Login], ContainerPlan]
     embedded: Recipe
+    rekey: Callable[[Address, str], Awaitable[None]] | None = None

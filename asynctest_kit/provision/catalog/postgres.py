@@ -55,7 +55,14 @@ def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
         environment=environment | spec.environment,
         command=("postgres", *_options("listen_addresses=*"), *spec.command),
         memory=(_MEMORY,),
+        data=environment["PGDATA"],
+        backup=("pg_basebackup", *_user(login), "-D", "-", "-F", "tar", "-X", "fetch", "-c", "fast"),
     )
+
+
+def _user(login: Login) -> tuple[str, ...]:
+    # Over the server's own socket, where the image trusts its superuser.
+    return ("-h", "/var/run/postgresql", "-U", login.username or "postgres", "-w")
 
 
 def _prepare(site: Site) -> tuple[Command, ...]:
@@ -141,7 +148,7 @@ POSTGRES = Kind(
         orphaned=SIGQUIT,
         prepare=_prepare,
         data=_folder,
-        rekey=_rekey,
         serve=_serve,
     ),
+    rekey=_rekey,
 )

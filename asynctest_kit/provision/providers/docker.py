@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -22,13 +23,14 @@ import msgspec
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
+from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 __all__ = ["Docker"]
 
@@ -75,15 +77,36 @@ class Docker:
         engine = await self._open()
         image = order.spec.image or order.kind.image
         await _have_image(engine, image, order)
-        name = f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}"
-        container = _Container(engine, name)
+        images = PreparedImages(engine, image, order, self._labels)
+        prepared = await images.find()
+        async with AsyncExitStack() as stack:
+            try:
+                container, address = await stack.enter_async_context(self._ready(engine, image, prepared, order))
+            except ProvisionError:
+                if prepared.password is None:
+                    raise
+                fresh = await images.discard()
+                container, address = await stack.enter_async_context(self._ready(engine, image, fresh, order))
+            stack.push_async_callback(_to_its_end, images.keep, container.name)
+            endpoint = _endpoint(order, address, f"{image} in {container.name}")
+            yield Running(endpoint=endpoint, ended=container.ended, log=container.log)
+
+    @asynccontextmanager
+    async def _ready(
+        self, engine: Engine, image: str, prepared: PreparedImage, order: Order
+    ) -> AsyncIterator[tuple[_Container, Address]]:
+        """A container that answers with the order's password, removed at the end."""
+        container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
         try:
-            address = await self._start(container, image, order)
+            address = await self._start(container, image, prepared, order)
             subject = f"The container of the service {order.spec.name!r} ({image})"
             with order.phase("ready", self.name):
                 await await_ready(order, address, container, subject=subject)
-            endpoint = _endpoint(order, address, f"{image} in {name}")
-            yield Running(endpoint=endpoint, ended=container.ended, log=container.log)
+                rekey, password = order.kind.rekey, order.login.password
+                if rekey is not None and prepared.password is not None:
+                    await rekey(address, password)
+                    address = replace(address, password=password)
+            yield container, address
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(container.remove())
@@ -110,6 +133,14 @@ class Docker:
         await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
         return orphans
 
+    async def remove_unknown_snapshots(self) -> list[str]:
+        """Remove images with prepared data that nobody knows of; give their names."""
+        try:
+            return await remove_unknown(await self._open())
+        except (Refusal, EngineError) as reason:
+            _log.info("no look at snapshots: %s", reason)
+            return []
+
     async def _open(self) -> Engine:
         # The first caller opens it, the others wait for the same; after a refusal the next order tries again.
         if self._engine is None or _has_failed(self._engine):
@@ -118,8 +149,8 @@ class Docker:
         self._opened.set()
         return engine
 
-    async def _start(self, container: _Container, image: str, order: Order) -> Address:
-        config = _config(image, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+    async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Address:
+        config = _config(prepared, order, self._labels | {f"{_LABEL}.service": order.spec.name})
         try:
             with order.phase("create", self.name):
                 await to_its_end(container.engine.create(container.name, config))
@@ -133,9 +164,8 @@ class Docker:
 
         # A container that has ended already has no port; waiting for port 0 tells how it ended.
         login = order.login
-        return Address(
-            host=_HOST, port=port or 0, username=login.username, password=login.password, database=login.database
-        )
+        password = login.password if prepared.password is None else prepared.password
+        return Address(host=_HOST, port=port or 0, username=login.username, password=password, database=login.database)
 
 
 class _Container:
@@ -202,18 +232,22 @@ async def _have_image(engine: Engine, image: str, order: Order) -> None:
         raise Refusal(f"the image {image} could not be pulled within {order.allowed}") from None
 
 
-def _config(image: str, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
+async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> None:
+    await to_its_end(action(name))
+
+
+def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
     plan = order.kind.container(order.spec, order.login)
     port = f"{order.kind.port}/tcp"
     return {
-        "Image": image,
+        "Image": prepared.name,
         "Env": [f"{name}={value}" for name, value in plan.environment.items()],
         "Cmd": list(plan.command),
         "Labels": dict(labels),
         "ExposedPorts": {port: {}},
         "HostConfig": {
             "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}]},
-            "Tmpfs": dict.fromkeys(plan.memory, "rw"),
+            "Tmpfs": dict.fromkeys(plan.memory if prepared.password is None else (), "rw"),
             "ShmSize": _SHARED_MEMORY,
             "SecurityOpt": ["no-new-privileges"],
         },

@@ -255,7 +255,7 @@ class _Prepared:
         self._prefix = prefix
         self._order = order
         recipe = order.kind.embedded
-        self._data = recipe.data(site) if recipe.data is not None and recipe.rekey is not None else None
+        self._data = recipe.data(site) if recipe.data is not None and order.kind.rekey is not None else None
         self._plain = _snapshot_key(site, order)
         self._own = f"{self._plain}-{order.project}"
 
@@ -263,7 +263,7 @@ class _Prepared:
         """Restore or make it."""
         if self._data is not None:
             for key in (self._own, self._plain):
-                password = await asyncio.to_thread(snapshots.restore, key, self._data)
+                password = await to_its_end(asyncio.to_thread(snapshots.restore, key, self._data))
                 if password is not None:
                     self.password, self.is_restored = password, True
                     return
@@ -281,13 +281,15 @@ class _Prepared:
 
     async def keep(self, process: _Process) -> None:
         """Keep what was made in it, if the server has ended in good order."""
-        if self._data is not None and self._order.is_worth_keeping and process.process.returncode == 0:
+        if self._data is None or not self._order.is_worth_keeping or process.process.returncode != 0:
+            return
+        with self._order.phase("snapshot", "embedded"):
             await asyncio.to_thread(snapshots.keep, self._own, self._data, self._order.login.password)
 
     async def _make(self) -> None:
         await _prepare(self._site, self._prefix, self._order)
         if self._data is not None:
-            await asyncio.to_thread(snapshots.keep, self._plain, self._data, self.password)
+            await to_its_end(asyncio.to_thread(snapshots.keep, self._plain, self._data, self.password))
 
 
 def _snapshot_key(site: Site, order: Order) -> str:
@@ -356,7 +358,7 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
             await await_ready(order, address, process, subject=subject)
-            rekey, password = order.kind.embedded.rekey, order.login.password
+            rekey, password = order.kind.rekey, order.login.password
             if rekey is not None and address.password != password:
                 await rekey(address, password)
                 address = replace(address, password=password)

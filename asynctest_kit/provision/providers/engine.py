@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 from asynctest_kit.provision.providers import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
     from aiodocker import Docker
     from aiohttp import ClientResponse
@@ -43,13 +43,22 @@ _LOOK_UP = 10.0
 #: Seconds without any news from the engine after which a pull is given up.
 _PULL_STALL = 30.0
 
+#: Seconds for a server's whole data to pass.
+_TRANSFER = 60.0
+
+_STDOUT, _STDERR = 1, 2
+
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NOT_FOUND = 404
 _CONFLICT = 409
 
 
 class EngineError(Exception):
-    """The engine refused a request; the message is its own."""
+    """The engine refused a request; the message is its own, ``status`` its HTTP status, or 0."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class NotFoundError(EngineError):
@@ -106,6 +115,58 @@ class Engine:
         """All that the engine knows about a container."""
         return cast("dict[str, Any]", await self._json("GET", f"containers/{name}/json"))
 
+    async def image_id(self, image: str) -> str:
+        """The digest of an image that is there."""
+        return str((await self._json("GET", f"images/{image}/json"))["Id"])
+
+    async def execute(self, name: str, argv: Sequence[str]) -> bytes:
+        """Run a program in a container; what it wrote to its stdout.
+
+        Raises:
+            EngineError: It failed; the message has its exit code and what it wrote to its stderr.
+        """
+        asked = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+        number = (await self._json("POST", f"containers/{name}/exec", data=asked))["Id"]
+        how = {"Detach": False, "Tty": False}
+        async with self._query("POST", f"exec/{number}/start", data=how, limit=_TRANSFER) as response:
+            streams: dict[int, list[bytes]] = {_STDOUT: [], _STDERR: []}
+            for stream, text in _frames(await response.read()):
+                streams.setdefault(stream, []).append(text)
+        code = (await self._json("GET", f"exec/{number}/json"))["ExitCode"]
+        if code:
+            words = b"".join(streams[_STDERR]).decode(errors="replace").strip()
+            raise EngineError(f"{argv[0]} ended with exit code {code}: {words}")
+        return b"".join(streams[_STDOUT])
+
+    async def unpack(self, name: str, archive: bytes) -> None:
+        """Unpack a tar archive at the root of a container's file system, owners and modes included."""
+        params = {"path": "/", "copyUIDGID": "1"}
+        async with self._query("PUT", f"containers/{name}/archive", params=params, archive=archive, limit=_TRANSFER):
+            pass
+
+    async def commit(self, name: str, image: str, labels: Mapping[str, str]) -> None:
+        """Make an image, ``name:tag``, of a container's file system; its configuration is the container's."""
+        repository, _, tag = image.rpartition(":")
+        params = {"container": name, "repo": repository, "tag": tag, "pause": "0"}
+        await self._json("POST", "commit", params=params, data={"Labels": dict(labels)}, limit=_TRANSFER)
+
+    async def remove_image(self, image: str) -> None:
+        """Remove an image; one that is gone already, or that a container uses, is no error."""
+        try:
+            async with self._query("DELETE", f"images/{image}", params={"noprune": "0"}):
+                pass
+        except NotFoundError:
+            return
+        except EngineError as error:
+            if error.status != _CONFLICT:
+                raise
+
+    async def labelled_images(self, label: str) -> list[str]:
+        """The tags of every image that has ``label``."""
+        params = {"filters": json.dumps({"label": [label]})}
+        found = await self._json("GET", "images/json", params=params)
+        return [tag for image in found for tag in image["RepoTags"] or ()]
+
     async def wait(self, name: str) -> int:
         """Wait until a container has ended; its exit code."""
         ended = await self._json("POST", f"containers/{name}/wait", limit=None)
@@ -115,7 +176,7 @@ class Engine:
         """The last lines of a container's stdout and stderr."""
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         async with self._query("GET", f"containers/{name}/logs", params=params) as response:
-            return b"".join(_frames(await response.read())).decode(errors="replace")
+            return b"".join(text for _, text in _frames(await response.read())).decode(errors="replace")
 
     async def remove(self, name: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone already is no error."""
@@ -142,30 +203,35 @@ class Engine:
             return await response.json()
 
     @asynccontextmanager
-    async def _query(
+    async def _query(  # noqa: PLR0913  # what a request is made of
         self,
         method: str,
         path: str,
         *,
         params: Mapping[str, str] | None = None,
         data: Mapping[str, Any] | None = None,
+        archive: bytes | None = None,
         limit: float | None = _REQUEST,
     ) -> AsyncIterator[ClientResponse]:
         from aiodocker import DockerError
         from aiohttp import ClientError, ClientTimeout
 
-        body = None if data is None else json.dumps(data)
+        body = archive if data is None else json.dumps(data)
+        headers = {"Content-Type": "application/x-tar"} if archive is not None else None
         timeout = ClientTimeout(total=limit, sock_connect=_GREETING)
         try:
             async with (
-                self._docker._query(path, method, params=params, data=body, timeout=timeout) as response,  # noqa: SLF001
+                self._docker._query(  # noqa: SLF001
+                    path, method, params=params, data=body, headers=headers, timeout=timeout
+                ) as response,
                 response,
             ):
                 yield response
         except DockerError as error:
             if error.status == _CONFLICT and method == "DELETE":
                 return  # somebody else is removing it at this very moment
-            raise (NotFoundError if error.status == _NOT_FOUND else EngineError)(error.message) from None
+            kind = NotFoundError if error.status == _NOT_FOUND else EngineError
+            raise kind(error.message, error.status) from None
         except TimeoutError:
             if limit is None:
                 raise
@@ -293,9 +359,11 @@ async def _drain_pull(response: ClientResponse) -> None:
             raise EngineError(error)
 
 
-def _frames(data: bytes) -> Iterator[bytes]:
+def _frames(data: bytes) -> Iterator[tuple[int, bytes]]:
     # Docker multiplexes both streams: a byte of identity, three of padding, four of length, then the text.
-    while data:
-        (length,) = struct.unpack_from("!4xI", data)
-        yield data[8 : 8 + length]
-        data = data[8 + length :]
+    place = 0
+    while place < len(data):
+        stream, length = struct.unpack_from("!B3xI", data, place)
+        place += 8
+        yield stream, data[place : place + length]
+        place += length

@@ -7,14 +7,24 @@ from trail import held, note, used
 
 pytestmark = pytest.mark.anyio
 
-state = {"user": "nobody"}
+
+class State:
+    """Of the module, changed by a method: reading the tests doesn't show it."""
+
+    user = "nobody"
+
+    def become(self, user):
+        self.user = user
+
+
+state = State()
 
 
 async def while_mine(name):
     """Let the loop turn while ``state`` is ours."""
     for _ in range(2000):
         await asyncio.sleep(0)
-        if state["user"] != name:
+        if state.user != name:
             return
 
 
@@ -27,10 +37,10 @@ async def table(anyio_backend):
 async def test_victim(table):
     note("attempt", "victim")
     print("output of victim")
-    state["user"] = "victim"
+    state.become("victim")
     with used("victim", table):
         await while_mine("victim")
-    assert state["user"] == "victim"
+    assert state.user == "victim"
 
 
 @pytest.mark.parametrize("number", range(7))
@@ -44,4 +54,4 @@ async def test_suspect(table):
     with used("suspect", table):
         for _ in range(10):
             await asyncio.sleep(0)
-        state["user"] = "suspect"
+        state.become("suspect")

@@ -1,0 +1,4 @@
+"""An application's settings."""
+
+DEBUG = False
+FLAGS = {"new": False}
