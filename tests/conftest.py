@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +19,10 @@ os.environ["XDG_CACHE_HOME"] = _cache.name
 
 
 def pytest_unconfigure():
-    """Remove it: a run that ends by ``os._exit`` calls no finalizers."""
+    """Remove it: a run that ends by ``os._exit`` calls no finalizers. And the images that it names."""
+    images = [file.read_text() for file in Path(_cache.name).glob("asynctest_kit/snapshots/*/image")]
+    if images:
+        subprocess.run(["docker", "rmi", "-f", *images], check=False, capture_output=True)
     _cache.cleanup()
 
 

@@ -19,6 +19,7 @@ Everything here blocks; call it in a thread.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
@@ -28,10 +29,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asynctest_kit.provision.identity import this_process
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["image_of", "images", "keep", "keep_image", "prune", "remove", "restore"]
+__all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "prune", "remove", "restore"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,12 @@ def image_of(key: str) -> tuple[str, str] | None:
     except OSError:
         return None
     return found
+
+
+def cache_id() -> str:
+    """Tells this user's cache folder from every other that may use the same container engine."""
+    where = f"{this_process().machine} {os.getuid()} {os.environ.get('XDG_CACHE_HOME', '')} {Path.home()}"
+    return hashlib.sha256(where.encode()).hexdigest()[:16]
 
 
 def images() -> set[str]:

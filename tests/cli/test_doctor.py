@@ -68,7 +68,7 @@ async def test_an_image_that_can_not_be_had_is_named(project, atk):
 
 async def test_too_few_open_files_are_a_fault(project):
     words = "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); "
-    code = words + "os.execv(os.sys.executable, ['python', '-m', 'asynctest_kit', 'doctor'])"
+    code = words + "os.execv(os.sys.executable, [os.sys.executable, '-m', 'asynctest_kit', 'doctor'])"
     done = subprocess.run(  # noqa: ASYNC221  # a moment
         [sys.executable, "-c", code], cwd=project(), capture_output=True, text=True, check=False
     )

@@ -112,7 +112,8 @@ async def fetch(endpoint, query):
 
 async def test_concurrent_builders_build_once(server, sql, admin):
     templates = await asyncio.gather(*(ensure_template(server, sql, root=Path("/")) for _ in range(8)))
-    assert len(set(templates)) == 1
+    assert len({template.name for template in templates}) == 1
+    assert [template.is_new for template in templates].count(True) == 1
     before = await oid(admin, templates[0].name)
     await ensure_template(server, sql, root=Path("/"))
     assert await oid(admin, templates[0].name) == before is not None

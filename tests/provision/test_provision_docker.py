@@ -44,7 +44,13 @@ async def test_postgres_serves_and_leaves_nothing(engine, docker):
         await connection.close()
         assert IMAGES["postgres"] in running.endpoint.detail
     assert await ours(engine, docker) == []
-    assert [phase.phase for phase in phases] == ["resolve", "create", "boot", "ready", "remove"]
+    assert [phase.phase for phase in phases if phase.phase != "snapshot"] == [
+        "resolve",
+        "create",
+        "boot",
+        "ready",
+        "remove",
+    ]
 
 
 async def test_redis_serves_many_databases_and_wants_its_password(docker):

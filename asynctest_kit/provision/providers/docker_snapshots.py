@@ -121,7 +121,7 @@ class PreparedImages:
         await self._engine.create(shell, {"Image": self._image, "Labels": dict(self._labels)})
         try:
             await self._engine.unpack(shell, archive)
-            await self._engine.commit(shell, name, {LABEL: key})
+            await self._engine.commit(shell, name, {LABEL: snapshots.cache_id()})
         finally:
             await self._engine.remove(shell)
         before = await asyncio.to_thread(snapshots.image_of, key)
@@ -140,9 +140,10 @@ class PreparedImages:
 
 
 async def remove_unknown(engine: Engine) -> list[str]:
-    """Remove the images that no note tells of; give their names."""
+    """Remove those images of this user's that no note tells of; give their names."""
     known = await asyncio.to_thread(snapshots.images)
-    unknown = [image for image in await engine.labelled_images(LABEL) if image not in known]
+    made = await engine.labelled_images(f"{LABEL}={snapshots.cache_id()}")
+    unknown = [image for image in made if image not in known]
     for image in unknown:
         await engine.remove_image(image)
     return unknown

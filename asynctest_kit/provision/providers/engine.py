@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import io
 import json
 import socket
 import struct
@@ -216,7 +217,7 @@ class Engine:
         from aiodocker import DockerError
         from aiohttp import ClientError, ClientTimeout
 
-        body = archive if data is None else json.dumps(data)
+        body = json.dumps(data) if data is not None else None if archive is None else io.BytesIO(archive)
         headers = {"Content-Type": "application/x-tar"} if archive is not None else None
         timeout = ClientTimeout(total=limit, sock_connect=_GREETING)
         try:
