@@ -34,6 +34,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ class Supervisor:
         self._services: dict[bytes, _Service] = {}
         self._over = asyncio.Event()
         self._reason = "its last client left"
+        self._is_orderly = False
         self._idle = 0.0
         self._listens = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -115,12 +117,16 @@ class Supervisor:
             if doors is not None and meeting is not None:
                 doors.cancel()
                 meeting.close()
+            if not self._is_orderly:
+                for service in self._services.values():
+                    service.hurry()
             await self._remove_all()
             self._part()
 
-    def end(self, reason: str) -> None:
-        """Remove everything and end, clients or not."""
+    def end(self, reason: str, *, orderly: bool = False) -> None:
+        """Remove everything and end, clients or not; if that is ``orderly`` there is time to keep snapshots."""
         self._reason = reason
+        self._is_orderly = orderly
         self._over.set()
 
     def _admit(self, connection: socket.socket) -> None:
@@ -168,7 +174,7 @@ class Supervisor:
             case Keep(idle=idle):
                 self._idle = idle if self._listens else 0.0
             case End():
-                self.end("it was told to")
+                self.end("it was told to", orderly=True)
             case Preserve(service=name):
                 self._preserve(client, name)
             case Survey():
@@ -179,12 +185,12 @@ class Supervisor:
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
         if not self._clients and not self._idle:
-            self._over.set()
+            self.end(self._reason, orderly=client in self._leaving)
         elif client in self._leaving and not self._over.is_set():
             self._dismiss(client, is_end=False)
         if not self._clients and self._idle:
             reason = f"nobody has come for {self._idle:g} s"
-            self._alarm = asyncio.get_running_loop().call_later(self._idle, self.end, reason)
+            self._alarm = asyncio.get_running_loop().call_later(self._idle, partial(self.end, reason, orderly=True))
 
     def _dismiss(self, client: _Client, *, is_end: bool) -> None:
         client.send(Farewell(is_end))
@@ -199,7 +205,7 @@ class Supervisor:
     def _preserve(self, client: _Client, name: str) -> None:
         for service in self._services.values():
             if service.spec.name == name and service.is_used_by(client):
-                service.order.is_worth_keeping = True
+                service.preserve()
 
     def _survey(self) -> Surveyed:
         services = tuple(service.state(self._clients) for service in self._services.values())
@@ -229,8 +235,7 @@ class Supervisor:
 
     async def _hold(self, service: _Service, key: bytes) -> None:
         try:
-            service.place_order(self._project)
-            async with give(self._providers, service.order) as running:
+            async with give(self._providers, service.place_order(self._project)) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
                 service.running = running
                 service.answer_ready(running.endpoint)
@@ -291,16 +296,27 @@ class _Service:
     spec: ServiceSpec
     asked: float
     task: asyncio.Task[None] = field(init=False)
-    order: Order = field(init=False)
+    order: Order | None = None
     running: Running | None = None
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
 
-    def place_order(self, project: str) -> None:
+    def place_order(self, project: str) -> Order:
         """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
         kind = kind_of(self.spec)
         self.order = Order(spec=self.spec, kind=kind, asked=self.asked, record=self._record, project=project)
+        return self.order
+
+    def preserve(self) -> None:
+        """What has been made in it is worth keeping."""
+        if self.order is not None:
+            self.order.is_worth_keeping = True
+
+    def hurry(self) -> None:
+        """Keep nothing at its end."""
+        if self.order is not None:
+            self.order.may_keep = False
 
     def is_used_by(self, client: _Client) -> bool:
         """Whether it is up and ``client`` has asked for it."""

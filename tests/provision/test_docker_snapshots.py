@@ -113,3 +113,11 @@ async def test_images_that_nobody_knows_of_are_removed(cache, docker, engine):
         snapshots.remove(key)
     assert image in await remove_unknown(engine)
     assert image not in await engine.labelled_images(LABEL)
+
+
+async def test_nothing_is_kept_in_a_hurry(cache, docker):
+    async with postgres(docker) as (connection, _, order):
+        await connection.execute("CREATE DATABASE migrated")
+        order.is_worth_keeping, order.may_keep = True, False
+    assert "snapshot" not in order.seen
+    assert not snapshots.images()

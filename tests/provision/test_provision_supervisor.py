@@ -174,6 +174,30 @@ async def test_many_who_come_first_all_get_theirs(root):
     await eventually(lambda: sessions(root) == [])
 
 
+async def test_who_leaves_in_order_leaves_a_snapshot_and_who_is_killed_does_not(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def kept():
+        return sorted(entry.name for entry in (tmp_path / "cache/asynctest_kit/snapshots").glob(f"*-{project}"))
+
+    project = project_of(root).key
+    for ends_in_order in (False, True):
+        async with user(root, POSTGRES) as someone:
+            assert await line_of(someone)
+            client = Client.connect(root)
+            await client.endpoint(POSTGRES)
+            client.preserve("postgres")
+            if ends_in_order:
+                someone.stdin.close()
+                await asyncio.to_thread(someone.wait)
+                await leave(client)
+            else:
+                await leave(client)
+                someone.kill()
+        await eventually(lambda: sessions(root) == [])
+        assert bool(kept()) is ends_in_order
+
+
 async def test_a_killed_client_leaves_nothing_embedded(root):
     async with user(root, POSTGRES, REDIS) as victim:
         assert all([await line_of(victim) for _ in range(2)])

@@ -50,6 +50,7 @@ class Order:
         record: Takes each phase as it ends.
         deadline: When it must be ready.
         login: As whom tests will connect; the password is drawn afresh.
+        may_keep: Whether there is time at its end to keep its data; not if its users were killed.
         is_worth_keeping: Whether tests have made something in it that the next run would have to make again.
         project: The project's key; what is kept is kept for it alone.
     """
@@ -59,6 +60,7 @@ class Order:
     asked: float
     record: Callable[[ServicePhase], None]
     project: str = ""
+    may_keep: bool = True
     is_worth_keeping: bool = False
     deadline: float = field(init=False)
     login: Login = field(init=False)

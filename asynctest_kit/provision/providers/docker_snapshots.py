@@ -100,7 +100,8 @@ class PreparedImages:
 
     async def keep(self, container: str) -> None:
         """Make an image of what a running server has, if there is none or tests have made more of it."""
-        if not self._plain or (self._used and not self._order.is_worth_keeping):
+        is_kept = self._used and not self._order.is_worth_keeping
+        if not self._plain or is_kept or not self._order.may_keep:
             return
         key = self._own if self._order.is_worth_keeping else self._plain
         try:

@@ -281,7 +281,8 @@ class _Prepared:
 
     async def keep(self, process: _Process) -> None:
         """Keep what was made in it, if the server has ended in good order."""
-        if self._data is None or not self._order.is_worth_keeping or process.process.returncode != 0:
+        is_wanted = self._order.is_worth_keeping and self._order.may_keep
+        if self._data is None or not is_wanted or process.process.returncode != 0:
             return
         with self._order.phase("snapshot", "embedded"):
             await asyncio.to_thread(snapshots.keep, self._own, self._data, self._order.login.password)
