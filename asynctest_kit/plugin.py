@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
+from asynctest_kit.errors import SettingsError
 from asynctest_kit.fixtures import services
 from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
 
@@ -29,7 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     """Run with the engine where ``--atk`` asks for it; in a worker of pytest-xdist the tests come one by one."""
-    if not config.getoption("atk") or hasattr(config, "workerinput"):
+    has_engine = config.pluginmanager.hasplugin("asynctest_kit.engine.late_plugins")  # under `atk run`
+    if not config.getoption("atk") or hasattr(config, "workerinput") or has_engine:
         return (yield)
     from asynctest_kit.run.within_pytest import RunWithinPytest
 
@@ -63,8 +65,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     needed = needed_services(names)
-    if needed:
+    if not needed:
+        return
+    try:
         services_session.prestart(needed)
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -7,6 +7,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the console script ``atk``."""
-    from asynctest_kit.cli.commands import atk
+    from asynctest_kit.cli.commands import USAGE_ERROR, UsageError, atk
 
+    UsageError.exit_code = USAGE_ERROR
     atk()

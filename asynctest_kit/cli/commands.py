@@ -5,10 +5,14 @@ from __future__ import annotations
 import sys
 
 import click
+from click import UsageError
 
 from asynctest_kit import __version__
 
-__all__ = ["atk"]
+__all__ = ["USAGE_ERROR", "UsageError", "atk"]
+
+#: As pytest's.
+USAGE_ERROR = 4
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -46,7 +46,8 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
             specs = [spec_for(settings.services[name], provider=settings.provider) for name in wanted]
             starts = {spec.name: client.ensure(spec) for spec in specs}
             failed = _watch(client, starts)
-        _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
+        if failed < len(starts):
+            _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
     if failed:
         sys.exit(_FAILED)
 
@@ -124,9 +125,13 @@ def gc(*, snapshots: bool) -> None:
             _say("Nothing was left behind by any run that has ended.")
 
 
-def _watch(client: Client, starts: dict[str, Future[Endpoint]]) -> bool:
-    """Tell of each service when it is up or has failed; meanwhile, on a terminal, what the others do."""
-    begun, told, failed = time.monotonic(), set[str](), False
+def _watch(client: Client, starts: dict[str, Future[Endpoint]]) -> int:
+    """Tell of each service when it is up or has failed; meanwhile, on a terminal, what the others do.
+
+    Returns:
+        How many have failed.
+    """
+    begun, told, failed = time.monotonic(), set[str](), 0
     is_terminal = sys.stdout.isatty()
     width = max(map(len, starts))
     while len(told) < len(starts):
@@ -140,7 +145,7 @@ def _watch(client: Client, starts: dict[str, Future[Endpoint]]) -> bool:
                 endpoint = starts[name].result()
                 _say(f"{name:{width}}  ready in {took}  {endpoint.safe_url}\n{'':{width}}  {endpoint.detail}")
             else:
-                failed = True
+                failed += 1
                 _say(f"{name:{width}}  FAILED after {took}\n{error}")
         waiting = [name for name in starts if name not in told]
         if waiting:

@@ -2,8 +2,8 @@
 
 asyncio tells them to the loop's exception handler, often long after: when what holds the error is freed. They fail the
 test that they belong to, as under the anyio plugin. Whose they are is known from the context of the task or callback.
-What has neither (a future, and on Python 3.11 a task) is told in the context of whoever freed it; that is the owner,
-unless the garbage collector did, which runs in whatever test happens to be running. An error without an owner, or with
+What has neither (a future) is told in the context of whoever freed it; that is the owner, unless the garbage collector
+did, which runs in whatever test happens to be running. An error without an owner, or with
 one that is over, fails nobody, for it might be an innocent neighbour: it is a finding.
 
 A cancellation is no error: one that nobody awaited is what ``asyncio.gather`` leaves when its task is given up.
@@ -68,7 +68,11 @@ class Background:
             self._note(nodeid, f"raised {error!r}, {when}: {message}")
 
     def _owner(self, context: dict[str, Any]) -> CaseOutput | None:
-        own = _context_of(context.get("task") or context.get("future"))
+        task = context.get("task") or context.get("future")
+        if (noted := getattr(task, "atk_output", None)) is not None:  # on Python 3.11
+            output: CaseOutput = noted
+            return output
+        own = _context_of(task)
         if own is None and self._collects:
             return None
         # A callback's failure is told outside the callback's own context, which its handle keeps.

@@ -56,8 +56,9 @@ _LATE = (
 _WAITING = pytest.StashKey[list[_Late]]()
 
 
-def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:  # noqa: ARG001
+def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginManager) -> None:
     """Keep pytest from loading them: it has read its settings, and loads plugins next."""
+    parser.prog = "atk run"
     config = cast("pytest.Config", pluginmanager.get_plugin("pytestconfig"))
     waiting: list[_Late] = []
     config.stash[_WAITING] = waiting

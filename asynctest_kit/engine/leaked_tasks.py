@@ -61,6 +61,9 @@ _PRUNE_EVERY = 256
 
 _LOOP_PACKAGES = ("asyncio.", "anyio.")
 
+#: Whether a task tells its context.
+_KNOWS_ITS_CONTEXT = sys.version_info >= (3, 12)
+
 #: A task, the code that made it, and the offset of the instruction that did.
 _Note = tuple[weakref.ref[asyncio.Task[Any]], CodeType, int]
 
@@ -174,17 +177,30 @@ async def _leaks(
     return [leak.told() for leak in leaks]
 
 
+class _OwnedTask(asyncio.Task[Any]):
+    """A task that can be asked later whose it was, where tasks don't tell their context."""
+
+    atk_output: CaseOutput | None = None
+
+
+_OwnedTask.__module__, _OwnedTask.__qualname__ = asyncio.Task.__module__, asyncio.Task.__qualname__
+
+
 def _factory(notes: dict[CaseOutput | None, list[_Note]], previous: Any) -> Any:
     """A task factory that takes notes. It runs for every task, so it is written for speed."""
     get_frame, reference, current = sys._getframe, weakref.ref, current_output.get  # noqa: SLF001  # the fast way
 
     def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> Any:
-        if previous is None:
+        context = options.get("context")
+        output = current() if context is None else context.get(current_output)
+        if previous is not None:
+            task = previous(loop, coroutine, **options)
+        elif _KNOWS_ITS_CONTEXT:
             task = asyncio.Task(coroutine, loop=loop, **options)
         else:
-            task = previous(loop, coroutine, **options)
-        context = options.get("context")
-        noted = notes.get(current() if context is None else context.get(current_output))
+            task = _OwnedTask(coroutine, loop=loop, **options)
+            task.atk_output = output
+        noted = notes.get(output)
         if noted is None or task.done():
             return task
         frame = get_frame(1)

@@ -92,8 +92,8 @@ async def _service(spec: ServiceSpec, engine: Engine | None) -> list[Finding]:
     able = next((name for name, finding in findings if finding.verdict == "ok"), None)
     if able is None:
         text = "nobody can give it: " + "; ".join(f"{name}: {finding.text}" for name, finding in findings)
-        mends = (finding.mend for _, finding in findings if finding.mend)
-        return [Finding(spec.name, "fault", text, ", or ".join([*mends, f"set {_variable(spec)}"][:3]))]
+        mends = dict.fromkeys([*(finding.mend for _, finding in findings if finding.mend), f"set {_variable(spec)}"])
+        return [Finding(spec.name, "fault", text, ", or ".join(mends))]
     return [
         replace(finding, subject=f"{spec.name}, {name}", text=f"{finding.text}{' (it will be used)' * (name == able)}")
         for name, finding in findings

@@ -143,3 +143,29 @@ async def test_workers_of_xdist_run_one_by_one(project, run_pytest):
     assert code == 0, out
     assert "3 passed" in out
     assert "budget" not in out
+
+
+async def test_the_engine_is_asked_for_twice(project, atk):
+    root = project(test_it__py=PASSING, pytest__ini="[pytest]\naddopts = --atk")
+    finished = await atk("run", cwd=root)
+
+    assert finished.code == 0, finished.out
+    assert "3 passed" in finished.out
+
+
+async def test_a_wrong_setting_is_a_usage_error_in_plain_pytest_without_the_engine(project, run_pytest):
+    root = project(
+        test_it__py="import pytest\n\n@pytest.mark.anyio\nasync def test_row(pg):\n    pass",
+        pyproject__toml='[tool.asynctest_kit]\nbudget = "5x"',
+    )
+    code, out = await run_pytest(cwd=root)
+
+    assert code == 4, out
+    assert '"5x" is not a duration' in out
+    assert "INTERNALERROR" not in out
+
+
+async def test_a_wrong_option_is_4(project, atk):
+    for arguments in (("run", "--timeout"), ("no-such-command",), ("up", "--nope")):
+        finished = await atk(*arguments, cwd=project())
+        assert finished.code == 4, finished.err

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import sys
 from types import SimpleNamespace
 
 import pytest
 
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import CaseOutput, current_output
+from asynctest_kit.engine.leaked_tasks import TaskLedger
 
 
 def in_two_tests(first, second):
@@ -20,7 +20,11 @@ def in_two_tests(first, second):
     outputs = [CaseOutput(SimpleNamespace(nodeid=name)) for name in ("first", "second")]
 
     async def main():
-        with Background(lambda nodeid, text: notes.append((nodeid, text))).watching(asyncio.get_running_loop()):
+        loop = asyncio.get_running_loop()
+        with (
+            TaskLedger().installed(loop),
+            Background(lambda nodeid, text: notes.append((nodeid, text))).watching(loop),
+        ):
             for output, body in zip(outputs, (first, second), strict=True):
                 context = contextvars.copy_context()
                 context.run(current_output.set, output)
@@ -73,11 +77,8 @@ def test_the_test_that_made_a_task_is_charged():
 def test_who_runs_while_garbage_is_collected_is_not_charged_with_a_task():
     mine, others, notes = in_two_tests(leave_a_failed_task_to_the_collector, collect)
 
-    assert others == []
-    if sys.version_info >= (3, 12):
-        assert [type(error) for error in mine] == [LookupError]
-    else:  # a task doesn't tell its context there
-        assert [nodeid for nodeid, _ in notes] == ["the background"]
+    assert [type(error) for error in mine] == [LookupError]
+    assert others == notes == []
 
 
 def test_who_runs_while_garbage_is_collected_is_not_charged_with_a_future():

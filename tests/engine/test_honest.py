@@ -7,6 +7,7 @@ from parity import SUITES, Bench, both
 
 FAILING = {
     "test_background.py::test_task_fails",
+    "test_background.py::test_task_that_nobody_keeps_fails",
     "test_background.py::test_callback_fails",
     "test_background.py::test_thread_fails",
     "test_background.py::test_coroutine_is_not_awaited",

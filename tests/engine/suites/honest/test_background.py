@@ -1,6 +1,7 @@
 """What nobody awaited fails the test that started it."""
 
 import asyncio
+import gc
 import threading
 import warnings
 
@@ -16,6 +17,15 @@ async def test_task_fails():
     task = asyncio.create_task(fail())
     await asyncio.sleep(0.01)
     del task
+
+
+async def test_task_that_nobody_keeps_fails():
+    async def fail():
+        raise ValueError("in a task")
+
+    asyncio.create_task(fail())  # noqa: RUF006
+    await asyncio.sleep(0.01)
+    gc.collect()
 
 
 async def test_callback_fails():
