@@ -183,7 +183,8 @@ class _OwnedTask(asyncio.Task[Any]):
     atk_output: CaseOutput | None = None
 
 
-_OwnedTask.__module__, _OwnedTask.__qualname__ = asyncio.Task.__module__, asyncio.Task.__qualname__
+for _name in ("__module__", "__name__", "__qualname__"):
+    setattr(_OwnedTask, _name, getattr(asyncio.Task, _name))  # it is shown to people
 
 
 def _factory(notes: dict[CaseOutput | None, list[_Note]], previous: Any) -> Any:
