@@ -114,6 +114,9 @@ POINTS: Final = (
     ("structlog.testing", "configure", "structlog.testing.capture_logs"),
 )
 
+#: Where the run was started; a test may have left it.
+_FOLDER: Final = os.getcwd()  # noqa: PTH109  # as relpath wants it
+
 #: Seconds for which a test may stop the loop on purpose.
 _SHORT: Final = 0.005
 
@@ -217,7 +220,7 @@ def _place_in_users_code(frame: FrameType | None) -> str | None:
         if file.startswith("<frozen importlib"):
             return None
         if not place and not file.startswith(_libraries()) and not file.startswith("<"):
-            place = f"{os.path.relpath(file)}:{frame.f_lineno}"
+            place = f"{os.path.relpath(file, _FOLDER)}:{frame.f_lineno}"
         frame = frame.f_back
     return place or "a library's code"
 

@@ -83,7 +83,7 @@ async def test_a_log_is_quoted(project, atk):
     async with services_up(atk, root, "postgres"):
         quoted = await atk("logs", "postgres", "-n", "1", cwd=root)
         unknown = await atk("logs", "redis", cwd=root)
-    assert quoted.out.count("\n") == 1 and "LOG" in quoted.out
+    assert quoted.out.count("\n") == 1 and " UTC [" in quoted.out
     assert (unknown.code, unknown.err) == (1, "atk: There is no log of the service 'redis': it is not up.\n")
 
 
