@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -153,7 +154,7 @@ def _watch(client: Client, starts: dict[str, Future[Endpoint]]) -> int:
                 doing = "; ".join(f"{name}: {_doing(client, name)}" for name in waiting)
                 sys.stdout.write(f"\r\x1b[K{duration(time.monotonic() - begun)}  {doing}"[:100])
                 sys.stdout.flush()
-            time.sleep(_LOOK)
+            wait([starts[name] for name in waiting], timeout=_LOOK, return_when=FIRST_COMPLETED)
     return failed
 
 

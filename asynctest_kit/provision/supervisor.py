@@ -184,7 +184,7 @@ class Supervisor:
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
-        if not self._clients and not self._idle:
+        if not self._clients and not self._idle and not self._over.is_set():
             self.end(self._reason, orderly=client in self._leaving)
         elif client in self._leaving and not self._over.is_set():
             self._dismiss(client, is_end=False)

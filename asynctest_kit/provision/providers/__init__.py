@@ -13,11 +13,11 @@ import re
 import secrets
 import time
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
+from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
 from asynctest_kit.provision.service import Endpoint, Phase, ProviderName, ServicePhase, ServiceSpec
 from asynctest_kit.provision.waiting import first_of
 
@@ -177,6 +177,24 @@ async def await_ready(order: Order, address: Address, witness: Witness, *, subje
         problem = ended
 
     raise ProvisionError(order.redact(f"{subject} {problem}.{_quoted(await witness.last_words())}"))
+
+
+async def rekeyed(order: Order, address: Address) -> Address:
+    """Give a server whose data knows another password the order's; its address from then on.
+
+    Raises:
+        ProvisionError: It refuses.
+    """
+    rekey, password = order.kind.rekey, order.login.password
+    if rekey is None or address.password == password:
+        return address
+    try:
+        await rekey(address, password)
+    except (NotReadyError, RejectedError, OSError, EOFError) as error:
+        raise ProvisionError(
+            order.redact(f"{order.kind.title} for the service {order.spec.name!r} did not take a new password: {error}")
+        ) from None
+    return replace(address, password=password)
 
 
 def _quoted(log: str | None) -> str:

@@ -15,14 +15,13 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, rekeyed
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
 from asynctest_kit.provision.readiness import Address
@@ -102,10 +101,7 @@ class Docker:
             subject = f"The container of the service {order.spec.name!r} ({image})"
             with order.phase("ready", self.name):
                 await await_ready(order, address, container, subject=subject)
-                rekey, password = order.kind.rekey, order.login.password
-                if rekey is not None and prepared.password is not None:
-                    await rekey(address, password)
-                    address = replace(address, password=password)
+                address = await rekeyed(order, address)
             yield container, address
         finally:
             with order.phase("remove", self.name):

@@ -16,6 +16,7 @@ import io
 import logging
 import secrets
 import tarfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -76,15 +77,18 @@ class PreparedImages:
         """The project's own, or that of all projects, or the service's image as it is."""
         if self._plan.data is None or self._order.kind.rekey is None:
             return PreparedImage(self._image)
-        self._plain = await self._key()
-        for key in (self._own, self._plain):
-            found = await asyncio.to_thread(snapshots.image_of, key)
-            if found is None:
-                continue
-            if await self._engine.has_image(found[0]):
-                self._used = key
-                return PreparedImage(*found)
-            await asyncio.to_thread(snapshots.remove, key)
+        try:
+            self._plain = await self._key()
+            for key in (self._own, self._plain):
+                found = await asyncio.to_thread(snapshots.image_of, key)
+                if found is None:
+                    continue
+                if await self._engine.has_image(found[0]):
+                    self._used = key
+                    return PreparedImage(*found)
+                await asyncio.to_thread(snapshots.remove, key)
+        except EngineError as error:
+            _log.warning("no snapshot of %s is looked for: %s", self._order.spec.name, error)
         return PreparedImage(self._image)
 
     async def discard(self) -> PreparedImage:
@@ -94,7 +98,8 @@ class PreparedImages:
             found = await asyncio.to_thread(snapshots.image_of, key)
             await asyncio.to_thread(snapshots.remove, key)
             if found is not None:
-                await self._engine.remove_image(found[0])
+                with suppress(EngineError):  # `atk gc` removes it later
+                    await self._engine.remove_image(found[0])
         self._used = ""
         return PreparedImage(self._image)
 
@@ -107,7 +112,7 @@ class PreparedImages:
         try:
             with self._order.phase("snapshot", "docker"):
                 await self._make(container, key)
-        except EngineError as error:
+        except (EngineError, tarfile.TarError) as error:
             _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, error)
 
     @property
@@ -155,6 +160,8 @@ def _under(folder: PurePosixPath, backup: bytes) -> bytes:
     result = io.BytesIO()
     with tarfile.open(fileobj=io.BytesIO(backup)) as source, tarfile.open(fileobj=result, mode="w") as target:
         members = [member for member in source if member.name.strip("./")]
+        if not members:
+            raise EngineError("the backup is empty")
         root = tarfile.TarInfo(str(folder).lstrip("/"))
         root.type, root.mode = tarfile.DIRTYPE, 0o700
         root.uid, root.gid = members[0].uid, members[0].gid

@@ -39,7 +39,7 @@ from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, rekeyed
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
@@ -359,10 +359,7 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
             await await_ready(order, address, process, subject=subject)
-            rekey, password = order.kind.rekey, order.login.password
-            if rekey is not None and address.password != password:
-                await rekey(address, password)
-                address = replace(address, password=password)
+            address = await rekeyed(order, address)
     except BaseException as error:
         await to_its_end(process.stop(order.kind.embedded.stop))
         if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():
