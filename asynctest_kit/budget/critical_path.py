@@ -10,7 +10,6 @@ the one after it starts; gaps are ``queue`` (for a place on the loop) or ``idle`
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
@@ -166,10 +165,10 @@ class _Load:
     """How many tests had a place on the loop at any moment."""
 
     def __init__(self, tests: Iterable[Test], concurrency: int | None) -> None:
-        changes = Counter[float]()
+        changes: dict[float, int] = {}
         for test in tests:
-            changes[test.start] += 1
-            changes[test.end] -= 1
+            changes[test.start] = changes.get(test.start, 0) + 1
+            changes[test.end] = changes.get(test.end, 0) - 1
         self._moments = sorted(changes)
         self._running = [*accumulate(changes[moment] for moment in self._moments)]
         self._concurrency = concurrency

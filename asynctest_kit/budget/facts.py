@@ -7,7 +7,6 @@ boundaries in their order; the times of a test in theirs. What the rest of the b
 
 from __future__ import annotations
 
-from itertools import accumulate
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -63,7 +62,7 @@ def gather(events: Sequence[ev.Event]) -> Facts:
     """Sort the events of one run, which may be cut off anywhere."""
     started = _last(events, ev.RunStarted)
     finished = _last(events, ev.RunFinished)
-    times = [time for event in events for time in _times(event)] or [0.0]
+    times = [] if started and finished else [time for event in events for time in _times(event)] or [0.0]
     origin = started.at if started else min(times)
     last = finished.at if finished else max(times)
     frame = _Frame(origin=origin, wall=max(0.0, last - origin))
@@ -103,15 +102,20 @@ class _Frame(msgspec.Struct, frozen=True, kw_only=True):
         return min(max(at - self.origin, 0.0), self.wall)
 
     def ordered(self, *times: float) -> tuple[float, ...]:
-        return tuple(accumulate(map(self, times), max))
+        origin, wall, least = self.origin, self.wall, 0.0
+        inside = []
+        for time in times:
+            least = max(least, min(time - origin, wall))
+            inside.append(least)
+        return tuple(inside)
 
 
 def _of(events: Iterable[ev.Event], kind: type[_E]) -> Iterable[_E]:
     return (event for event in events if isinstance(event, kind))
 
 
-def _last(events: Iterable[ev.Event], kind: type[_E]) -> _E | None:
-    return next(reversed([*_of(events, kind)]), None)
+def _last(events: Sequence[ev.Event], kind: type[_E]) -> _E | None:
+    return next((event for event in reversed(events) if isinstance(event, kind)), None)
 
 
 def _times(event: ev.Event) -> Iterable[float]:

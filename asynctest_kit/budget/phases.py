@@ -7,12 +7,11 @@ Every test waits from the loop's start on, also before it has a place.
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import groupby
 from math import fsum
 from typing import TYPE_CHECKING, Literal, get_args
 
-from asynctest_kit.budget.entries import Phase, PhaseName, Slice, Test
+from asynctest_kit.budget.entries import Phase, PhaseName, Slice
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -62,47 +61,67 @@ def _joined(pieces: Sequence[Slice]) -> Slice:
 
 
 def _loop(facts: Facts) -> Iterator[Slice]:
-    marks: dict[float, Counter[_Activity]] = {}
-    for start, end, name in _activities(facts):
-        start, end = max(start, facts.loop_start), min(end, facts.cases_end)  # noqa: PLW2901
-        if start < end:
-            marks.setdefault(start, Counter())[name] += 1
-            marks.setdefault(end, Counter())[name] -= 1
-    running: Counter[_Activity] = Counter()
-    moment = facts.loop_start
-    for at in sorted(marks):
-        yield Slice(phase=_named(running), start=moment, end=at)
-        running.update(marks[at])
-        moment = at
-    yield Slice(phase=_named(running), start=moment, end=facts.cases_end)
+    changes = [
+        (moment, place, change)
+        for place, name in enumerate(_PRECEDENCE)
+        for start, end in _union(_spans(facts, name), facts.loop_start, facts.cases_end)
+        for moment, change in ((start, 1), (end, -1))
+    ]
+    running = [0] * len(_PRECEDENCE)
+    since = facts.loop_start
+    for at, place, change in sorted(changes):
+        if at > since:
+            yield Slice(phase=_named(running), start=since, end=at)
+            since = at
+        running[place] += change
+    yield Slice(phase=_named(running), start=since, end=facts.cases_end)
 
 
-def _named(running: Counter[_Activity]) -> PhaseName:
-    return next((phase for activity, phase in _PRECEDENCE.items() if running[activity] > 0), "idle")
+def _named(running: Sequence[int]) -> PhaseName:
+    return next((phase for phase, count in zip(_PRECEDENCE.values(), running, strict=True) if count), "idle")
 
 
-def _activities(facts: Facts) -> Iterator[tuple[float, float, _Activity]]:
-    for test in facts.tests:
-        yield test.call_start, test.call_end, "tests"
-        yield facts.loop_start, _services_ready(facts, test), "services"
-        yield test.start, test.call_start, "fixtures"
-        yield test.call_end, test.end, "fixtures"
-    for start, end in facts.attempts:
-        yield start, end, "tests"
-    for fixture in facts.fixtures.values():
-        yield fixture.setup_start, fixture.setup_end, "fixtures"
-        if fixture.teardown:
-            yield *fixture.teardown, "fixtures"
-    for start in facts.unfinished.values():
-        yield start, facts.cases_end, "started"
+def _union(spans: Iterable[tuple[float, float]], first: float, last: float) -> Iterator[tuple[float, float]]:
+    """Yield the stretches of ``[first, last]`` that any span covers, in order and apart from each other."""
+    begun = reached = first
+    for start, end in sorted(spans):
+        if start > reached:
+            if begun < reached:
+                yield begun, reached
+            begun = reached = min(start, last)
+        if end > reached:
+            reached = min(end, last)
+    if begun < reached:
+        yield begun, reached
+
+
+def _spans(facts: Facts, name: _Activity) -> Iterator[tuple[float, float]]:
+    match name:
+        case "tests":
+            yield from ((test.call_start, test.call_end) for test in facts.tests)
+            yield from facts.attempts
+        case "services":
+            yield facts.loop_start, _services_waited_for(facts)
+        case "fixtures":
+            yield from ((test.start, test.call_start) for test in facts.tests)
+            yield from ((test.call_end, test.end) for test in facts.tests)
+            yield from ((fixture.setup_start, fixture.setup_end) for fixture in facts.fixtures.values())
+            yield from (fixture.teardown for fixture in facts.fixtures.values() if fixture.teardown)
+        case "started":
+            yield from ((start, facts.cases_end) for start in facts.unfinished.values())
+
+
+def _services_waited_for(facts: Facts) -> float:
+    """Return until when any test waited for a service."""
     if facts.unfinished or not facts.tests:  # which services they wait for is told at a test's end
-        yield facts.loop_start, _last_ready(facts, facts.services), "services"
+        return _last_ready(facts, facts.services)
+
+    last = {needs: _last_ready(facts, _needed(facts, needs)) for needs in {test.needs for test in facts.tests}}
+    return max(min(test.ready, last[test.needs]) for test in facts.tests)
 
 
-def _services_ready(facts: Facts, test: Test) -> float:
-    """Return when the last service that ``test`` needed was ready, or its own readiness if that was earlier."""
-    needed = [name for name, service in facts.services.items() if not facts.dependants[name].isdisjoint(test.needs)]
-    return min(test.ready, _last_ready(facts, needed))
+def _needed(facts: Facts, needs: Iterable[str]) -> list[str]:
+    return [name for name, dependants in facts.dependants.items() if not dependants.isdisjoint(needs)]
 
 
 def _last_ready(facts: Facts, names: Iterable[str]) -> float:

@@ -110,3 +110,5 @@ class _Run:
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR
+        finally:
+            gc.disable()  # what is left are reports, and the process's end

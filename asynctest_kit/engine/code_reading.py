@@ -156,6 +156,8 @@ def _helpers(code: CodeType, namespace: dict[str, Any], folder: str) -> Iterator
 
 def _of_code(code: CodeType, namespace: dict[str, Any]) -> Iterator[str]:
     names = set(_names(code))
+    if not names:
+        return
     if any(_is_patcher(namespace.get(name)) for name in names):
         yield "mock.patch"
     if "patch" in names and (names & {"mock", "unittest.mock"} or any(_is_mock(namespace.get(name)) for name in names)):

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
@@ -45,7 +46,7 @@ from _pytest.warnings import catch_warnings_for_item
 
 if TYPE_CHECKING:
     from collections import deque
-    from types import FunctionType, ModuleType
+    from types import ModuleType
 
 __all__ = [
     "Owner",
@@ -179,8 +180,13 @@ def is_coroutine_item(item: pytest.Item) -> bool:
     return (
         isinstance(item, pytest.Function)
         and not isinstance(item, TestCaseFunction)
-        and inspect.iscoroutinefunction(item.function)
+        and (is_plain_coroutine_function(item.function) or inspect.iscoroutinefunction(item.function))
     )
+
+
+def is_plain_coroutine_function(value: object) -> bool:
+    """Whether ``value`` is one that ``async def`` makes; what else counts as one takes :mod:`inspect` long to say."""
+    return type(value) is FunctionType and bool(value.__code__.co_flags & inspect.CO_COROUTINE)
 
 
 def has_fixtures(item: pytest.Item) -> bool:
@@ -191,6 +197,14 @@ def has_fixtures(item: pytest.Item) -> bool:
 def fixture_names(item: pytest.Item) -> Sequence[str]:
     """The names of every fixture that ``item`` requests, widest scope first, as pytest would set them up."""
     return getattr(item, "fixturenames", ())
+
+
+def closure_key(item: pytest.Function) -> Hashable | None:
+    """What two tests have in common whose fixtures are looked up alike; None for a test with parameters."""
+    if hasattr(item, "callspec"):
+        return None
+    info = item._fixtureinfo
+    return item.parent, tuple(info.names_closure), tuple(map(id, info.name2fixturedefs.values()))
 
 
 def test_argument_names(item: pytest.Function) -> tuple[str, ...]:
@@ -383,30 +397,35 @@ def passed_report(
     *,
     start: float,
     duration: float,
+    like: pytest.TestReport | None = None,
 ) -> pytest.TestReport | None:
-    """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say."""
-    if item.stash.get(skipping.xfailed_key, None) is not None:
+    """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say.
+
+    With ``like``, the report of another phase of the same test that passed, it costs a third.
+    """
+    if skipping.xfailed_key in item.stash and item.stash[skipping.xfailed_key] is not None:
         return None
     item.stash.setdefault(tmppath_result_key, {})[when] = True
-    keywords = item.stash.get(_KEYWORDS, None)
-    if keywords is None or when == "setup":
-        keywords = item.stash[_KEYWORDS] = dict.fromkeys(item.keywords, 1)
+    sections = [(f"Captured {key} {phase}", content) for phase, key, content in item._report_sections]
+    if like is not None:
+        report = object.__new__(pytest.TestReport)
+        vars(report).update(vars(like))
+        report.when, report.sections, report.user_properties = when, sections, list(item.user_properties)
+        report.duration, report.start, report.stop = duration, start, start + duration
+        return report
     return pytest.TestReport(
         getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
         item.location,
-        keywords,
+        dict.fromkeys(item.keywords, 1),
         "passed",
         None,
         when,
-        [(f"Captured {key} {phase}", content) for phase, key, content in item._report_sections],
+        sections,
         duration,
         start,
         start + duration,
         user_properties=item.user_properties,
     )
-
-
-_KEYWORDS = pytest.StashKey[dict[str, Any]]()
 
 
 def count_quietly(reporter: Any, report: pytest.TestReport) -> None:

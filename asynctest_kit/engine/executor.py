@@ -87,7 +87,7 @@ class Execution:
     @property
     def failed(self) -> bool:
         """Whether it counts as failed, in whichever phase."""
-        return any(report.failed for report in self.reports)
+        return any(report.outcome == "failed" for report in self.reports)
 
     @property
     def outcome(self) -> Outcome:
@@ -105,6 +105,8 @@ class Execution:
 
 def outcome_of(reports: list[pytest.TestReport]) -> Outcome:
     """One word for a test's reports, worst first."""
+    if all(report.outcome == "passed" and not hasattr(report, "wasxfail") for report in reports):
+        return "passed"
     if any(report.failed for report in reports if report.when != "call"):
         return "error"
     if any(report.failed for report in reports):
@@ -123,6 +125,8 @@ def first_line(report: pytest.TestReport) -> str:
     text = crash.message if crash is not None else str(longrepr or "")
     return text.splitlines()[0] if text else ""
 
+
+_NOTHING: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
 
 #: Marks that pytest evaluates before a test.
 _SKIPPING = frozenset({"skip", "skipif", "xfail"})
@@ -210,10 +214,11 @@ class CaseRun:
         self.ward = None if self.exclusive else Ward()
         self.fixtures = CaseFixtures(planned.case, executor.lifetimes, ambient=planned.ambient, ward=self.ward)
         self._once_more = once_more
+        self._passed: pytest.TestReport | None = None
         self._close_thread: Callable[[], None] | None = None
         self.refusal: BaseException | None = None
-        self._entered = contextlib.ExitStack()
-        self._protocol = contextlib.ExitStack()
+        self._entered: contextlib.AbstractContextManager[object] = _NOTHING
+        self._protocol: contextlib.AbstractContextManager[object] = _NOTHING
 
     @property
     def is_refused(self) -> bool:
@@ -229,17 +234,19 @@ class CaseRun:
         self.executor.ledger.open(self.output)
         guarded_by.set(self.ward)
         self.executor.guard.look_again()
-        marks = collection.mark_names(self.item)
+        marks, hooks = collection.mark_names(self.item), self.executor.hooks
         try:
             if not self.exclusive:
                 self._close_thread = open_own_thread()
                 self.executor.capture.warnings.open_scope()
                 if "filterwarnings" in marks:
                     collection.apply_mark_filters(self.item)
-            self._protocol.enter_context(self.executor.hooks.protocol(self.item))
+            if hooks.protocol.impls:
+                self._protocol = _entered(hooks.protocol(self.item))
             if not _SKIPPING.isdisjoint(marks):
                 collection.evaluate_marks(self.item)
-            self._entered.enter_context(self.executor.hooks.setup(self.item))
+            if hooks.setup.impls:
+                self._entered = _entered(hooks.setup(self.item))
         except BaseException as refusal:  # noqa: BLE001  # raised again in the set-up phase
             self.refusal = refusal
 
@@ -288,11 +295,11 @@ class CaseRun:
         except BaseException as error:  # noqa: BLE001  # told with the reason
             reason.add_note(f"and while tearing down {self.case.nodeid}: {error!r}")
 
+    def _warnings(self) -> contextlib.AbstractContextManager[object]:
+        return self._caught_warnings() if self.exclusive else _NOTHING
+
     @contextlib.contextmanager
-    def _warnings(self) -> Iterator[None]:
-        if not self.exclusive:
-            yield
-            return
+    def _caught_warnings(self) -> Iterator[None]:
         with self.executor.capture.warnings.suspended(), collection.caught_warnings(self.item.config, self.item):
             yield
 
@@ -317,7 +324,7 @@ class CaseRun:
         __tracebackhide__ = True
         error: BaseException | None = None
         try:
-            with self.executor.capture.phase() if self.exclusive else contextlib.nullcontext():
+            with self.executor.capture.phase() if self.exclusive else _NOTHING:
                 await body()
             if self.executor.uncaught is not None:
                 self.executor.uncaught.warn(self.output)
@@ -343,8 +350,9 @@ class CaseRun:
         reports = self.execution.reports
         reports += self.fixtures.take_reports()
         if error is None and not self.executor.hooks.reports:
-            report = collection.passed_report(self.item, when, start=began, duration=duration)
+            report = collection.passed_report(self.item, when, start=began, duration=duration, like=self._passed)
             if report is not None:
+                self._passed = report
                 reports.append(report)
                 return
         info = collection.call_info(when, error, start=began, duration=duration)
@@ -405,6 +413,8 @@ class CaseRun:
         return self.executor.watchdog.delay_of(self.output)
 
     async def _leaks(self) -> list[LeakedTask]:
+        if self.executor.ledger.close_if_clean(self.output):
+            return []
         own = [self.item.function, *(fixture.definition.func for fixture in self.case.local)]
         shared = [self.executor.lifetimes.of(fixture) for fixture in self.case.shared]
         values = [lifetime.value_now() for lifetime in shared if lifetime.is_up]
@@ -417,12 +427,14 @@ class CaseRun:
 
     async def _tear_down(self) -> None:
         __tracebackhide__ = True
-        with contextlib.ExitStack() as hooks:
-            errors: list[BaseException] = []
-            try:
-                hooks.enter_context(self.executor.hooks.teardown(self.item))
-            except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
-                errors.append(error)
+        errors: list[BaseException] = []
+        entered = _NOTHING
+        try:
+            if self.executor.hooks.teardown.impls:
+                entered = _entered(self.executor.hooks.teardown(self.item))
+        except BaseException as error:  # noqa: BLE001  # fixtures are torn down in any case; raised below
+            errors.append(error)
+        with entered:
             try:
                 await self.fixtures.tear_down(self._limit)
             except BaseException as error:  # noqa: BLE001  # shared ones are let go of in any case; raised below
@@ -435,6 +447,13 @@ class CaseRun:
                 errors += await let_go(self.case, self.executor.lifetimes)
             if errors:
                 raise _one_of(errors, f"errors while tearing down {self.item!r}")
+
+
+def _entered(around: contextlib.AbstractContextManager[object]) -> contextlib.ExitStack:
+    """Enter ``around`` now; leave it when the result is left."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(around)
+        return stack.pop_all()
 
 
 def _uncancel() -> None:

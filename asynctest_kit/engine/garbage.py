@@ -4,7 +4,8 @@ Every test leaves much that stays to the end: its item, its reports. Looking thr
 cycles that nobody holds would take a third of the time of a large suite. What is young is looked through as often as
 ever, so that what one test leaves is found soon; what is old, rarely.
 
-Nothing is put out of the collector's sight as long as tests run: they may look for what refers to an object.
+Nothing is put out of the collector's sight as long as tests run: they may look for what refers to an object. What the
+engine itself and pytest have made is kept until the last look is over, so that this look is for what tests have left.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ _OLD = 100
 class Garbage:
     """The pytest plugin. What it changes is as before when pytest has ended."""
 
+    def __init__(self) -> None:
+        self._kept: list[object] = []
+
+    def keep(self, value: object) -> None:
+        """Don't let ``value`` become garbage before the last look is over."""
+        self._kept.append(value)
+
     @pytest.hookimpl
     def pytest_configure(self, config: pytest.Config) -> None:
         """Put everything back into sight, after what pytest does at its end."""
@@ -34,6 +42,7 @@ class Garbage:
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
         """Collect without looking for garbage: almost all that is made stays."""
+        self.keep(session)
         was_enabled = gc.isenabled()
         gc.disable()
         try:

@@ -20,7 +20,7 @@ from asynctest_kit.engine.asyncio_fixtures import put_back
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterable, Iterator
 
-    from asynctest_kit.engine.collection import Request, ScopeName, TestRequest
+    from asynctest_kit.engine.collection import Owner, Request, ScopeName, TestRequest
 
 __all__ = ["Case", "Graph", "LocalFixture", "Resolver", "SharedFixture", "Source", "build", "is_async"]
 
@@ -86,7 +86,6 @@ class Case:
     Attributes:
         item: pytest's item.
         index: Its place in pytest's order.
-        request: The test's own ``request``; None for what isn't a Python function.
         shared: Shared fixtures that it needs, dependencies first.
         local: Its own fixtures in the order of set-up.
         by_name: The fixture in force for each requested name.
@@ -96,12 +95,16 @@ class Case:
 
     item: pytest.Item
     index: int
-    request: TestRequest | None = None
     shared: tuple[SharedFixture, ...] = ()
     local: tuple[LocalFixture, ...] = ()
     by_name: dict[str, Source] = field(default_factory=dict)
     error: BaseException | None = None
     resolver: Resolver | None = None
+
+    @property
+    def request(self) -> TestRequest | None:
+        """The test's own ``request``; None for what isn't a Python function."""
+        return None if self.resolver is None else self.resolver.request
 
     @property
     def nodeid(self) -> str:
@@ -129,17 +132,29 @@ def build(items: Iterable[pytest.Item]) -> Graph:
     if items:
         put_back(items[0].session)
     interned: dict[Hashable, SharedFixture] = {}
-    cases = tuple(_case(item, index, interned) for index, item in enumerate(items))
+    known: dict[Hashable, Resolver] = {}
+    cases = tuple(_case(item, index, interned, known) for index, item in enumerate(items))
     for case in cases:
         for shared in case.shared:
             shared.users += 1
     return Graph(cases, tuple(shared for shared in interned.values() if shared.users))
 
 
-def _case(item: pytest.Item, index: int, interned: dict[Hashable, SharedFixture]) -> Case:
+def _case(
+    item: pytest.Item, index: int, interned: dict[Hashable, SharedFixture], known: dict[Hashable, Resolver]
+) -> Case:
     if not collection.has_fixtures(item):
         return Case(item, index)
-    return Resolver(cast("pytest.Function", item), index, interned).case()
+    function = cast("pytest.Function", item)
+    resolver = Resolver(function, index, interned)
+    key = collection.closure_key(function)
+    model = None if key is None else known.get(key)
+    if model is not None:
+        return resolver.case_like(model)
+    case = resolver.case()
+    if key is not None and case.error is None and not case.local:
+        known[key] = resolver
+    return case
 
 
 class Resolver:
@@ -149,12 +164,39 @@ class Resolver:
         self.item = item
         self.index = index
         self.interned = interned
-        self.request = collection.TestRequest(item, _ispytest=True)
+        self._request: TestRequest | None = None
+        self._owner: Owner | None = None
+        self.found: Case
         self.local: list[LocalFixture] = []
         self.resolved: dict[pytest.FixtureDef[Any], Source] = {}
 
+    @property
+    def request(self) -> TestRequest:
+        """The test's own ``request``."""
+        if self._request is None:
+            self._request = collection.TestRequest(self.item, _ispytest=True)
+            if self._owner is not None:
+                self._request.owner = self._owner
+        return self._request
+
+    def serve(self, owner: Owner) -> None:
+        """Have the test's ``request`` answered by ``owner``; it is made when somebody asks for it."""
+        self._owner = owner
+        if self._request is not None:
+            self._request.owner = owner
+
+    def case_like(self, model: Resolver) -> Case:
+        """The item's case, if all its fixtures are those that the item of ``model`` shares with others."""
+        self.resolved = dict(model.resolved)
+        case = model.found
+        return Case(self.item, self.index, case.shared, by_name=case.by_name, resolver=self)
+
     def case(self) -> Case:
         """The item's case, with its whole closure resolved."""
+        self.found = self._resolve()
+        return self.found
+
+    def _resolve(self) -> Case:
         by_name: dict[str, Source] = {}
         error: BaseException | None = None
         try:
@@ -164,11 +206,11 @@ class Resolver:
         except (LookupError, pytest.fail.Exception) as caught:
             error = caught
         if error is not None:
-            return Case(self.item, self.index, self.request, error=error, resolver=self)
+            return Case(self.item, self.index, error=error, resolver=self)
         needed: dict[SharedFixture, None] = {}
         for source in self.resolved.values():
             _add_with_needs(needed, source)
-        return Case(self.item, self.index, self.request, tuple(needed), tuple(self.local), by_name, resolver=self)
+        return Case(self.item, self.index, tuple(needed), tuple(self.local), by_name, resolver=self)
 
     def source(self, name: str, parent: TestRequest | Request) -> Source:
         """The fixture in force when ``parent`` requests ``name``.

@@ -131,6 +131,13 @@ class TaskLedger:
         """Note the tasks of a test from now on."""
         self._notes[output] = []
 
+    def close_if_clean(self, output: CaseOutput) -> bool:
+        """Don't note the tasks of a test any more, if it has made none; tell whether that is so."""
+        if self._notes.get(output):
+            return False
+        self._notes.pop(output, None)
+        return True
+
     async def close(
         self,
         output: CaseOutput,

@@ -446,8 +446,8 @@ class CaseFixtures:
         __tracebackhide__ = True
         if self.case.error is not None:
             raise self.case.error
-        if self.case.request is not None:
-            self.case.request.owner = self
+        if self.case.resolver is not None:
+            self.case.resolver.serve(self)
         await self.wait()
         for source in self.case.sources:
             if source not in self._ambient:
@@ -458,7 +458,10 @@ class CaseFixtures:
         """Tear the test's own fixtures down, last first; each may take ``limit("the tear-down")``."""
         __tracebackhide__ = True
         title = f"errors while tearing down {self.case.item!r}"
-        await self._finalizers.run(title, None if limit is None else lambda: limit("the tear-down"))
+        try:
+            await self._finalizers.run(title, None if limit is None else lambda: limit("the tear-down"))
+        finally:
+            self._values.clear()
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the test is torn down."""

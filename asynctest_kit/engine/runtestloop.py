@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Engine:
 
     options: Options
     sink: Sink
+    _garbage: Garbage = field(default_factory=Garbage, init=False, repr=False)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
@@ -91,6 +92,7 @@ class Engine:
         debugs = bool(config.getoption("usepdb"))
         options = replace(self.options, timeout=0.0) if debugs else self.options
         dispatcher = Dispatcher(session, planned, options, memory, sink=self.sink, debugs=debugs)
+        self._garbage.keep(dispatcher)
         loop = PausingLoop()
         try:
             loop.run(lambda: dispatcher.run(loop))
@@ -108,7 +110,7 @@ class Engine:
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have tests repeated, if that was asked for."""
         config.pluginmanager.register(CheapCollection(), "asynctest_kit-collection")
-        config.pluginmanager.register(Garbage(), "asynctest_kit-garbage")
+        config.pluginmanager.register(self._garbage, "asynctest_kit-garbage")
         if self.options.repeat > 1:
             config.pluginmanager.register(Repetition(self.options.repeat), "asynctest_kit-repetition")
 

@@ -35,7 +35,6 @@ from asynctest_kit.engine.forced_end import end, wake
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
-    from types import TracebackType
 
 __all__ = ["PAUSES", "TimeLimit", "is_time_out", "time_out_message"]
 
@@ -78,8 +77,8 @@ class TimeLimit:
         pauses: See :data:`PAUSES`.
     """
 
-    __slots__ = ("_before", "_cancels", "_delay", "_is_given_up", "_known_delay", "_message", "_pauses", "_seconds",
-                 "_start", "_task", "_timer")  # fmt: skip
+    __slots__ = ("_before", "_cancels", "_delay", "_is_given_up", "_known_delay", "_pauses", "_seconds", "_start",
+                 "_task", "_timer", "_what")  # fmt: skip
 
     def __init__(
         self,
@@ -89,7 +88,7 @@ class TimeLimit:
         pauses: tuple[float, ...] = PAUSES,
     ) -> None:
         self._seconds = seconds
-        self._message = time_out_message(what, seconds)
+        self._what = what
         self._delay = delay
         self._pauses = pauses
         self._known_delay = 0.0
@@ -109,33 +108,33 @@ class TimeLimit:
         __tracebackhide__ = True
         if not self._seconds:
             return await body()
-        async with self:
-            result: T = await self._driven(_called(body))
-            return result
-
-    async def __aenter__(self) -> None:
-        if not self._seconds:
-            return
-        self._task = asyncio.current_task()
-        assert self._task is not None  # noqa: S101  # a coroutine runs in a task here
-        self._before = self._task.cancelling()
-        self._known_delay = self._delay()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101  # a coroutine runs in a task here
+        self._task = task
+        self._before = task.cancelling()
         self._start = clock.monotonic()
-        self._timer = self._task.get_loop().call_later(self._seconds, self._expire)
+        try:
+            awaitable = body()
+            coroutine = awaitable if type(awaitable) is types.CoroutineType else _awaited(awaitable)
+            result: T = await self._driven(coroutine)
+        except BaseException as error:
+            self._judge(error)
+            raise
+        if self._has_expired() and not self._is_given_up:
+            raise failure(f"{self._message}, and it swallowed its cancellation")
+        return result
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    @property
+    def _message(self) -> str:
+        return time_out_message(self._what, self._seconds)
+
+    def _judge(self, error: BaseException) -> None:
+        """Turn the cancellation by which the code ended into a failure."""
         __tracebackhide__ = True
         if not self._has_expired() or self._is_given_up:
             return
-        if error is None:
-            raise failure(f"{self._message}, and it swallowed its cancellation")
         if isinstance(error, asyncio.CancelledError):
-            raise pytest.fail.Exception(self._message).with_traceback(traceback) from None
+            raise pytest.fail.Exception(self._message).with_traceback(error.__traceback__) from None
         error.add_note(f"({self._message}, and raised this when it was cancelled)")
 
     def _has_expired(self) -> bool:
@@ -146,6 +145,12 @@ class TimeLimit:
         for _ in range(self._cancels):
             self._task.uncancel()
         return self._cancels > 0 and self._task.cancelling() <= self._before
+
+    def _arm(self, task: asyncio.Task[Any]) -> None:
+        """Start the clock: when the code waits for the first time, since nothing can end it before."""
+        self._known_delay = self._delay()
+        spent = clock.monotonic() - self._start
+        self._timer = task.get_loop().call_later(self._seconds - spent, self._expire)
 
     def _expire(self) -> None:
         assert self._task is not None  # noqa: S101  # the clock started in it
@@ -186,6 +191,8 @@ class TimeLimit:
                 except StopIteration as end:
                     result: T = end.value
                     return result
+                if self._timer is None and self._task is not None:
+                    self._arm(self._task)
                 try:
                     argument = yield waited_for
                     resume = coroutine.send
@@ -215,6 +222,6 @@ class TimeLimit:
         raise failure(f"{text}: it was closed{where}")
 
 
-async def _called(body: Callable[[], Awaitable[T]]) -> T:
+async def _awaited(awaitable: Awaitable[T]) -> T:
     __tracebackhide__ = True
-    return await body()
+    return await awaitable
