@@ -99,19 +99,22 @@ class _Frame(msgspec.Struct, frozen=True, kw_only=True):
     wall: float
 
     def __call__(self, at: float) -> float:
-        return min(max(at - self.origin, 0.0), self.wall)
+        inside = at - self.origin
+        return 0.0 if inside < 0.0 else min(inside, self.wall)
 
     def ordered(self, *times: float) -> tuple[float, ...]:
         origin, wall, least = self.origin, self.wall, 0.0
         inside = []
-        for time in times:
-            least = max(least, min(time - origin, wall))
+        for at in times:
+            since = at - origin
+            if since > least:
+                least = min(since, wall)
             inside.append(least)
         return tuple(inside)
 
 
-def _of(events: Iterable[ev.Event], kind: type[_E]) -> Iterable[_E]:
-    return (event for event in events if isinstance(event, kind))
+def _of(events: Iterable[ev.Event], kind: type[_E]) -> list[_E]:
+    return [event for event in events if isinstance(event, kind)]
 
 
 def _last(events: Sequence[ev.Event], kind: type[_E]) -> _E | None:

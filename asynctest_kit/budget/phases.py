@@ -67,18 +67,21 @@ def _loop(facts: Facts) -> Iterator[Slice]:
         for start, end in _union(_spans(facts, name), facts.loop_start, facts.cases_end)
         for moment, change in ((start, 1), (end, -1))
     ]
-    running = [0] * len(_PRECEDENCE)
+    running, phase = [0] * len(_PRECEDENCE), _named(())
     since = facts.loop_start
     for at, place, change in sorted(changes):
-        if at > since:
-            yield Slice(phase=_named(running), start=since, end=at)
-            since = at
         running[place] += change
-    yield Slice(phase=_named(running), start=since, end=facts.cases_end)
+        if (following := _named(running)) != phase:
+            yield Slice(phase=phase, start=since, end=at)
+            phase, since = following, at
+    yield Slice(phase=phase, start=since, end=facts.cases_end)
 
 
 def _named(running: Sequence[int]) -> PhaseName:
-    return next((phase for phase, count in zip(_PRECEDENCE.values(), running, strict=True) if count), "idle")
+    for phase, count in zip(_PRECEDENCE.values(), running, strict=False):
+        if count:
+            return phase
+    return "idle"
 
 
 def _union(spans: Iterable[tuple[float, float]], first: float, last: float) -> Iterator[tuple[float, float]]:

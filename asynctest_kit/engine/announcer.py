@@ -8,6 +8,7 @@ reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import collection
@@ -47,6 +48,7 @@ class Announcer:
         self._untold: list[Execution] = []
         self._timer: asyncio.TimerHandle | None = None
         self._hooks: dict[Path, _Hooks] = {}
+        self._turn = 0
 
     def tell(self, execution: Execution) -> None:
         """Tell of a test, now or in a moment."""
@@ -64,7 +66,12 @@ class Announcer:
         untold, self._untold = self._untold, []
         if not untold:
             return
-        with self._capture.suspended():
+        self._turn += 1
+        letters = self._is_quiet and collection.writes_letters(self._reporter)
+        with (
+            self._capture.suspended(),
+            collection.written_at_once(self._reporter) if letters else contextlib.nullcontext(),
+        ):
             for execution in untold:
                 self._tell(execution)
         self._after()
@@ -74,6 +81,7 @@ class Announcer:
         hooks = self._hooks.get(item.path)
         if hooks is None:
             hooks = self._hooks[item.path] = _Hooks(item.ihook)
+        hooks.look_again(self._turn)
         for warning in execution.warnings:
             collection.record_warning(item.config, warning, item.nodeid)
         calls = {id(report): call for call, report in execution.calls}
@@ -86,33 +94,40 @@ class Announcer:
                     collection.count_quietly(self._reporter, report)
             else:
                 hooks.call("pytest_runtest_logreport", report=report)
-            if (call := calls.get(id(report))) is not None:
+            if calls and (call := calls.get(id(report))) is not None:
                 item.ihook.pytest_exception_interact(node=item, call=call, report=report)
         hooks.call("pytest_runtest_logfinish", nodeid=item.nodeid, location=item.location)
 
 
 class _Hooks:
-    """The hooks that count for one file."""
+    """The hooks that count for one file, looked up once a turn."""
 
-    __slots__ = ("_known", "_relay")
+    __slots__ = ("_known", "_relay", "_turn")
 
     def __init__(self, relay: Any) -> None:
         self._relay = relay
-        self._known: dict[str, tuple[list[Any], list[tuple[Any, tuple[str, ...]]] | None]] = {}
+        self._turn = 0
+        self._known: dict[str, list[tuple[Any, tuple[str, ...]]] | None] = {}
+
+    def look_again(self, turn: int) -> None:
+        """Forget what was known in another turn."""
+        if turn != self._turn:
+            self._turn = turn
+            self._known.clear()
 
     def call(self, name: str, *, but: object = None, **values: object) -> bool:
         """Call a hook whose results count for nothing, if possible but for one plugin; tell whether that was."""
-        caller = getattr(self._relay, name)
-        impls = caller.get_hookimpls()
-        known = self._known.get(name)
-        if known is None or known[0] != impls:
-            has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
-            direct = None if has_wrappers else [(impl, tuple(impl.argnames)) for impl in reversed(impls)]
-            known = self._known[name] = (impls, direct)
-        if known[1] is None:
-            caller(**values)
+        known = self._known[name] if name in self._known else self._look_up(name)
+        if known is None:
+            getattr(self._relay, name)(**values)
             return False
-        for impl, names in known[1]:
+        for impl, names in known:
             if but is None or impl.plugin is not but:
                 impl.function(*[values[one] for one in names])
         return True
+
+    def _look_up(self, name: str) -> list[tuple[Any, tuple[str, ...]]] | None:
+        impls = getattr(self._relay, name).get_hookimpls()
+        has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
+        self._known[name] = None if has_wrappers else [(impl, tuple(impl.argnames)) for impl in reversed(impls)]
+        return self._known[name]

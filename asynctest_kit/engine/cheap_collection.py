@@ -21,7 +21,7 @@ import pytest
 from asynctest_kit.engine import collection
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Hashable
+    from collections.abc import Hashable
 
 __all__ = ["CheapCollection"]
 
@@ -44,36 +44,30 @@ class CheapCollection:
 
     def __init__(self) -> None:
         self._grounds: dict[pytest.Collector, _Ground | None] = {}
-        self._waiting: _Kind | None = None
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self) -> None:
         """Let go of what was known for collecting."""
         self._grounds.clear()
-        self._waiting = None
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pycollect_makeitem(
         self, collector: pytest.Module | pytest.Class, name: str, obj: object
     ) -> list[pytest.Item] | None:
         """Make the item of a plain coroutine test, if one of its kind has been made before."""
-        self._waiting = None
         if not isinstance(obj, FunctionType) or not _is_plain(obj):
             return None
         ground = self._ground(collector)
         if ground is None or not collector.istestfunction(obj, name):
             return None
-        kind = self._waiting = ground.kind(name, obj)
-        return None if kind is None or not kind.models else kind.made(name, obj)
-
-    @pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_pycollect_makeitem")
-    def pytest_note_model(self, obj: object) -> Generator[None, Any, Any]:
-        """Keep the first item of a kind as the model for the others."""
-        made = yield
-        kind = self._waiting
-        if kind is not None and not kind.models and isinstance(made, list):
+        kind = ground.kind(name, obj)
+        if kind is None:
+            return None
+        if kind.models is None:
+            made: Any = collection.item_made_by_others(self, collector, name, obj)
             kind.learn(made, obj)
-        return made
+            return made  # type: ignore[no-any-return]
+        return kind.made(name, obj) if kind.models else None
 
     def _ground(self, collector: pytest.Module | pytest.Class) -> _Ground | None:
         if collector not in self._grounds:
@@ -106,24 +100,29 @@ def _is_ordinary(collector: pytest.Module | pytest.Class) -> bool:
 
 
 class _Kind:
-    """Tests that differ in their names only, and the items of the first: one for each parameter of its fixtures."""
+    """Tests that differ in their names only.
+
+    Attributes:
+        models: The items of the first: one for each parameter of its fixtures. None before there is a first one, empty
+            if others can't be made like it.
+    """
 
     def __init__(self, marks: list[pytest.Mark]) -> None:
-        self.models: list[pytest.Function] = []
+        self.models: list[pytest.Function] | None = None
         self._marks = marks
         self._added: list[pytest.Mark] = []
-        self._is_settled = False
 
-    def learn(self, items: list[Any], function: object) -> None:
+    def learn(self, items: object, function: object) -> None:
         """Take the first test's items as models, and note the marks that plugins have added to its function."""
-        if not self._is_settled and collection.are_simple(items):
+        self.models = []
+        if isinstance(items, list) and collection.are_simple(items):
             marks = getattr(function, "pytestmark", [])
             self._added = marks[len(self._marks) :]
-            self.models = items
-        self._is_settled = True
+            self.models = items[:]
 
     def made(self, name: str, function: Any) -> list[pytest.Item]:
         """Make the items of another test."""
+        assert self.models  # noqa: S101  # there is one to make it like
         if self._added:
             function.pytestmark = [*getattr(function, "pytestmark", ()), *self._added]
         return collection.made_like(self.models, name, function)

@@ -7,23 +7,23 @@ the engine measures, and how long a test may take, goes by the system's clock, r
 from __future__ import annotations
 
 import time
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["monotonic", "wall"]
 
-#: Kept in a tuple: freezegun replaces the functions that it finds as attributes of modules.
-_FALLBACK: Final = (time.monotonic,)
 _ID: Final = getattr(time, "CLOCK_MONOTONIC", None)
 
-
-def monotonic() -> float:
-    """Seconds on ``CLOCK_MONOTONIC``."""
-    return _FALLBACK[0]() if _ID is None else time.clock_gettime(_ID)
+#: Seconds on ``CLOCK_MONOTONIC``. A partial object, since freezegun replaces functions that are attributes of modules.
+monotonic: Final[Callable[[], float]] = partial(time.monotonic) if _ID is None else partial(time.clock_gettime, _ID)
 
 
 _WALL_MINUS_MONOTONIC: Final = time.time() - monotonic()
 
 
-def wall() -> float:
-    """Seconds since the Unix epoch, as if nobody had set the clock since this module was loaded."""
-    return _WALL_MINUS_MONOTONIC + monotonic()
+def wall(at: float | None = None) -> float:
+    """Seconds since the Unix epoch, now or ``at``, as if nobody had set the clock since this module was loaded."""
+    return _WALL_MINUS_MONOTONIC + (monotonic() if at is None else at)

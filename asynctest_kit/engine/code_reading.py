@@ -13,12 +13,12 @@ from __future__ import annotations
 import dis
 import inspect
 import time
+from functools import cache
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["put_back_by", "touched_by"]
 
@@ -79,9 +79,9 @@ _CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW"})
 _DEPTH = 3
 
 
-def touched_by(function: Any, *, beside: Path) -> str | None:
-    """Name the process-global state that ``function`` changes, or None. Helpers under ``beside`` are followed."""
-    return next(_findings(function, str(beside), _DEPTH, set()), None)
+def touched_by(function: Any, *, beside: str) -> str | None:
+    """Name the process-global state that ``function`` changes, or None. Helpers in a folder ``beside`` are followed."""
+    return next(_findings(function, beside, _DEPTH, set()), None)
 
 
 def put_back_by(function: Any) -> tuple[tuple[str, ...], ...]:
@@ -123,7 +123,12 @@ def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> It
 
 def _known_decorator(code: CodeType) -> str | None:
     """The name of what a decorator's code changes with each call."""
-    file = code.co_filename.replace("\\", "/")
+    return _known_file(code.co_filename)
+
+
+@cache
+def _known_file(name: str) -> str | None:
+    file = name.replace("\\", "/")
     if file.endswith(("unittest/mock.py", "mock/mock.py")):
         return "mock.patch"
     return next((name for name in ("freezegun", "time_machine") if f"/{name}/" in file), None)

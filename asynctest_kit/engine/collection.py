@@ -17,12 +17,14 @@ from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import pytest
 from _pytest import assertion, skipping
+from _pytest._io import TerminalWriter
 from _pytest.assertion import util as assertion_util
 from _pytest.config import parse_warning_filter
 from _pytest.fixtures import (
@@ -38,6 +40,7 @@ from _pytest.fixtures import (
 from _pytest.logging import LogCaptureFixture, LogCaptureHandler, caplog_handler_key, caplog_records_key
 from _pytest.runner import check_interactive_exception, runtestprotocol, show_test_item
 from _pytest.scope import Scope
+from _pytest.terminal import TerminalReporter
 from _pytest.threadexception import collect_thread_exception, thread_exceptions
 from _pytest.tmpdir import tmppath_result_key
 from _pytest.unittest import TestCaseFunction
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Owner",
     "Parameter",
+    "PassedReports",
     "Request",
     "TestRequest",
     "UncaughtQueue",
@@ -72,6 +76,7 @@ __all__ = [
     "fixtures_defined_in",
     "forget_value",
     "has_fixtures",
+    "item_made_by_others",
     "is_coroutine_item",
     "log_handler",
     "made_like",
@@ -80,7 +85,6 @@ __all__ = [
     "mark_names",
     "parameter_of",
     "parent_of",
-    "passed_report",
     "routed_comparison",
     "scope_instance",
     "set_function",
@@ -90,6 +94,8 @@ __all__ = [
     "test_generators",
     "uncaught_queues",
     "wants_interaction",
+    "writes_letters",
+    "written_at_once",
 ]
 
 ScopeName = Literal["session", "package", "module", "class", "function"]
@@ -391,47 +397,68 @@ def call_info(
     )
 
 
-def passed_report(
-    item: pytest.Item,
-    when: Literal["setup", "call", "teardown"],
-    *,
-    start: float,
-    duration: float,
-    like: pytest.TestReport | None = None,
-) -> pytest.TestReport | None:
-    """What pytest's own hooks would make of a phase that passed; None where an xfail mark has a say.
+class PassedReports:
+    """Makes what pytest's own hooks would make of the phases of one test that pass, for a third of what that costs."""
 
-    With ``like``, the report of another phase of the same test that passed, it costs a third.
-    """
-    if skipping.xfailed_key in item.stash and item.stash[skipping.xfailed_key] is not None:
-        return None
-    item.stash.setdefault(tmppath_result_key, {})[when] = True
-    sections = [(f"Captured {key} {phase}", content) for phase, key, content in item._report_sections]
-    if like is not None:
+    __slots__ = ("_first", "_item")
+
+    def __init__(self, item: pytest.Item) -> None:
+        self._item = item
+        self._first: pytest.TestReport | None = None
+
+    def report(
+        self, when: Literal["setup", "call", "teardown"], *, start: float, duration: float
+    ) -> pytest.TestReport | None:
+        """The report; None where an xfail mark has a say."""
+        item = self._item
+        if skipping.xfailed_key in item.stash and item.stash[skipping.xfailed_key] is not None:
+            return None
+        item.stash.setdefault(tmppath_result_key, {})[when] = True
+        captured = item._report_sections
+        sections = [(f"Captured {key} {phase}", text) for phase, key, text in captured] if captured else []
+        if self._first is None:
+            self._first = pytest.TestReport(
+                getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
+                item.location,
+                dict.fromkeys(item.keywords, 1),
+                "passed",
+                None,
+                when,
+                sections,
+                duration,
+                start,
+                start + duration,
+                user_properties=item.user_properties,
+            )
+            return self._first
         report = object.__new__(pytest.TestReport)
-        vars(report).update(vars(like))
+        vars(report).update(vars(self._first))
         report.when, report.sections, report.user_properties = when, sections, list(item.user_properties)
         report.duration, report.start, report.stop = duration, start, start + duration
         return report
-    return pytest.TestReport(
-        getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
-        item.location,
-        dict.fromkeys(item.keywords, 1),
-        "passed",
-        None,
-        when,
-        sections,
-        duration,
-        start,
-        start + duration,
-        user_properties=item.user_properties,
-    )
 
 
 def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
     """What the terminal's reporter makes of a set-up or tear-down that passed."""
     reporter._tests_ran = True
     reporter._add_stats("", [report])
+
+
+@contextmanager
+def written_at_once(reporter: Any) -> Iterator[None]:
+    """Write what the terminal's reporter writes meanwhile in one piece, when the block ends."""
+    writer = reporter._tw
+    file, writer._file = writer._file, StringIO()
+    try:
+        yield
+    finally:
+        kept, writer._file = writer._file, file
+        writer.write_raw(kept.getvalue(), flush=True)
+
+
+def writes_letters(reporter: object) -> bool:
+    """Whether the terminal's reporter is pytest's own, and writes one letter a test."""
+    return type(reporter) is TerminalReporter and type(reporter._tw) is TerminalWriter and reporter.verbosity <= 0
 
 
 def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:
@@ -753,6 +780,17 @@ def makers_of_items(collector: pytest.Module | pytest.Class) -> set[str]:
     """The modules of the plugins that make items, or prepare for it."""
     implementations = collector.ihook.pytest_pycollect_makeitem.get_hookimpls()
     return {_module_of(impl) for impl in implementations if not impl.wrapper and not impl.hookwrapper}
+
+
+def item_made_by_others(plugin: object, collector: pytest.Module | pytest.Class, name: str, obj: object) -> object:
+    """What the plugins that are asked after ``plugin`` make of ``obj``; wrappers, which are around all, not called."""
+    values = {"collector": collector, "name": name, "obj": obj}
+    for impl in reversed(collector.ihook.pytest_pycollect_makeitem.get_hookimpls()):
+        if impl.plugin is not plugin and not impl.wrapper and not impl.hookwrapper:
+            made: object = impl.function(*(values[argument] for argument in impl.argnames))
+            if made is not None:
+                return made
+    return None
 
 
 def makers_of_ids(collector: pytest.Module | pytest.Class) -> set[str]:

@@ -214,7 +214,7 @@ class CaseRun:
         self.ward = None if self.exclusive else Ward()
         self.fixtures = CaseFixtures(planned.case, executor.lifetimes, ambient=planned.ambient, ward=self.ward)
         self._once_more = once_more
-        self._passed: pytest.TestReport | None = None
+        self._passed = collection.PassedReports(item)
         self._close_thread: Callable[[], None] | None = None
         self.refusal: BaseException | None = None
         self._entered: contextlib.AbstractContextManager[object] = _NOTHING
@@ -310,13 +310,13 @@ class CaseRun:
             collection.note_caplog_phase(self.item, when, self.output.caplog)
         if self.exclusive:
             os.environ["PYTEST_CURRENT_TEST"] = f"{self.item.nodeid} ({when})".replace("\x00", "(null)")
-        began, start = clock.wall(), clock.monotonic()
+        start = clock.monotonic()
         error = await self._error_of(body)
         if isinstance(error, StateTouched):
             self.execution.touched = error.what
         if self.is_touched:
             return False
-        self._report(when, error, began, clock.monotonic() - start)
+        self._report(when, error, clock.wall(start), clock.monotonic() - start)
         return error is None
 
     async def _error_of(self, body: Callable[[], Awaitable[None]]) -> BaseException | None:
@@ -350,9 +350,8 @@ class CaseRun:
         reports = self.execution.reports
         reports += self.fixtures.take_reports()
         if error is None and not self.executor.hooks.reports:
-            report = collection.passed_report(self.item, when, start=began, duration=duration, like=self._passed)
+            report = self._passed.report(when, start=began, duration=duration)
             if report is not None:
-                self._passed = report
                 reports.append(report)
                 return
         info = collection.call_info(when, error, start=began, duration=duration)

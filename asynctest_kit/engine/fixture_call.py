@@ -54,6 +54,8 @@ T = TypeVar("T")
 class Finalizers:
     """What must run when a fixture, or a test's set of fixtures, ends: last in, first out."""
 
+    __slots__ = ("_generator", "_pending")
+
     def __init__(self) -> None:
         self._pending: list[Callable[[], object]] = []
         self._generator: AsyncGenerator[Any, None] | None = None

@@ -11,12 +11,13 @@ engine itself and pytest have made is kept until the last look is over, so that 
 from __future__ import annotations
 
 import gc
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 __all__ = ["Garbage"]
 
@@ -41,15 +42,24 @@ class Garbage:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Collect without looking for garbage: almost all that is made stays."""
+        """Collect without looking for garbage."""
         self.keep(session)
+        with self.unlooked():
+            result = yield
+        if session.config.option.collectonly:
+            gc.freeze()  # nothing but the end follows
+        return result
+
+    @contextmanager
+    def unlooked(self) -> Iterator[None]:
+        """Don't look for garbage while the block runs, since almost all that it makes stays; all of it is old then."""
         was_enabled = gc.isenabled()
         gc.disable()
         try:
-            return (yield)
+            yield
         finally:
-            if session.config.option.collectonly:
-                gc.freeze()  # nothing but the end follows
+            gc.freeze()
+            gc.unfreeze()  # among what is old, without having been looked through
             if was_enabled:
                 gc.enable()
 

@@ -160,6 +160,8 @@ def _case(
 class Resolver:
     """Finds the fixtures of one item: those in its closure at once, those asked for while running later."""
 
+    __slots__ = ("_owner", "_request", "found", "index", "interned", "item", "local", "resolved")
+
     def __init__(self, item: pytest.Function, index: int, interned: dict[Hashable, SharedFixture]) -> None:
         self.item = item
         self.index = index
@@ -184,6 +186,10 @@ class Resolver:
         self._owner = owner
         if self._request is not None:
             self._request.owner = owner
+
+    def over(self) -> None:
+        """Nobody answers a ``request`` that is made from now on."""
+        self._owner = None
 
     def case_like(self, model: Resolver) -> Case:
         """The item's case, if all its fixtures are those that the item of ``model`` shares with others."""

@@ -340,10 +340,12 @@ class Lifetimes:
 
     def have_settled(self, fixtures: tuple[SharedFixture, ...]) -> bool:
         """Whether each of ``fixtures`` is up or has failed."""
-        return all(self.of(fixture).is_settled for fixture in fixtures)
+        return all([self.of(fixture).is_settled for fixture in fixtures])  # noqa: C419  # asked for every test
 
     async def wait_until_up(self, fixtures: tuple[SharedFixture, ...]) -> None:
         """Set up ``fixtures`` at once and return when each is up or has failed."""
+        if self.have_settled(fixtures):
+            return
         lifetimes = [self.of(fixture) for fixture in fixtures]
         for lifetime in lifetimes:
             lifetime.start()
@@ -408,6 +410,8 @@ class Lifetimes:
 class CaseFixtures:
     """The fixtures of one running test, set up and torn down in its task."""
 
+    __slots__ = ("_ambient", "_finalizers", "_lifetimes", "_reports", "_values", "_ward", "case")
+
     def __init__(
         self, case: Case, lifetimes: Lifetimes, *, ambient: Collection[Source] = (), ward: Ward | None = None
     ) -> None:
@@ -462,6 +466,8 @@ class CaseFixtures:
             await self._finalizers.run(title, None if limit is None else lambda: limit("the tear-down"))
         finally:
             self._values.clear()
+            if self.case.resolver is not None:
+                self.case.resolver.over()
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the test is torn down."""

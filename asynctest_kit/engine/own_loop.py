@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,8 @@ from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import is_async
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from asynctest_kit.engine.graph import Case, Source
 
 __all__ = ["is_free_of_loops", "own_loop_of"]
@@ -29,16 +32,16 @@ _LOOP_OPTIONS = ("loop_factory", "policy", "use_uvloop")
 _OUR_KIND = (None, asyncio.new_event_loop, asyncio.SelectorEventLoop)
 
 
-def own_loop_of(case: Case) -> str | None:
+def own_loop_of(case: Case, *, is_coroutine: bool) -> str | None:
     """What kind of loop ``case`` must have to itself, or None if it runs on ours."""
     item = case.item
     if not isinstance(item, pytest.Function):
         return None
-    plugin = protocol_of_a_plugin(item) if collection.is_coroutine_item(item) else None
+    plugin = protocol_of_a_plugin(item) if is_coroutine else None
     if plugin is not None:
         return f"that of its plugins, for {plugin} runs it"
     inner = getattr(getattr(item.obj, "hypothesis", None), "inner_test", None)
-    if inspect.iscoroutinefunction(inner):
+    if inner is not None and inspect.iscoroutinefunction(inner):
         return "hypothesis"
     return _by_pytest_trio(item) or _by_anyio(case, item) or _by_pytest_asyncio(case, item)
 
@@ -69,7 +72,7 @@ def _by_anyio(case: Case, item: pytest.Function) -> str | None:
     function = source.definition.func
     if parameter is not None:
         backend: object = parameter.value
-    elif source.definition.argnames or is_async(function) or inspect.isgeneratorfunction(function):
+    elif source.definition.argnames or not _returns_at_once(function):
         return None
     else:
         backend = function()
@@ -77,6 +80,11 @@ def _by_anyio(case: Case, item: pytest.Function) -> str | None:
     if name != "asyncio":
         return str(name)
     return next((f"asyncio with {option}" for option in _LOOP_OPTIONS if options.get(option)), None)
+
+
+@cache
+def _returns_at_once(function: Callable[..., object]) -> bool:
+    return not is_async(function) and not inspect.isgeneratorfunction(function)
 
 
 def _by_pytest_asyncio(case: Case, item: pytest.Function) -> str | None:

@@ -122,10 +122,11 @@ def _lane(case: Case, treatment: Treatment, memory: Memory, ambient: Collection[
     item = case.item
     if not isinstance(item, pytest.Function):
         return "pytest", f"a {type(item).__name__}, not a Python function"
-    own_loop = own_loop_of(case)
+    is_coroutine = collection.is_coroutine_item(item)
+    own_loop = own_loop_of(case, is_coroutine=is_coroutine)
     if own_loop is not None:
         return "pytest", f"{_OTHER_LOOP}: {own_loop}"
-    if not collection.is_coroutine_item(item):
+    if not is_coroutine:
         return "pytest", "not a coroutine function"
     if treatment.exclusive is not None:
         return ("exclusive", "asked for by a mark or the settings") if treatment.exclusive else ("shared", "")

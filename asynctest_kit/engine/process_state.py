@@ -91,7 +91,7 @@ def _fixture(fixture: Source, case: Case) -> str | None:
     if isinstance(fixture, LocalFixture) and targets_of(function):
         return None
     beside = Path(inspect.unwrap(function).__code__.co_filename).parent if _is_installed(function) else None
-    name = touched_by(function, beside=beside or case.item.path.parent)
+    name = touched_by(function, beside=str(beside or case.item.path.parent))
     return None if name is None else f"fixture {fixture.name} uses {name}"
 
 
@@ -99,8 +99,13 @@ def _test_code(case: Case) -> str | None:
     item = case.item
     if not isinstance(item, pytest.Function):
         return None
-    name = touched_by(item.function, beside=item.path.parent)
+    name = touched_by(item.function, beside=_folder(item.path))
     return None if name is None else f"its code uses {name}"
+
+
+@cache
+def _folder(path: Path) -> str:
+    return str(path.parent)
 
 
 def _is_installed(function: Any) -> bool:

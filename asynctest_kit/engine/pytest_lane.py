@@ -163,7 +163,7 @@ class PytestLane:
         assert self._present is not None  # noqa: S101  # a test runs
         item, seconds = self._present.case.item, self._present.timeout
         is_on_trio = inspect.iscoroutinefunction(getattr(item, "obj", None)) and (
-            own_loop_of(self._present.case) == "trio"
+            own_loop_of(self._present.case, is_coroutine=True) == "trio"
         )
         if seconds and is_on_trio and isinstance(item, pytest.Function):
             return trio_limit(item, seconds, f"{item.name}: the call")

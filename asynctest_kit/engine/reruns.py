@@ -18,7 +18,7 @@ as they are.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from asynctest_kit.engine import clock
 
@@ -72,6 +72,14 @@ class Again:
         return self.first.planned.lane == "shared" and not self.first.touched
 
 
+class _Ran(NamedTuple):
+    """A first attempt beside others: which test's, and from when to when."""
+
+    planned: PlannedCase
+    start: float
+    end: float
+
+
 class Reruns:
     """The tests of one run that run again.
 
@@ -85,7 +93,7 @@ class Reruns:
         self._triages = triages
         self._waiting: list[Again] = []
         self._up: set[SharedFixture] = set()
-        self._neighbours: list[Execution] = []
+        self._neighbours: list[_Ran] = []
         self._spent = 0.0
         self._traced = 0
 
@@ -101,7 +109,7 @@ class Reruns:
     def take(self, execution: Execution) -> bool:
         """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
         if execution.planned.lane == "shared":
-            self._neighbours.append(execution)
+            self._neighbours.append(_Ran(execution.planned, execution.times.start, execution.times.end))
         if execution.touched:
             self._memory.learn(execution.planned.case.item, f"touched {execution.touched}")
             self._waiting.append(Again(_alone(execution.planned, f"it touched {execution.touched}"), execution))
@@ -124,7 +132,7 @@ class Reruns:
         if again.first.touched or again.planned.retries:
             return True
         done = self._neighbours
-        tests = max(one.times.end for one in done) - min(one.times.start for one in done)
+        tests = max(one.end for one in done) - min(one.start for one in done)
         return self._spent < max(_PATIENCE, tests)
 
     def judge(self, again: Again, execution: Execution) -> bool:
@@ -177,7 +185,7 @@ class Reruns:
         return [
             one.planned
             for one in self._neighbours
-            if one is not again.first and one.times.start < times.end and times.start < one.times.end
+            if one.planned is not again.first.planned and one.start < times.end and times.start < one.end
         ]
 
     def may_trace(self) -> bool:

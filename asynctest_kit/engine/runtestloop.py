@@ -83,7 +83,8 @@ class Engine:
         config = session.config
         memory = Memory(config)
         one_by_one = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
-        planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)
+        with self._garbage.unlooked():
+            planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)
         if self.options.explain_plan:
             _explain(config, planned, self.options)
             return
