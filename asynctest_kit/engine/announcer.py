@@ -15,7 +15,7 @@ from asynctest_kit.engine import collection
 from asynctest_kit.engine.foreign_hooks import has_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import pytest
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.executor import Execution
 
 __all__ = ["Announcer"]
+
+_Call = tuple[object, "Callable[..., object]"]
+
+_PHASES = ("setup", "call", "teardown")
 
 #: Seconds for which a test's end may remain untold.
 _MOMENT = 0.02
@@ -73,41 +77,52 @@ class Announcer:
             collection.written_at_once(self._reporter) if letters else contextlib.nullcontext(),
         ):
             for execution in untold:
-                self._tell(execution)
+                self._tell(execution, letters=letters)
         self._after()
 
-    def _tell(self, execution: Execution) -> None:
+    def _tell(self, execution: Execution, *, letters: bool) -> None:
         item = execution.planned.case.item
         hooks = self._hooks.get(item.path)
         if hooks is None:
-            hooks = self._hooks[item.path] = _Hooks(item.ihook)
+            hooks = self._hooks[item.path] = _Hooks(item.ihook, self._reporter)
         hooks.look_again(self._turn)
+        nodeid, location = item.nodeid, item.location
         for warning in execution.warnings:
-            collection.record_warning(item.config, warning, item.nodeid)
-        calls = {id(report): call for call, report in execution.calls}
-        hooks.call("pytest_runtest_logstart", nodeid=item.nodeid, location=item.location)
+            collection.record_warning(item.config, warning, nodeid)
+        calls = {id(report): call for call, report in execution.calls} if execution.calls else {}
+        # What pytest's subtests make of the call's status changes its report.
+        is_plain = letters and len(execution.reports) == len(_PHASES) and not execution.verdict
+        hooks.tell("pytest_runtest_logstart", nodeid, location)
         for report in execution.reports:
             if execution.verdict:
                 vars(report)["atk_verdict"] = execution.verdict
-            if self._is_quiet and report.when != "call" and report.passed:
-                if hooks.call("pytest_runtest_logreport", but=self._reporter, report=report):
-                    collection.count_quietly(self._reporter, report)
+            is_quiet = self._is_quiet and report.outcome == "passed"
+            if is_quiet and report.when != "call":
+                hooks.report(report, collection.count_quietly)
+            elif is_quiet and is_plain and not hasattr(report, "wasxfail"):
+                hooks.report(report, collection.count_passed)
             else:
-                hooks.call("pytest_runtest_logreport", report=report)
+                hooks.report(report)
             if calls and (call := calls.get(id(report))) is not None:
                 item.ihook.pytest_exception_interact(node=item, call=call, report=report)
-        hooks.call("pytest_runtest_logfinish", nodeid=item.nodeid, location=item.location)
+        hooks.tell("pytest_runtest_logfinish", nodeid, location)
 
 
 class _Hooks:
-    """The hooks that count for one file, looked up once a turn."""
+    """The hooks that count for one file, looked up once a turn; what they give counts for nothing.
 
-    __slots__ = ("_known", "_relay", "_turn")
+    Args:
+        relay: pytest's way to call them.
+        reporter: The terminal's, which has a shorter way.
+    """
 
-    def __init__(self, relay: Any) -> None:
+    __slots__ = ("_known", "_relay", "_reporter", "_turn")
+
+    def __init__(self, relay: Any, reporter: object) -> None:
         self._relay = relay
+        self._reporter = reporter
         self._turn = 0
-        self._known: dict[str, list[tuple[Any, tuple[str, ...]]] | None] = {}
+        self._known: dict[str, list[_Call] | None] = {}
 
     def look_again(self, turn: int) -> None:
         """Forget what was known in another turn."""
@@ -115,19 +130,42 @@ class _Hooks:
             self._turn = turn
             self._known.clear()
 
-    def call(self, name: str, *, but: object = None, **values: object) -> bool:
-        """Call a hook whose results count for nothing, if possible but for one plugin; tell whether that was."""
-        known = self._known[name] if name in self._known else self._look_up(name)
+    def tell(self, name: str, nodeid: str, location: object) -> None:
+        """Call one of the hooks of a test's start and end."""
+        known = self._known[name] if name in self._known else self._look_up(name, ("nodeid", "location"))
         if known is None:
-            getattr(self._relay, name)(**values)
-            return False
-        for impl, names in known:
-            if but is None or impl.plugin is not but:
-                impl.function(*[values[one] for one in names])
-        return True
+            getattr(self._relay, name)(nodeid=nodeid, location=location)
+            return
+        for _, call in known:
+            call(nodeid, location)
 
-    def _look_up(self, name: str) -> list[tuple[Any, tuple[str, ...]]] | None:
+    def report(
+        self, report: pytest.TestReport, shorter: Callable[[Any, pytest.TestReport], None] | None = None
+    ) -> None:
+        """Call the hooks of a report; in place of the terminal's ``shorter``, if that does the same."""
+        name = "pytest_runtest_logreport"
+        known = self._known[name] if name in self._known else self._look_up(name, ("report",))
+        if known is None:
+            self._relay.pytest_runtest_logreport(report=report)
+            return
+        for plugin, call in known:
+            if shorter is not None and plugin is self._reporter:
+                shorter(self._reporter, report)
+            else:
+                call(report)
+
+    def _look_up(self, name: str, given: tuple[str, ...]) -> list[_Call] | None:
+        """The plugins and their functions, in the order of their calls; None if it takes pluggy to call them."""
         impls = getattr(self._relay, name).get_hookimpls()
         has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
-        self._known[name] = None if has_wrappers else [(impl, tuple(impl.argnames)) for impl in reversed(impls)]
+        calls = [(impl.plugin, _taking(given, impl.argnames, impl.function)) for impl in reversed(impls)]
+        self._known[name] = None if has_wrappers else calls
         return self._known[name]
+
+
+def _taking(given: tuple[str, ...], wanted: Sequence[str], function: Callable[..., object]) -> Callable[..., object]:
+    """``function``, to be called with all that is given, whatever it takes of that."""
+    places = [given.index(name) for name in wanted]
+    if places == list(range(len(given))):
+        return function
+    return lambda *values: function(*(values[place] for place in places))

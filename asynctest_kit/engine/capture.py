@@ -39,8 +39,8 @@ class CaseOutput:
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
-        self.out = io.StringIO()
-        self.err = io.StringIO()
+        self.out: io.StringIO | None = None
+        self.err: io.StringIO | None = None
         self.logs: Any = None
         self.caplog: Any = None
         self.errors: list[BaseException] | None = []
@@ -57,10 +57,22 @@ class CaseOutput:
         """The test is over: what fails from now on in its name can't be charged to it."""
         self.errors = None
 
+    def stream(self, name: str) -> io.StringIO:
+        """What keeps its ``stdout`` or ``stderr``."""
+        if name == "stdout":
+            if self.out is None:
+                self.out = io.StringIO()
+            return self.out
+        if self.err is None:
+            self.err = io.StringIO()
+        return self.err
+
     def end_phase(self, when: str) -> None:
         """Move what was written into the item's report sections, as pytest names them."""
-        self._section(when, "stdout", self.out)
-        self._section(when, "stderr", self.err)
+        if self.out is not None:
+            self._section(when, "stdout", self.out)
+        if self.err is not None:
+            self._section(when, "stderr", self.err)
         if self.logs is not None:
             self.item.add_report_section(when, "log", self.logs.stream.getvalue().strip())
             self.logs.reset()
@@ -127,7 +139,7 @@ class _RoutedStream(io.TextIOBase):
 
     def write(self, text: str) -> int:
         output = current_output.get()
-        target = self._fallback if output is None else (output.out if self._name == "stdout" else output.err)
+        target = self._fallback if output is None else output.stream(self._name)
         return target.write(text)
 
 

@@ -69,6 +69,7 @@ __all__ = [
     "caught_warnings",
     "clear_runtime_state",
     "comparison_of",
+    "count_passed",
     "count_quietly",
     "definition_of",
     "evaluate_marks",
@@ -442,6 +443,17 @@ def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
     """What the terminal's reporter makes of a set-up or tear-down that passed."""
     reporter._tests_ran = True
     reporter._add_stats("", [report])
+
+
+def count_passed(reporter: Any, report: pytest.TestReport) -> None:
+    """What the terminal's reporter makes of a test that passed, where it :func:`writes_letters`."""
+    reporter._tests_ran = True
+    reporter._current_logreport = report
+    reporter._add_stats("passed", [report])
+    reporter._progress_nodeids_reported.add(getattr(report, "id", report.nodeid))  # an object from pytest 9.2 on
+    reporter._tw.write(".", green=True)
+    if reporter._show_progress_info and not reporter._is_last_item:
+        reporter._write_progress_information_if_past_edge()
 
 
 @contextmanager

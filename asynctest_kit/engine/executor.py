@@ -98,7 +98,7 @@ class Execution:
     def reason(self) -> str:
         """The first line that tells why it didn't pass."""
         for report in self.reports:
-            if not report.passed:
+            if report.outcome != "passed":
                 return first_line(report)
         return ""
 
@@ -231,7 +231,6 @@ class CaseRun:
             collection.start_afresh(self.item)
         self.executor.begun.add(self.item)
         current_output.set(self.output)
-        self.executor.ledger.open(self.output)
         guarded_by.set(self.ward)
         self.executor.guard.look_again()
         marks, hooks = collection.mark_names(self.item), self.executor.hooks
@@ -241,6 +240,8 @@ class CaseRun:
                 self.executor.capture.warnings.open_scope()
                 if "filterwarnings" in marks:
                     collection.apply_mark_filters(self.item)
+            if hooks.protocol.impls or hooks.setup.impls:
+                self.executor.ledger.open(self.output)
             if hooks.protocol.impls:
                 self._protocol = _entered(hooks.protocol(self.item))
             if not _SKIPPING.isdisjoint(marks):
@@ -276,6 +277,7 @@ class CaseRun:
         return bool(self.execution.touched)
 
     async def _phases(self) -> None:
+        self.executor.ledger.open(self.output)
         with self._protocol, self._warnings():
             setup = await self._phase("setup", self._set_up)
             if setup:

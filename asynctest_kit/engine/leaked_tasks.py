@@ -129,7 +129,7 @@ class TaskLedger:
 
     def open(self, output: CaseOutput) -> None:
         """Note the tasks of a test from now on."""
-        self._notes[output] = []
+        self._notes.setdefault(output, [])
 
     def close_if_clean(self, output: CaseOutput) -> bool:
         """Don't note the tasks of a test any more, if it has made none; tell whether that is so."""

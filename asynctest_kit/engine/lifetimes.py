@@ -439,7 +439,7 @@ class CaseFixtures:
         await self._lifetimes.wait_until_up(self.case.shared)
 
     async def set_up(self) -> dict[str, Any]:
-        """Set up all, in pytest's order.
+        """Set up all, in pytest's order, after :meth:`wait`.
 
         Returns:
             The values by name.
@@ -452,7 +452,6 @@ class CaseFixtures:
             raise self.case.error
         if self.case.resolver is not None:
             self.case.resolver.serve(self)
-        await self.wait()
         for source in self.case.sources:
             if source not in self._ambient:
                 await self._enter(source)

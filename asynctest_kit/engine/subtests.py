@@ -55,7 +55,7 @@ class _Subtest:
     def __enter__(self) -> None:
         output = current_output.get()
         if output is not None:
-            streams = {"stdout": output.out, "stderr": output.err}
+            streams = {name: output.stream(name) for name in ("stdout", "stderr")}
             if output.logs is not None:
                 streams["log"] = output.logs.stream
             self._written = {name: (stream, stream.tell()) for name, stream in streams.items()}
