@@ -4,22 +4,27 @@ Every test leaves much that stays to the end: its item, its reports. Looking thr
 cycles that nobody holds would take a third of the time of a large suite. What is young is looked through as often as
 ever, so that what one test leaves is found soon; what is old, rarely.
 
-Nothing is put out of the collector's sight as long as tests run: they may look for what refers to an object. What the
-engine itself and pytest have made is kept until the last look is over, so that this look is for what tests have left.
+What was there before the first test is put out of the collector's sight, and back into it as soon as anybody asks the
+collector anything: a test may look for what refers to an object, or for what is left of one. What the engine itself and
+pytest have made is kept until the last look is over, so that this look is for what tests have left.
 """
 
 from __future__ import annotations
 
 import gc
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from functools import wraps
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
 __all__ = ["Garbage"]
+
+#: What shows the collector's sight, or depends on it.
+_QUESTIONS = ("collect", "get_objects", "get_referrers")
 
 #: How often what is of middle age is looked through before what is old is; Python's own number is 10.
 _OLD = 100
@@ -30,6 +35,7 @@ class Garbage:
 
     def __init__(self) -> None:
         self._kept: list[object] = []
+        self._originals: dict[str, Callable[..., Any]] = {}
 
     def keep(self, value: object) -> None:
         """Don't let ``value`` become garbage before the last look is over."""
@@ -37,29 +43,33 @@ class Garbage:
 
     @pytest.hookimpl
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Put everything back into sight, after what pytest does at its end."""
+        """Let questions to the collector be answered as ever; at the end, after what pytest does then, too."""
         config.add_cleanup(gc.unfreeze)
+        config.add_cleanup(self._answer_no_more)
+        for name in _QUESTIONS:
+            self._originals[name] = getattr(gc, name)
+            setattr(gc, name, _seeing(self._originals[name]))
+
+    def _answer_no_more(self) -> None:
+        while self._originals:
+            setattr(gc, *self._originals.popitem())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_collection(self, session: pytest.Session) -> Generator[None, object, object]:
         """Collect without looking for garbage."""
         self.keep(session)
         with self.unlooked():
-            result = yield
-        if session.config.option.collectonly:
-            gc.freeze()  # nothing but the end follows
-        return result
+            return (yield)
 
     @contextmanager
     def unlooked(self) -> Iterator[None]:
-        """Don't look for garbage while the block runs, since almost all that it makes stays; all of it is old then."""
+        """Don't look for garbage while the block runs, nor later at what it has made: almost all of that stays."""
         was_enabled = gc.isenabled()
         gc.disable()
         try:
             yield
         finally:
             gc.freeze()
-            gc.unfreeze()  # among what is old, without having been looked through
             if was_enabled:
                 gc.enable()
 
@@ -75,7 +85,8 @@ class Garbage:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_unconfigure(self) -> Generator[None, object, object]:
-        """Look through everything once, for what finalizers raise, and not again."""
+        """Look once for what finalizers raise, and not again."""
+        self._answer_no_more()
         before = _full_passes()
         try:
             return (yield)
@@ -83,6 +94,15 @@ class Garbage:
             if _full_passes() == before:  # pytest 8 comes to that later, and does it five times
                 gc.collect()
             gc.freeze()
+
+
+def _seeing(question: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(question)
+    def asked(*arguments: Any, **options: Any) -> Any:
+        gc.unfreeze()
+        return question(*arguments, **options)
+
+    return asked
 
 
 def _full_passes() -> int:

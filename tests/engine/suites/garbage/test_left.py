@@ -1,6 +1,7 @@
 """What tests leave lies in cycles that only the garbage collector finds."""
 
 import gc
+import weakref
 
 import pytest
 
@@ -32,6 +33,24 @@ async def test_sees_what_refers_to_an_object(shared):
     holder = [held]
     assert any(one is holder for one in gc.get_referrers(held))
     assert any(one is test_sees_what_refers_to_an_object.__globals__ for one in gc.get_referrers(Left))
+
+
+class Node:
+    def __init__(self):
+        self.itself = self
+
+
+NODES = {"made while collecting": Node()}
+
+
+async def test_sees_what_was_made_while_collecting():
+    assert any(one is NODES for one in gc.get_objects())
+
+
+async def test_finds_what_nobody_holds_any_more():
+    ended = weakref.ref(NODES.pop("made while collecting"))
+    gc.collect()
+    assert ended() is None
 
 
 async def test_leaves(shared):
