@@ -20,7 +20,7 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO, cast
 
 import pytest
 from _pytest import assertion, skipping
@@ -460,12 +460,27 @@ def count_passed(reporter: Any, report: pytest.TestReport) -> None:
 def written_at_once(reporter: Any) -> Iterator[None]:
     """Write what the terminal's reporter writes meanwhile in one piece, when the block ends."""
     writer = reporter._tw
-    file, writer._file = writer._file, StringIO()
+    file, writer._file = writer._file, _Kept(writer._file)
     try:
         yield
     finally:
         kept, writer._file = writer._file, file
-        writer.write_raw(kept.getvalue(), flush=True)
+        file.write(kept.getvalue())
+        file.flush()
+
+
+class _Kept(StringIO):
+    """What is to be written to ``file``, which refuses what that would refuse."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__()
+        self._encoding = getattr(file, "encoding", None) or "utf-8"
+        self._errors = getattr(file, "errors", None) or "strict"
+
+    def write(self, text: str) -> int:
+        if not text.isascii():
+            text.encode(self._encoding, self._errors)
+        return super().write(text)
 
 
 def writes_letters(reporter: object) -> bool:

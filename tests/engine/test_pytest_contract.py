@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import io
 from pathlib import Path
 
 import pytest
+from _pytest.terminal import TerminalReporter
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
@@ -140,6 +142,35 @@ def test_phase_records_make_reports(item):
     report = pytest.TestReport.from_item_and_call(item, info)
     assert report.failed
     assert report.duration == 2.0
+
+
+def test_reports_of_phases_that_passed_are_pytests(item):
+    """Whatever attributes pytest's have, the first, which is made by pytest's class, and the later, which are copies."""
+    reports = collection.PassedReports(item)
+    for when in ("setup", "call", "teardown"):
+        ours = reports.report(when, start=1.0, duration=2.0)
+        info = collection.call_info(when, None, start=1.0, duration=2.0)
+        pytests = pytest.TestReport.from_item_and_call(item, info)
+        assert ours is not None
+        assert vars(ours) == vars(pytests)
+        assert ours.user_properties is not item.user_properties
+
+
+def test_a_test_that_passed_is_counted_as_by_the_reporter(item):
+    """In letters: the same is written, and the same is known, as if the hook had been called."""
+    report = collection.PassedReports(item).report("call", start=1.0, duration=2.0)
+    reporters = []
+    for count in (TerminalReporter.pytest_runtest_logreport, collection.count_passed):
+        written = io.StringIO()
+        reporter = TerminalReporter(item.config, written)
+        reporter._session = item.session
+        for _ in range(100):
+            with collection.written_at_once(reporter):
+                count(reporter, report)
+        known = {name: vars(reporter)[name] for name in ("stats", "_tests_ran", "_progress_nodeids_reported")}
+        reporters.append((written.getvalue(), known))
+    assert reporters[0] == reporters[1]
+    assert reporters[0][0].startswith("." * 40)
 
 
 def test_error_of_hidden_frames_can_be_shown(item):
