@@ -19,7 +19,7 @@ import pytest
 from asynctest_kit.engine import collection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "fixture_hooks",
     "foreign_hooks",
     "has_foreign",
+    "let_idle_go",
     "protocol_of_a_plugin",
 ]
 
@@ -227,11 +228,31 @@ def protocol_of_a_plugin(item: pytest.Item) -> str | None:
 _PROTOCOLS = pytest.StashKey[tuple[pluggy.HookImpl, ...]]()
 
 
+def let_idle_go(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Let go of plugins that run some tests by a protocol of their own, and are asked to by none of ``items``.
+
+    Their other hooks look at every phase of every test, for nothing.
+    """
+    for impl in _impls(config, "pytest_runtest_protocol"):
+        asked = _ONLY_IF.get(_module_of(impl.plugin).partition(".")[0])
+        if asked is not None and not any(map(asked, items)):
+            config.pluginmanager.unregister(impl.plugin)
+
+
 def _is_flaky(item: pytest.Item) -> bool:
-    config = item.config
-    asked = any(config.getoption(name, None) for name in ("reruns", "force_flaky"))
-    marked = any(name.startswith("_flaky_") for name in dir(getattr(item, "function", None)))
-    return asked or marked or item.get_closest_marker("flaky") is not None or _reruns_of_ini(config)
+    function = getattr(item, "function", None)
+    marked = any(name.startswith("_flaky_") for name in getattr(function, "__dict__", ()))
+    return marked or item.get_closest_marker("flaky") is not None or _are_all_flaky(item.config)
+
+
+def _are_all_flaky(config: pytest.Config) -> bool:
+    if _FLAKY not in config.stash:
+        asked = any(config.getoption(name, None) for name in ("reruns", "force_flaky"))
+        config.stash[_FLAKY] = asked or _reruns_of_ini(config)
+    return config.stash[_FLAKY]
+
+
+_FLAKY = pytest.StashKey[bool]()
 
 
 def _reruns_of_ini(config: pytest.Config) -> bool:

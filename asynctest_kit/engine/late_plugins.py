@@ -5,8 +5,8 @@ in every run: a fixture or two, for a sixth of the start-up of a small run, sinc
 So their loading waits until one of their fixtures is looked up, by a test, a fixture or an override of theirs. What is
 named with ``-p``, required by ``required_plugins`` or to be listed is loaded as ever.
 
-hypothesis' plugin imports hypothesis at the end of a run in which nobody did, to find that there is nothing to tell. It
-is let go of before.
+hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find that
+there is nothing to tell. It is let go of when the tests are collected.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from asynctest_kit.engine import collection
 
 __all__ = [
     "pytest_addoption",
+    "pytest_collection_finish",
     "pytest_configure",
     "pytest_plugin_registered",
-    "pytest_sessionfinish",
     "pytest_sessionstart",
 ]
 
@@ -111,9 +111,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         collection.before_look_ups(session, look_up)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Let go of hypothesis' plugin, if hypothesis was not imported."""
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let go of hypothesis' plugin, if hypothesis was not imported: it looks at every test, for nothing."""
     manager = session.config.pluginmanager
     if "hypothesis" not in sys.modules and manager.hasplugin("hypothesispytest"):
         manager.unregister(name="hypothesispytest")

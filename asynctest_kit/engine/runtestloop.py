@@ -75,6 +75,7 @@ class Engine:
 
     def _run(self, session: pytest.Session) -> None:
         from asynctest_kit.engine.dispatcher import Dispatcher
+        from asynctest_kit.engine.foreign_hooks import let_idle_go
         from asynctest_kit.engine.graph import build
         from asynctest_kit.engine.memory import Memory
         from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -83,6 +84,7 @@ class Engine:
         config = session.config
         memory = Memory(config)
         one_by_one = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
+        let_idle_go(config, session.items)
         with self._garbage.unlooked():
             planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)
         if self.options.explain_plan:

@@ -145,7 +145,7 @@ def test_phase_records_make_reports(item):
 
 
 def test_reports_of_phases_that_passed_are_pytests(item):
-    """Whatever attributes pytest's have, the first, which is made by pytest's class, and the later, which are copies."""
+    """Whatever attributes those have: the first is made by pytest's class, the later ones are copies."""
     reports = collection.PassedReports(item)
     for when in ("setup", "call", "teardown"):
         ours = reports.report(when, start=1.0, duration=2.0)
