@@ -5,8 +5,8 @@ in every run: a fixture or two, for a sixth of the start-up of a small run, sinc
 So their loading waits until one of their fixtures is looked up, by a test, a fixture or an override of theirs. What is
 named with ``-p``, required by ``required_plugins`` or to be listed is loaded as ever.
 
-hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find that
-there is nothing to tell. It is let go of when the tests are collected.
+hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find
+that there is nothing to tell. It is let go of when the tests are collected.
 """
 
 from __future__ import annotations
