@@ -6,7 +6,8 @@ up. A thread reads the answers, so the client serves any event loop, several of 
 
 Three ends of the stream are told apart. Before the greeting of a supervisor that was *found* listening: it was about
 to end, so one is started and asked again. Before the greeting of one that we *started*, or after a greeting: it died,
-and whatever is pending fails with the end of its log. After our own farewell: all is well.
+whatever is pending fails with the end of its log, what was up is lost, and a process is started that removes what it
+left. After our own farewell: all is well.
 
 This module is imported before pytest: it must load light, so no asyncio at import.
 """
@@ -31,12 +32,15 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
 from asynctest_kit.provision.messages import (
     Bye,
+    Check,
+    Checked,
     End,
     Ensure,
     Failed,
     Farewell,
     Hello,
     Keep,
+    Lost,
     Measured,
     Preserve,
     Quote,
@@ -57,6 +61,9 @@ __all__ = ["Client", "Visit"]
 
 _LAST_WORDS = 20
 
+#: Seconds in which a supervisor finds out whether a service still answers.
+_CHECK = 5.0
+
 _Answer = TypeVar("_Answer", Surveyed, Quoted, Farewell)
 
 
@@ -76,6 +83,8 @@ class Client:
         self._epitaph = ""
         self._phases: list[ServicePhase] = []
         self._endpoints: dict[str, Endpoint] = {}
+        self._losses: dict[str, str] = {}
+        self._checks: list[Future[None]] = []
         self._is_closed = False
         self._reader = threading.Thread(target=self._read, name="asynctest_kit provision client", daemon=True)
         self._reader.start()
@@ -136,6 +145,23 @@ class Client:
         with self._mutex:
             return MappingProxyType(dict(self._endpoints))
 
+    @property
+    def losses(self) -> Mapping[str, str]:
+        """What is known of services that were ready and are not any more: by name, what to tell of each."""
+        with self._mutex:
+            return MappingProxyType(dict(self._losses))
+
+    def check(self, service: str) -> None:
+        """Have it seen whether a service still answers; blocks until :attr:`losses` tells."""
+        check: Future[None] = Future()
+        with self._mutex:
+            if service in self._losses or service not in self._endpoints or self._epitaph:
+                return
+            self._checks.append(check)
+            self._link.send(Check(len(self._checks) - 1, service))
+        with suppress(TimeoutError):
+            check.result(_CHECK)
+
     def close(self, *, timeout: float = 10.0) -> None:
         """Leave; idempotent.
 
@@ -173,7 +199,11 @@ class Client:
             return True
 
         link.reap()
-        self._bury(link.epitaph())
+        if not link.is_parted:
+            self._mourn(link.epitaph())
+            _clean_up()
+        elif not self._is_closed:
+            self._mourn("its supervisor was told to end, by `atk down` or a signal.")
         return False
 
     def _take(self, link: _Link, reply: Reply) -> None:
@@ -188,6 +218,11 @@ class Client:
                 self._questions[number].answer(endpoint)
             case Failed(number=number, message=message):
                 self._questions[number].fail(message)
+            case Lost(service=service, message=message):
+                with self._mutex:
+                    self._losses[service] = message
+            case Checked(number=number):
+                self._checks[number].set_result(None)
             case Farewell(is_end=is_end):
                 link.parted(is_end=is_end)
 
@@ -198,10 +233,20 @@ class Client:
             for question in self._questions:
                 self._link.send(question.request)
 
+    def _mourn(self, epitaph: str) -> None:
+        with self._mutex:
+            for service, endpoint in self._endpoints.items():
+                if endpoint.provider != "external" and service not in self._losses:
+                    self._losses[service] = f"The service {service!r} ({endpoint.detail}) was lost when {epitaph}"
+        self._bury(epitaph)
+
     def _bury(self, epitaph: str) -> None:
         with self._mutex:
             self._epitaph = self._epitaph or epitaph
             pending = [question for question in self._questions if not question.future.done()]
+            checks = [check for check in self._checks if not check.done()]
+        for check in checks:
+            check.set_result(None)
         for question in pending:
             question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
 
@@ -301,6 +346,7 @@ class _Link:
         self._log = log
         self._is_greeted = False
         self._is_end = True
+        self.is_parted = False
 
     def send(self, request: Request) -> None:
         """Write; that the other side is gone is for the reader to find."""
@@ -321,6 +367,7 @@ class _Link:
 
     def parted(self, *, is_end: bool) -> None:
         """The supervisor said farewell."""
+        self.is_parted = True
         self._is_end = is_end
 
     @property
@@ -375,6 +422,18 @@ def _start(root: Path) -> _Link:
             start_new_session=True,
         )
     return _Link(ours, process, log)
+
+
+def _clean_up() -> None:
+    """Remove what a killed supervisor left; returns when it is done."""
+    subprocess.run(  # noqa: S603 (our own interpreter and module)
+        (sys.executable, "-P", "-m", "asynctest_kit.provision.sweep"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        check=False,
+    )
 
 
 def _tail(log: Path) -> str:

@@ -48,7 +48,7 @@ def test_a_link_is_no_private_directory(tmp_path):
 
 def test_what_lives_and_what_is_unsigned_and_young_is_spared():
     living, unsigned = runtime.data_directory(), runtime.data_directory()
-    (unsigned / "owner.json").unlink()
+    unsigned.with_name(f"{unsigned.name}.owner").unlink()
     try:
         runtime.sweep()
         assert living.exists()
@@ -62,11 +62,31 @@ def test_what_lives_and_what_is_unsigned_and_young_is_spared():
 
 
 def test_what_the_dead_owned_is_swept():
-    directory = runtime.data_directory()
+    directory, unmade = runtime.data_directory(), runtime.data_directory()
+    unmade.rmdir()
+    links = [each.with_name(f"{each.name}.owner") for each in (directory, unmade)]
     dead = msgspec.structs.replace(this_process(), started="0")
-    (directory / "owner.json").write_bytes(msgspec.json.encode(dead))
-    runtime.sweep()
+    for link in links:
+        link.unlink()
+        link.symlink_to(msgspec.json.encode(dead).decode())
+    assert {directory.name, unmade.name} <= set(runtime.sweep())
     assert not directory.exists()
+    assert not any(link.is_symlink() for link in links)
+
+
+def test_a_directory_changes_hands():
+    directory = runtime.data_directory()
+    link = directory.with_name(f"{directory.name}.owner")
+    link.unlink()
+    link.symlink_to(msgspec.json.encode(msgspec.structs.replace(this_process(), started="0")).decode())
+    try:
+        assert directory in runtime.abandoned()
+        runtime.sign(directory)
+        assert directory not in runtime.abandoned()
+        assert [entry for entry in directory.parent.glob(f"{directory.name}-*")] == []
+    finally:
+        runtime.remove(directory)
+    assert not link.is_symlink()
 
 
 def test_an_ended_process_that_nobody_waited_for_is_dead():

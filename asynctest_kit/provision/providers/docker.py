@@ -63,7 +63,7 @@ class Docker:
         self._environ = environ
         self._resources = AsyncExitStack()
         self._engine: asyncio.Future[Engine] | None = None
-        self._opened = asyncio.Event()
+        self._is_decided = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -115,13 +115,15 @@ class Docker:
         """Remove containers whose supervisor is proven dead.
 
         Args:
-            now: Whether to open the engine for it; otherwise it waits until an order has.
+            now: Whether to open the engine for it; otherwise it waits until an order has, or nobody will.
 
         Returns:
             The ids of the containers removed.
         """
         if not now:
-            await self._opened.wait()
+            await self._is_decided.wait()
+            if self._engine is None:
+                return []
         try:
             engine = await self._open()
             found = await engine.labelled(_SESSION)
@@ -132,6 +134,10 @@ class Docker:
         orphans = [container for container, labels in found if _is_orphan(labels)]
         await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
         return orphans
+
+    def close_doors(self) -> None:
+        """Nobody will order any more."""
+        self._is_decided.set()
 
     async def remove_unknown_snapshots(self) -> list[str]:
         """Remove images with prepared data that nobody knows of; give their names."""
@@ -146,7 +152,7 @@ class Docker:
         if self._engine is None or _has_failed(self._engine):
             self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
         engine = await asyncio.shield(self._engine)
-        self._opened.set()
+        self._is_decided.set()
         return engine
 
     async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Address:
