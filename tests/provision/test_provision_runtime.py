@@ -83,7 +83,7 @@ def test_a_directory_changes_hands():
         assert directory in runtime.abandoned()
         runtime.sign(directory)
         assert directory not in runtime.abandoned()
-        assert [entry for entry in directory.parent.glob(f"{directory.name}-*")] == []
+        assert list(directory.parent.glob(f"{directory.name}-*")) == []
     finally:
         runtime.remove(directory)
     assert not link.is_symlink()

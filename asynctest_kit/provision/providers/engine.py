@@ -322,7 +322,7 @@ async def _version(docker: Docker, url: str) -> dict[str, Any]:
 
     try:
         async with asyncio.timeout(_GREETING):
-            return cast("dict[str, Any]", await docker.version())
+            return await docker.version()
     except TimeoutError:
         raise Refusal(f"the Docker engine at {url} did not answer within {_GREETING:g} s") from None
     except (DockerError, ClientError) as error:

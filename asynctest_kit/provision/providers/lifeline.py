@@ -29,11 +29,7 @@ __all__ = ["Lifeline", "create", "hold"]
 _SHELL = "/bin/sh"
 
 #: Only what is built into every shell. The server gets the shell's own process id, and no descriptor of the watcher's.
-_SWITCH = (
-    "exec 3<&0 </dev/null; "
-    "(while read -r _; do :; done <&3; kill -KILL $$) >/dev/null 2>&1 & "
-    'exec "$@" 3<&-'
-)
+_SWITCH = 'exec 3<&0 </dev/null; (while read -r _; do :; done <&3; kill -KILL $$) >/dev/null 2>&1 & exec "$@" 3<&-'
 
 #: Entry points that are an init and refuse to be anything but process 1 (s6-overlay, systemd).
 _INITS = frozenset({"/init", "/sbin/init", "/lib/systemd/systemd", "/usr/lib/systemd/systemd"})
