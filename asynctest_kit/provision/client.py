@@ -426,7 +426,7 @@ def _start(root: Path) -> _Link:
 
 def _clean_up() -> None:
     """Remove what a killed supervisor left; returns when it is done."""
-    subprocess.run(  # noqa: S603 (our own interpreter and module)
+    subprocess.run(
         (sys.executable, "-P", "-m", "asynctest_kit.provision.sweep"),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

@@ -9,13 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.providers.docker import Docker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 __all__ = ["Swept", "main", "sweep"]
 

@@ -7,6 +7,7 @@ Worked around here (seen in aiodocker 0.27):
 - An int is no time-out for it; all limits are ClientTimeout objects.
 - Without an engine it raises a bare AssertionError, and its current context beats DOCKER_HOST: the engine's address
   is found here, in Docker's own order, and passed to it.
+- It reads an error's message as JSON, which an answer to HEAD can't have.
 - Importing it takes longer than asking an engine whether it lives, so it is imported when a socket answered.
 """
 
@@ -184,7 +185,7 @@ class Engine:
         try:
             async with self._query("HEAD", f"containers/{name}/archive", params={"path": path}):
                 return True
-        except NotFoundError:
+        except (NotFoundError, json.JSONDecodeError):
             return False
 
     @asynccontextmanager
