@@ -78,6 +78,14 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "report", "--fail-under=90")
 
 
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Runs whose processes are killed: thirty of each kind, on each provider. CHAOS_SEED repeats an earlier one's."""
+    environment = {"CHAOS": "60"} | _test_bed()
+    _install_tests(session)
+    session.run("python", "-m", "pytest", "tests/provision/test_chaos.py", *session.posargs, env=environment)
+
+
 @nox.session(python=["3.11", "3.12", "3.13"])
 def tests_on(session: nox.Session) -> None:
     """Our tests on one version of Python."""

@@ -126,12 +126,14 @@ async def test_services_taken_down_by_somebody_are_named(root):
 
 async def test_a_server_of_the_user_s_own_that_does_not_answer_any_more_is_named(root):
     write_suite(root, SUITE, OTHERS_EMBEDDED)
-    async with Embedded().give(order_of(spec_of("redis"))) as own:
-        async with running(root, ATK_REDIS_URL=own.endpoint.url) as run:
-            await in_use(root)
-            async with Redis.from_url(own.endpoint.url) as redis:
-                await redis.shutdown(nosave=True)
-            out, _ = await outcome(run)
+    async with (
+        Embedded().give(order_of(spec_of("redis"))) as own,
+        running(root, ATK_REDIS_URL=own.endpoint.url) as run,
+        Redis.from_url(own.endpoint.url) as redis,
+    ):
+        await in_use(root)
+        await redis.shutdown(nosave=True)
+        out, _ = await outcome(run)
     assert failed(out) == USERS
     assert re.search(r"The service 'redis' \(as given by its URL\) does not answer any more: ", out)
     assert own.endpoint.password not in out
