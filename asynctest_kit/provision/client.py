@@ -201,6 +201,7 @@ class Client:
         link.reap()
         if not link.is_parted:
             self._mourn(link.epitaph())
+            link.forget()
             _clean_up()
         elif not self._is_closed:
             self._mourn("its supervisor was told to end, by `atk down` or a signal.")
@@ -340,10 +341,18 @@ class _Question:
 class _Link:
     """One connection to one supervisor, which is ours (``process``) or was found listening."""
 
-    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        process: subprocess.Popen[bytes] | None = None,
+        project: runtime.Project | None = None,
+        session: Path | None = None,
+    ) -> None:
         self._connection = connection
         self._process = process
-        self._log = log
+        self._project = project
+        self._session = session
+        self._log = None if session is None else session / "log"
         self._is_greeted = False
         self._is_end = True
         self.is_parted = False
@@ -387,6 +396,11 @@ class _Link:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1.0)
 
+    def forget(self) -> None:
+        """Remove the session of a supervisor of ours that died, perhaps before the session was its own."""
+        if self._project is not None and self._session is not None:
+            runtime.leave(self._project, self._session)
+
     def close(self) -> None:
         """Hang up. A supervisor that serves others lives on, and is not our child to wait for any more."""
         with suppress(OSError):
@@ -403,11 +417,12 @@ def _join(root: Path) -> _Link | None:
     except OSError:
         connection.close()
         return None
-    return _Link(connection, None, None)
+    return _Link(connection)
 
 
 def _start(root: Path) -> _Link:
-    session = runtime.new_session(runtime.project_of(root))
+    project = runtime.project_of(root)
+    session = runtime.new_session(project)
     log = session / "log"
     ours, theirs = socket.socketpair()
     arguments = ("--root", str(root.resolve()), "--session", str(session), "--first", str(theirs.fileno()))
@@ -421,7 +436,7 @@ def _start(root: Path) -> _Link:
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
-    return _Link(ours, process, log)
+    return _Link(ours, process, project, session)
 
 
 def _clean_up() -> None:
