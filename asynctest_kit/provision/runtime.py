@@ -65,6 +65,9 @@ _SERVER = "server.json"
 _UNSIGNED_SECONDS = 3600.0
 _KEY_LENGTH = 16
 
+#: Bytes of a socket's path: 107 on Linux, and fewer elsewhere.
+_LONGEST_SOCKET = 103
+
 #: How often a directory is made that others remove meanwhile.
 _TRIES = 20
 
@@ -105,9 +108,20 @@ def base_directory() -> Path:
 
 
 def project_of(root: Path) -> Project:
-    """The meeting place for ``root``; its directory is made if missing."""
+    """The meeting place for ``root``; its directory is made if missing.
+
+    Raises:
+        ProvisionError: It belongs to someone else or can't be made, or no socket can have so long a path.
+    """
     key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:_KEY_LENGTH]
-    return Project(key=key, directory=_private(base_directory() / key))
+    project = Project(key=key, directory=base_directory() / key)
+    if len(os.fsencode(project.socket)) > _LONGEST_SOCKET:
+        raise ProvisionError(
+            f"The path {project.socket} is too long for a socket ({_LONGEST_SOCKET} bytes at most). Point "
+            "XDG_RUNTIME_DIR or TMPDIR elsewhere."
+        )
+    _private(project.directory)
+    return project
 
 
 def new_session(project: Project) -> Path:

@@ -34,6 +34,14 @@ def test_two_roots_have_two_meeting_places_and_one_root_has_one(tmp_path):
     assert runtime.project_of(tmp_path) == runtime.project_of(tmp_path / "link")
 
 
+def test_a_place_too_deep_for_a_socket_is_refused(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(ProvisionError, match=r"is too long for a socket \(103 bytes at most\). Point XDG_RUNTIME_DIR"):
+        runtime.project_of(tmp_path)
+
+
 def test_a_directory_that_others_may_enter_is_refused(tmp_path):
     tmp_path.chmod(0o755)
     with pytest.raises(ProvisionError, match="only you can enter"):
