@@ -4,6 +4,8 @@
 other end of a socket pair that the child inherits, so requests can be written at once and are read when the child is
 up. A thread reads the answers, so the client serves any event loop, several of them, and code without one.
 
+Clients that come at once each start a supervisor; the first of these listens, and the others send their clients there.
+
 Three ends of the stream are told apart. Before the greeting of a supervisor that was *found* listening: it was about
 to end, so one is started and asked again. Before the greeting of one that we *started*, or after a greeting: it died,
 whatever is pending fails with the end of its log, what was up is lost, and a process is started that removes what it
@@ -34,6 +36,7 @@ from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
+    Elsewhere,
     End,
     Ensure,
     Failed,
@@ -85,6 +88,7 @@ class Client:
         self._endpoints: dict[str, Endpoint] = {}
         self._losses: dict[str, str] = {}
         self._checks: list[Future[None]] = []
+        self._idle = 0.0
         self._is_closed = False
         self._reader = threading.Thread(target=self._read, name="asynctest_kit provision client", daemon=True)
         self._reader.start()
@@ -178,7 +182,9 @@ class Client:
 
     def keep(self, idle: float) -> None:
         """Have the services stay when we leave, until nobody has come for ``idle`` seconds."""
-        self._link.send(Keep(idle))
+        with self._mutex:
+            self._idle = idle
+            self._link.send(Keep(idle))
 
     def preserve(self, service: str) -> None:
         """Say that what was made in a service is worth keeping; its provider keeps it at its end, if it can."""
@@ -187,7 +193,7 @@ class Client:
     def _read(self) -> None:
         try:
             while self._listen(self._link):
-                self._start_another()
+                self._ask_another()
         except (OSError, ProvisionError) as error:
             self._bury(f"no supervisor can be started for it: {error}")
 
@@ -195,11 +201,11 @@ class Client:
         """Take what comes until the stream ends; whether another supervisor should be asked instead."""
         for reply in link.replies():
             self._take(link, reply)
-        if link.was_late and not self._is_closed:
+        if link.is_of_no_use and not self._is_closed:
             return True
 
         link.reap()
-        if not link.is_parted:
+        if not link.is_parted and not link.is_of_no_use:
             self._mourn(link.epitaph())
             link.forget()
             _clean_up()
@@ -211,6 +217,8 @@ class Client:
         match reply:
             case Hello(log=log):
                 link.greeted(Path(log))
+            case Elsewhere():
+                link.referred()
             case Measured(phase=phase):
                 self.record(phase)
             case Ready(number=number, endpoint=endpoint):
@@ -227,10 +235,12 @@ class Client:
             case Farewell(is_end=is_end):
                 link.parted(is_end=is_end)
 
-    def _start_another(self) -> None:
+    def _ask_another(self) -> None:
         with self._mutex:
             self._link.close()
-            self._link = _start(self._root)
+            self._link = _join(self._root) or _start(self._root)
+            if self._idle:
+                self._link.send(Keep(self._idle))
             for question in self._questions:
                 self._link.send(question.request)
 
@@ -354,6 +364,7 @@ class _Link:
         self._session = session
         self._log = None if session is None else session / "log"
         self._is_greeted = False
+        self._is_referred = False
         self._is_end = True
         self.is_parted = False
 
@@ -374,15 +385,19 @@ class _Link:
         self._is_greeted = True
         self._log = log
 
+    def referred(self) -> None:
+        """The supervisor knows another one, which serves us."""
+        self._is_referred = True
+
     def parted(self, *, is_end: bool) -> None:
         """The supervisor said farewell."""
         self.is_parted = True
         self._is_end = is_end
 
     @property
-    def was_late(self) -> bool:
-        """Whether we found a supervisor listening that had closed its doors already."""
-        return self._process is None and not self._is_greeted
+    def is_of_no_use(self) -> bool:
+        """Whether this supervisor had closed its doors when we found it, or sent us to another."""
+        return self._is_referred or (self._process is None and not self._is_greeted)
 
     def epitaph(self) -> str:
         """What to tell of a supervisor that died, its last words included."""

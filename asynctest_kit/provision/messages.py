@@ -3,7 +3,8 @@
 A client asks with :class:`Ensure` and goes with :class:`Bye`; a socket that closes without one means the same, only
 that nobody hears the answer. Who only looks in asks with :class:`Survey` or :class:`Quote`; :class:`Keep` and
 :class:`End` say how long the services live. The supervisor greets each client with :class:`Hello` before anything else,
-so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died.
+so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died; one
+that came second says :class:`Elsewhere` in its place.
 :class:`Lost` comes unasked, when a service has ended while it was in use.
 """
 
@@ -23,6 +24,7 @@ __all__ = [
     "Bye",
     "Check",
     "Checked",
+    "Elsewhere",
     "End",
     "Ensure",
     "Failed",
@@ -104,6 +106,10 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
     log: str
 
 
+class Elsewhere(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: I don't serve you, for another one listens; ask there."""
+
+
 class Measured(msgspec.Struct, frozen=True, tag=True):
     """Supervisor: one stretch of a service that you asked for."""
 
@@ -165,7 +171,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
 
 
 Request = Ensure | Bye | Keep | End | Preserve | Check | Survey | Quote
-Reply = Hello | Measured | Ready | Failed | Lost | Checked | Surveyed | Quoted | Farewell
+Reply = Hello | Elsewhere | Measured | Ready | Failed | Lost | Checked | Surveyed | Quoted | Farewell
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

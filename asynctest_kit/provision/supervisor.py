@@ -15,6 +15,7 @@ Invariants:
   last client, until nobody has come for as long as it was told.
 - When the last client goes, the doors close before anything is removed: the listening socket is gone and the lock is
   free. Who knocks too late sees the stream end without a greeting, and starts another supervisor.
+- A project has one supervisor. One that is started while another listens sends its client there, and ends.
 
 Crash rules: what this process made is signed with its identity (containers by labels, directories by a file). If it
 is killed, the kernel ends embedded servers, containers end with their standard input, and a sweep, of a client that
@@ -48,6 +49,7 @@ from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
+    Elsewhere,
     End,
     Ensure,
     Failed,
@@ -84,6 +86,9 @@ __all__ = ["Supervisor", "main"]
 
 _log = logging.getLogger("asynctest_kit.supervisor")
 
+#: Seconds between two looks for who listens.
+_LOOK = 0.01
+
 #: Seconds that a service has to answer once more, when a client doubts it.
 _DOUBT = 2.0
 
@@ -110,22 +115,19 @@ class Supervisor:
         self._reason = "its last client left"
         self._is_orderly = False
         self._idle = 0.0
-        self._listens = False
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup
 
-    async def run(self, first: socket.socket, meeting: _Meeting | None) -> None:
+    async def run(self, first: socket.socket, meeting: _Meeting) -> None:
         """Serve ``first`` and whoever comes to ``meeting``, until nobody is left; then remove every service."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self._listens = meeting is not None
             self._admit(first)
-            doors = tasks.create_task(self._keep_doors(meeting)) if meeting else None
+            doors = tasks.create_task(self._keep_doors(meeting))
             await self._over.wait()
             _log.info("ends: %s", self._reason)
-            if doors is not None and meeting is not None:
-                doors.cancel()
-                meeting.close()
+            doors.cancel()
+            meeting.close()
             if not self._is_orderly:
                 for service in self._services.values():
                     service.hurry()
@@ -181,7 +183,7 @@ class Supervisor:
             case Ensure():
                 self._ensure(client, request)
             case Keep(idle=idle):
-                self._idle = idle if self._listens else 0.0
+                self._idle = idle
             case End():
                 self.end("it was told to", orderly=True)
             case Preserve(service=name):
@@ -489,15 +491,27 @@ async def _sweep(docker: Docker) -> None:
         _log.info("swept of what dead supervisors left: %r", swept)
 
 
+async def _lock(project: runtime.Project) -> int | None:
+    """The lock that the one who listens has; None if another one listens."""
+    while (lock := runtime.take_lock(project)) is None:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(project.socket))
+            return None
+        await asyncio.sleep(_LOOK)  # it begins to listen, or has just ended
+    return lock
+
+
 async def _supervise(first: socket.socket, project: runtime.Project, session: Path) -> None:
+    lock = await _lock(project)
+    if lock is None:
+        first.sendall(messages.line(Elsewhere()))
+        first.close()
+        return
     async with AsyncExitStack() as resources:
         docker = await resources.enter_async_context(Docker(session=session.name, project=project.key))
-        lock = runtime.take_lock(project)
-        meeting = _Meeting(project, lock) if lock is not None else None
-        if meeting is not None:
-            resources.callback(meeting.close)
-
-        _log.info("process %d starts, %s", os.getpid(), "listening" if meeting else "for its first client alone")
+        meeting = _Meeting(project, lock)
+        resources.callback(meeting.close)
+        _log.info("process %d starts", os.getpid())
         supervisor = Supervisor((docker, Embedded(), External()), log=session / "log", project=project.key)
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
