@@ -16,17 +16,17 @@ This module is imported before pytest: it must load light, so no asyncio at impo
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -97,8 +97,10 @@ class Client:
     def connect(cls, root: Path) -> Client:
         """Join the supervisor of the project at ``root``, or start one; returns at once.
 
+        Nothing is made here but a process, so that whoever is killed right after this leaves nothing.
+
         Raises:
-            ProvisionError: The private directory for it can't be made.
+            ProvisionError: The private directory for it is somebody else's.
         """
         return cls(_join(root) or _start(root), root)
 
@@ -207,7 +209,6 @@ class Client:
         link.reap()
         if not link.is_parted and not link.is_of_no_use:
             self._mourn(link.epitaph())
-            link.forget()
             _clean_up()
         elif not self._is_closed:
             self._mourn("its supervisor was told to end, by `atk down` or a signal.")
@@ -355,14 +356,12 @@ class _Link:
         self,
         connection: socket.socket,
         process: subprocess.Popen[bytes] | None = None,
-        project: runtime.Project | None = None,
-        session: Path | None = None,
+        first_words: IO[bytes] | None = None,
     ) -> None:
         self._connection = connection
         self._process = process
-        self._project = project
-        self._session = session
-        self._log = None if session is None else session / "log"
+        self._first_words = first_words
+        self._log: Path | None = None
         self._is_greeted = False
         self._is_referred = False
         self._is_end = True
@@ -402,7 +401,7 @@ class _Link:
     def epitaph(self) -> str:
         """What to tell of a supervisor that died, its last words included."""
         code = "" if self._process is None else f" with exit code {self._process.returncode}"
-        words = "" if self._log is None else _tail(self._log)
+        words = _words_before_its_log(self._first_words) if self._log is None else _tail(self._log)
         return f"its supervisor ended unexpectedly{code}.{words}"
 
     def reap(self) -> None:
@@ -411,24 +410,24 @@ class _Link:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(timeout=1.0)
 
-    def forget(self) -> None:
-        """Remove the session of a supervisor of ours that died, perhaps before the session was its own."""
-        if self._project is not None and self._session is not None:
-            runtime.leave(self._project, self._session)
-
     def close(self) -> None:
         """Hang up. A supervisor that serves others lives on, and is not our child to wait for any more."""
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
+        if self._first_words is not None:
+            self._first_words.close()
         if self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # keeps its __del__ from warning of a child that still runs
 
 
 def _join(root: Path) -> _Link | None:
+    project = runtime.existing_project_of(root)
+    if project is None:
+        return None
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(str(runtime.project_of(root).socket))
+        connection.connect(str(project.socket))
     except OSError:
         connection.close()
         return None
@@ -436,22 +435,20 @@ def _join(root: Path) -> _Link | None:
 
 
 def _start(root: Path) -> _Link:
-    project = runtime.project_of(root)
-    session = runtime.new_session(project)
-    log = session / "log"
     ours, theirs = socket.socketpair()
-    arguments = ("--root", str(root.resolve()), "--session", str(session), "--first", str(theirs.fileno()))
-    with theirs, os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
+    first_words = tempfile.TemporaryFile()  # noqa: SIM115  # the link's, until it is closed
+    arguments = ("--root", str(root.resolve()), "--first", str(theirs.fileno()))
+    with theirs:
         process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             # -P: the project's own folder must not shadow the standard library's modules.
             (sys.executable, "-P", "-m", "asynctest_kit.provision.supervisor", *arguments),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=first_words,
+            stderr=first_words,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
-    return _Link(ours, process, project, session)
+    return _Link(ours, process, first_words)
 
 
 def _clean_up() -> None:
@@ -464,6 +461,14 @@ def _clean_up() -> None:
         start_new_session=True,
         check=False,
     )
+
+
+def _words_before_its_log(words: IO[bytes] | None) -> str:
+    if words is None or words.closed:
+        return ""
+    words.seek(0)
+    lines = words.read().decode(errors="replace").splitlines()[-_LAST_WORDS:]
+    return "\n".join([" Its last words:", *(f"  | {line}" for line in lines)]) if lines else " It said nothing."
 
 
 def _tail(log: Path) -> str:

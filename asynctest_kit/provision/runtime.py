@@ -50,12 +50,12 @@ __all__ = [
     "base_directory",
     "claimed",
     "data_directory",
+    "existing_project_of",
     "leave",
     "new_session",
     "own_server",
     "project_of",
     "remove",
-    "sign",
     "sweep",
     "take_lock",
 ]
@@ -102,9 +102,7 @@ def base_directory() -> Path:
     Raises:
         ProvisionError: It belongs to someone else or can't be made.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
-    return _private(base)
+    return _private(_base())
 
 
 def project_of(root: Path) -> Project:
@@ -113,22 +111,47 @@ def project_of(root: Path) -> Project:
     Raises:
         ProvisionError: It belongs to someone else or can't be made, or no socket can have so long a path.
     """
+    base_directory()
+    project = _place_of(root)
+    _private(project.directory)
+    return project
+
+
+def existing_project_of(root: Path) -> Project | None:
+    """The meeting place for ``root`` if there is one; nothing is made.
+
+    Raises:
+        ProvisionError: It belongs to someone else, or no socket can have so long a path.
+    """
+    project = _place_of(root)
+    for directory in (project.directory.parent, project.directory):
+        try:
+            status = directory.lstat()
+        except OSError:
+            return None
+        _check_private(directory, status)
+    return project
+
+
+def _base() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
+
+
+def _place_of(root: Path) -> Project:
     key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:_KEY_LENGTH]
-    project = Project(key=key, directory=base_directory() / key)
+    project = Project(key=key, directory=_base() / key)
     if len(os.fsencode(project.socket)) > _LONGEST_SOCKET:
         raise ProvisionError(
             f"The path {project.socket} is too long for a socket ({_LONGEST_SOCKET} bytes at most). Point "
             "XDG_RUNTIME_DIR or TMPDIR elsewhere."
         )
-    _private(project.directory)
     return project
 
 
 def new_session(project: Project) -> Path:
-    """A directory for one supervisor; this process's until the supervisor signs it."""
-    while True:
-        with suppress(FileNotFoundError):  # the last supervisor removed the project's directory in between
-            return claimed(_private(project.directory) / secrets.token_hex(6))
+    """A directory for this process as the project's supervisor; it must hold the lock."""
+    return claimed(project.directory / secrets.token_hex(6))
 
 
 def data_directory() -> Path:
@@ -138,16 +161,9 @@ def data_directory() -> Path:
 
 def claimed(directory: Path) -> Path:
     """Make a directory that belongs to this process."""
-    _owner_link(directory).symlink_to(_signature())
+    _owner_link(directory).symlink_to(msgspec.json.encode(this_process()).decode())
     directory.mkdir(mode=0o700)
     return directory
-
-
-def sign(directory: Path) -> None:
-    """Make ``directory`` this process's own, whose ever it was."""
-    fresh = _owner_link(directory.with_name(f"{directory.name}-{secrets.token_hex(3)}"))
-    fresh.symlink_to(_signature())
-    fresh.replace(_owner_link(directory))
 
 
 def own_server(directory: Path, pid: int) -> None:
@@ -162,7 +178,11 @@ def take_lock(project: Project) -> int | None:
         A descriptor that holds the lock until it is closed, or None if another process holds it.
     """
     while True:
-        descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _private(project.directory)  # who was the last to leave may have removed it
+        try:
+            descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -283,10 +303,6 @@ def _owner_link(directory: Path) -> Path:
     return directory.with_name(f"{directory.name}{_OWNER}")
 
 
-def _signature() -> str:
-    return msgspec.json.encode(this_process()).decode()
-
-
 def _owner_of(directory: Path) -> Identity | None:
     try:
         return msgspec.json.decode(os.readlink(_owner_link(directory)), type=Identity)  # noqa: PTH115 (JSON, no path)
@@ -319,13 +335,16 @@ def _private(directory: Path) -> Path:
             f"The private directory {directory} can't be made: {error}. Point XDG_RUNTIME_DIR or TMPDIR elsewhere."
         ) from error
 
+    _check_private(directory, status)
+    return directory
+
+
+def _check_private(directory: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ProvisionError(
             f"{directory} should be a directory that only you can enter (mode 0700), but it is not: remove it, "
             "or point XDG_RUNTIME_DIR or TMPDIR elsewhere."
         )
-
-    return directory
 
 
 def _made(directory: Path) -> os.stat_result:

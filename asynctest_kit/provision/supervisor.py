@@ -501,12 +501,28 @@ async def _lock(project: runtime.Project) -> int | None:
     return lock
 
 
-async def _supervise(first: socket.socket, project: runtime.Project, session: Path) -> None:
+async def _serve_or_refer(first: socket.socket, project: runtime.Project) -> None:
     lock = await _lock(project)
     if lock is None:
         first.sendall(messages.line(Elsewhere()))
         first.close()
         return
+    session = runtime.new_session(project)
+    try:
+        _log_to(session / "log")
+        await _supervise(first, project, session, lock)
+    finally:
+        runtime.leave(project, session)
+
+
+def _log_to(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for output in (1, 2):
+        os.dup2(descriptor, output)
+    os.close(descriptor)
+
+
+async def _supervise(first: socket.socket, project: runtime.Project, session: Path, lock: int) -> None:
     async with AsyncExitStack() as resources:
         docker = await resources.enter_async_context(Docker(session=session.name, project=project.key))
         meeting = _Meeting(project, lock)
@@ -526,14 +542,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a supervisor to its end."""
     parser = argparse.ArgumentParser(prog="asynctest_kit.provision.supervisor", description=main.__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the project's root")
-    parser.add_argument("--session", type=Path, required=True, help="this supervisor's private directory")
     parser.add_argument("--first", type=int, required=True, help="descriptor of the first client's socket")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    runtime.sign(options.session)
-    project = runtime.project_of(options.root)
-    asyncio.run(_supervise(socket.socket(fileno=options.first), project, options.session))
-    runtime.leave(project, options.session)
+    try:
+        project = runtime.project_of(options.root)
+        asyncio.run(_serve_or_refer(socket.socket(fileno=options.first), project))
+    except ProvisionError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from asynctest_kit.provision.identity import identify, proven_dead, this_process
 
 @pytest.fixture
 def project(tmp_path):
+    tmp_path.chmod(0o700)
     return runtime.Project(key="key", directory=tmp_path)
 
 
@@ -40,6 +41,17 @@ def test_a_place_too_deep_for_a_socket_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     with pytest.raises(ProvisionError, match=r"is too long for a socket \(103 bytes at most\). Point XDG_RUNTIME_DIR"):
         runtime.project_of(tmp_path)
+
+
+def test_nothing_is_made_by_looking(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert runtime.existing_project_of(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    made = runtime.project_of(tmp_path)
+    assert runtime.existing_project_of(tmp_path) == made
+    made.directory.chmod(0o755)
+    with pytest.raises(ProvisionError, match="only you can enter"):
+        runtime.existing_project_of(tmp_path)
 
 
 def test_a_directory_that_others_may_enter_is_refused(tmp_path):
@@ -80,21 +92,6 @@ def test_what_the_dead_owned_is_swept():
     assert {directory.name, unmade.name} <= set(runtime.sweep())
     assert not directory.exists()
     assert not any(link.is_symlink() for link in links)
-
-
-def test_a_directory_changes_hands():
-    directory = runtime.data_directory()
-    link = directory.with_name(f"{directory.name}.owner")
-    link.unlink()
-    link.symlink_to(msgspec.json.encode(msgspec.structs.replace(this_process(), started="0")).decode())
-    try:
-        assert directory in runtime.abandoned()
-        runtime.sign(directory)
-        assert directory not in runtime.abandoned()
-        assert list(directory.parent.glob(f"{directory.name}-*")) == []
-    finally:
-        runtime.remove(directory)
-    assert not link.is_symlink()
 
 
 def test_an_ended_process_that_nobody_waited_for_is_dead():
