@@ -24,8 +24,10 @@ from provision_traces import (
 from redis.asyncio import Redis
 from small_images import imported, root_of_redis
 
+from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import lifeline
 from asynctest_kit.provision.providers.docker import Docker
+from asynctest_kit.provision.providers.engine import Engine
 from asynctest_kit.provision.runtime import project_of
 
 pytestmark = pytest.mark.anyio
@@ -56,6 +58,20 @@ async def test_no_container_outlives_a_killed_supervisor_though_nobody_comes_aft
     while await engine.labelled(label):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
+
+
+async def test_a_container_that_is_gone_before_it_is_looked_at_is_told_with_its_last_words(docker, monkeypatch):
+    inspect = Engine.inspect
+
+    async def inspected_too_late(engine, name):
+        while await engine.has_file(name, "/bin/sh"):
+            await asyncio.sleep(0.02)
+        return await inspect(engine, name)
+
+    monkeypatch.setattr(Engine, "inspect", inspected_too_late)
+    with pytest.raises(ProvisionError, match=r"ended with exit code 1\. Its last words:[^$]*no-such-option"):
+        async with docker.give(order_of(spec_of("redis", command=("--no-such-option", "1")))):
+            pass
 
 
 async def test_a_signal_reaches_the_server_and_its_exit_code_us(engine, docker):

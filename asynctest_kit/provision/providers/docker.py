@@ -24,7 +24,7 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, lifeline, rekeyed
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
-from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
+from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
@@ -194,7 +194,10 @@ class _Container:
 
     async def published_port(self, port: int) -> int | None:
         """The loopback port behind which ``port`` is; None if the container has ended already."""
-        bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        try:
+            bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        except NotFoundError:
+            return None
         if not bindings:
             return None
 
