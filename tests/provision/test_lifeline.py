@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import time
+from contextlib import suppress
 from secrets import token_hex
 
 import pytest
@@ -27,7 +28,7 @@ from small_images import imported, root_of_redis
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import lifeline
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.engine import Engine
+from asynctest_kit.provision.providers.engine import Engine, NotFoundError
 from asynctest_kit.provision.runtime import project_of
 
 pytestmark = pytest.mark.anyio
@@ -64,8 +65,8 @@ async def test_a_container_that_is_gone_before_it_is_looked_at_is_told_with_its_
     inspect = Engine.inspect
 
     async def inspected_too_late(engine, name):
-        while await engine.has_file(name, "/bin/sh"):
-            await asyncio.sleep(0.02)
+        with suppress(NotFoundError):
+            await engine._json("POST", f"containers/{name}/wait", params={"condition": "removed"})
         return await inspect(engine, name)
 
     monkeypatch.setattr(Engine, "inspect", inspected_too_late)
