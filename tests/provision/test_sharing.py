@@ -10,7 +10,7 @@ import pytest
 from provision_traces import eventually, sessions, spec_of
 from suites import ATK, PYTEST, outcome, running, write_suite
 
-from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.client import Client, Visit
 
 pytestmark = pytest.mark.anyio
 
@@ -70,3 +70,17 @@ async def test_clients_that_come_at_once_have_one_supervisor(root):
     finally:
         await asyncio.gather(*(asyncio.to_thread(client.close) for client in clients))
     await eventually(lambda: sessions(root) == [])
+
+
+async def test_services_are_kept_for_one_of_those_that_come_at_once(root):
+    clients = [Client.connect(root) for _ in range(2)]
+    for client in clients:
+        client.keep(60.0)
+    await asyncio.gather(*(client.endpoint(REDIS) for client in clients))
+    await asyncio.gather(*(asyncio.to_thread(client.close) for client in clients))
+    visit = Visit.at(root)
+    assert visit is not None
+    survey = await asyncio.to_thread(visit.survey)
+    await asyncio.to_thread(visit.end)
+    visit.close()
+    assert (survey.clients, survey.idle, [service.name for service in survey.services]) == (0, 60.0, ["redis"])
