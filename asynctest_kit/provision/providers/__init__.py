@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.catalog.kind import Kind, Login
 
-__all__ = ["Order", "Provider", "Refusal", "Running", "Witness", "await_ready"]
+__all__ = ["Order", "Provider", "Refusal", "Running", "Witness", "await_ready", "quoted"]
 
 #: Lines of a service's log that an error shows.
 TAIL = 20
@@ -176,7 +176,7 @@ async def await_ready(order: Order, address: Address, witness: Witness, *, subje
             return
         problem = ended
 
-    raise ProvisionError(order.redact(f"{subject} {problem}.{_quoted(await witness.last_words())}"))
+    raise ProvisionError(order.redact(f"{subject} {problem}.{quoted(await witness.last_words())}"))
 
 
 async def rekeyed(order: Order, address: Address) -> Address:
@@ -197,7 +197,8 @@ async def rekeyed(order: Order, address: Address) -> Address:
     return replace(address, password=password)
 
 
-def _quoted(log: str | None) -> str:
+def quoted(log: str | None) -> str:
+    """A log's end, to be put after a sentence; empty if there is no log that could be read."""
     if log is None:
         return ""
 

@@ -3,7 +3,8 @@
 A container is known to us by the name that we drew before it was asked for, never by the answer that says it was
 made: so it can be removed whatever happened in between. Creating it is the one request that is not cut short by a
 cancellation, since a request that was sent may be carried out after its sender has gone; every other await may be
-cancelled, and the removal in the ``finally`` runs to its end. What a killed supervisor leaves is found by its labels.
+cancelled, and the removal in the ``finally`` runs to its end. If the supervisor is killed, its containers end with it
+(see :mod:`asynctest_kit.provision.providers.lifeline`), and what is left all the same is found by its labels.
 
 Ports are published on 127.0.0.1 alone, on a number that the engine draws.
 """
@@ -21,15 +22,17 @@ import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, rekeyed
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, lifeline, rekeyed
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
-from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
+from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from asynctest_kit.provision.providers.lifeline import Lifeline
 
 __all__ = ["Docker"]
 
@@ -60,7 +63,7 @@ class Docker:
         self._environ = environ
         self._resources = AsyncExitStack()
         self._engine: asyncio.Future[Engine] | None = None
-        self._opened = asyncio.Event()
+        self._is_decided = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,28 +99,31 @@ class Docker:
     ) -> AsyncIterator[tuple[_Container, Address]]:
         """A container that answers with the order's password, removed at the end."""
         container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
-        try:
-            address = await self._start(container, image, prepared, order)
-            subject = f"The container of the service {order.spec.name!r} ({image})"
-            with order.phase("ready", self.name):
-                await await_ready(order, address, container, subject=subject)
-                address = await rekeyed(order, address)
-            yield container, address
-        finally:
-            with order.phase("remove", self.name):
-                await to_its_end(container.remove())
+        async with container.held():
+            try:
+                address = await self._start(container, image, prepared, order)
+                subject = f"The container of the service {order.spec.name!r} ({image})"
+                with order.phase("ready", self.name):
+                    await await_ready(order, address, container, subject=subject)
+                    address = await rekeyed(order, address)
+                yield container, address
+            finally:
+                with order.phase("remove", self.name):
+                    await to_its_end(container.remove())
 
     async def sweep(self, *, now: bool) -> list[str]:
         """Remove containers whose supervisor is proven dead.
 
         Args:
-            now: Whether to open the engine for it; otherwise it waits until an order has.
+            now: Whether to open the engine for it; otherwise it waits until an order has, or nobody will.
 
         Returns:
             The ids of the containers removed.
         """
         if not now:
-            await self._opened.wait()
+            await self._is_decided.wait()
+            if self._engine is None:
+                return []
         try:
             engine = await self._open()
             found = await engine.labelled(_SESSION)
@@ -128,6 +134,10 @@ class Docker:
         orphans = [container for container, labels in found if _is_orphan(labels)]
         await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
         return orphans
+
+    def close_doors(self) -> None:
+        """Nobody will order any more."""
+        self._is_decided.set()
 
     async def remove_unknown_snapshots(self) -> list[str]:
         """Remove images with prepared data that nobody knows of; give their names."""
@@ -142,16 +152,16 @@ class Docker:
         if self._engine is None or _has_failed(self._engine):
             self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
         engine = await asyncio.shield(self._engine)
-        self._opened.set()
+        self._is_decided.set()
         return engine
 
     async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Address:
         config = _config(prepared, order, self._labels | {f"{_LABEL}.service": order.spec.name})
         try:
             with order.phase("create", self.name):
-                await to_its_end(container.engine.create(container.name, config))
+                await to_its_end(lifeline.create(container.engine, container.name, config))
             with order.phase("boot", self.name):
-                await container.engine.start(container.name)
+                await container.start()
                 port = await container.published_port(order.kind.port)
         except EngineError as error:
             raise ProvisionError(
@@ -170,10 +180,24 @@ class _Container:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._holds = AsyncExitStack()
+        self._lifeline: Lifeline | None = None
+
+    def held(self) -> AsyncExitStack:
+        """A context outside of which it does not live once it is started."""
+        return self._holds
+
+    async def start(self) -> None:
+        """Start it, created as it is."""
+        self._lifeline = await self._holds.enter_async_context(lifeline.hold(self.engine, self.name))
+        await self.engine.start(self.name)
 
     async def published_port(self, port: int) -> int | None:
         """The loopback port behind which ``port`` is; None if the container has ended already."""
-        bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        try:
+            bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
+        except NotFoundError:
+            return None
         if not bindings:
             return None
 
@@ -185,21 +209,23 @@ class _Container:
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        try:
-            return f"ended with exit code {await self.engine.wait(self.name)}"
-        except EngineError as error:
-            return f"is gone or can't be watched any more: {error}"
+        return await self._started.ended()
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        return await self.log(TAIL)
+        return await self._started.tail(TAIL)
 
     async def log(self, lines: int) -> str:
         """See :class:`~asynctest_kit.provision.providers.Running`."""
         try:
             return await self.engine.log_tail(self.name, lines)
-        except EngineError as error:
-            return f"(its log can't be read: {error})"
+        except EngineError:
+            return await self._started.tail(lines)
+
+    @property
+    def _started(self) -> Lifeline:
+        assert self._lifeline is not None  # noqa: S101 (who asks has started it)
+        return self._lifeline
 
     async def remove(self) -> None:
         """Remove it; an engine that refuses is logged, for there is nobody to tell."""

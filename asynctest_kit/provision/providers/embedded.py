@@ -146,7 +146,7 @@ class Embedded:
         order.resolved(self.name)
         resources = AsyncExitStack()
         try:
-            directory = runtime.data_directory()
+            directory = _data_directory()
             resources.push_async_callback(asyncio.to_thread, runtime.remove, directory)
             site = Site(server=server, version=version, directory=directory, login=order.login, spec=order.spec)
             prepared = _Prepared(site, prefix, order)
@@ -167,6 +167,13 @@ class Embedded:
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
+
+
+def _data_directory() -> Path:
+    try:
+        return runtime.data_directory()
+    except OSError as error:
+        raise Refusal(f"no directory can be made for its data: {error}") from None
 
 
 async def offer(order: Order, search: Search) -> str:
@@ -354,7 +361,12 @@ async def _listening(site: Site, prefix: tuple[str, ...], order: Order, password
 async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Address) -> tuple[_Process, Address]:
     log = site.directory / f"log-{address.port}"
     with order.phase("boot", "embedded"):
-        process = await _spawn(site, prefix, order.kind.embedded, address.port, log)
+        try:
+            process = await _spawn(site, prefix, order.kind.embedded, address.port, log)
+        except OSError as error:
+            raise ProvisionError(
+                f"{order.kind.title} for the service {order.spec.name!r} could not be started: {error}"
+            ) from None
     try:
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
