@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asynctest_kit.isolation.postgres import connect_arguments
 from asynctest_kit.isolation.templates import open_clone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asynctest_kit.isolation.templates import Template
+    from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["OwnDatabase", "open_own_database"]
 
@@ -47,9 +49,15 @@ async def open_own_database(template: Template, *, init: Any = None) -> AsyncIte
         MigrationError: The server's user may not create databases.
     """
     async with open_clone(template) as endpoint:
-        pool = await asyncpg.create_pool(endpoint.url, min_size=1, init=init)
+        pool = await asyncpg.create_pool(**_whereabouts(endpoint), min_size=1, init=init)
         try:
             async with pool.acquire() as connection:
                 yield OwnDatabase(connection, pool)
         finally:
             pool.terminate()  # a connection that the test has lost would be waited for
+
+
+def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:
+    if endpoint.provider == "external":
+        return {"dsn": endpoint.url}  # what its query asks for is the user's to say
+    return connect_arguments(endpoint) | {"database": endpoint.database}

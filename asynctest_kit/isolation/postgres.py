@@ -54,6 +54,7 @@ My JSON columns come as text
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["PostgresSlots", "connect", "open_slots"]
+__all__ = ["PostgresSlots", "connect", "connect_arguments", "open_slots"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -94,16 +95,24 @@ _SCHEMA = """
 async def connect(endpoint: Endpoint, *, database: str | None = None, name: str = "atk") -> asyncpg.Connection:
     """Connect to an endpoint's database, or to another one of its server, as the application ``name``."""
     return await asyncpg.connect(
-        host=endpoint.host,
-        port=endpoint.port,
-        user=endpoint.username,
-        password=endpoint.password,
+        **connect_arguments(endpoint),
         database=database or endpoint.database,
         timeout=_CONNECT_SECONDS,
-        # A server of ours is on this machine and speaks no TLS: asking costs a round trip.
-        ssl=None if endpoint.provider == "external" else False,
         server_settings={"application_name": name},
     )
+
+
+def connect_arguments(endpoint: Endpoint) -> dict[str, Any]:
+    """As what and where to connect, for asyncpg: by the unix socket if there is one."""
+    socket = Path(endpoint.socket) if endpoint.socket else None
+    return {
+        "host": str(socket.parent) if socket else endpoint.host,
+        "port": int(socket.suffix[1:]) if socket else endpoint.port,
+        "user": endpoint.username,
+        "password": endpoint.password,
+        # A server of ours is on this machine and speaks no TLS: asking costs a round trip.
+        "ssl": None if endpoint.provider == "external" else False,
+    }
 
 
 @asynccontextmanager

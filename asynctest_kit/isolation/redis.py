@@ -47,7 +47,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
@@ -246,6 +246,10 @@ class _GuardedConnection(_Guard, Connection):
     pass
 
 
+class _GuardedSocketConnection(_Guard, UnixDomainSocketConnection):
+    pass
+
+
 class _GuardedSSLConnection(_Guard, SSLConnection):
     pass
 
@@ -306,7 +310,7 @@ class _Database:
     def __init__(self, endpoint: Endpoint, number: int, path: Path, file: int) -> None:
         self.number = number
         self.endpoint = msgspec.structs.replace(endpoint, database=str(number))
-        self.connection_class: Any = _GuardedSSLConnection if endpoint.scheme == "rediss" else _GuardedConnection
+        self.connection_class: Any = _connection_class(endpoint)
         self._path = path
         self._file = file
         self.mark = os.pread(file, _MARK_SIZE, 0)
@@ -335,8 +339,7 @@ class _Database:
     def options(self) -> dict[str, Any]:
         """What redis-py's connection takes."""
         return {
-            "host": self.endpoint.host,
-            "port": self.endpoint.port,
+            **_whereabouts(self.endpoint),
             "username": self.endpoint.username,
             "password": self.endpoint.password,
             "db": self.number,
@@ -402,6 +405,16 @@ def _is_at(path: Path, file: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(file))  # noqa: PTH116  # beside fstat
     except FileNotFoundError:
         return False
+
+
+def _connection_class(endpoint: Endpoint) -> type[_Guard]:
+    if endpoint.socket:
+        return _GuardedSocketConnection
+    return _GuardedSSLConnection if endpoint.scheme == "rediss" else _GuardedConnection
+
+
+def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:
+    return {"path": endpoint.socket} if endpoint.socket else {"host": endpoint.host, "port": endpoint.port}
 
 
 @asynccontextmanager

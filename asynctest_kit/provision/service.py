@@ -59,6 +59,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         username: User to authenticate as, or None.
         password: Secret of this run, or None.
         database: Database (PostgreSQL name, Redis number), or None.
+        socket: Path of a unix socket on which it answers too, several times faster than by TCP; empty if there is none.
         query: The query of an external service's URL as the user gave it, e.g. ``sslmode=require``.
         detail: For people: the image and container, or the binary and its version.
     """
@@ -72,6 +73,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     username: str | None = None
     password: str | None = None
     database: str | None = None
+    socket: str = ""
     query: str = ""
     detail: str = ""
 

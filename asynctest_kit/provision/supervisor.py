@@ -524,7 +524,7 @@ def _log_to(log: Path) -> None:
 
 async def _supervise(first: socket.socket, project: runtime.Project, session: Path, lock: int) -> None:
     async with AsyncExitStack() as resources:
-        docker = await resources.enter_async_context(Docker(session=session.name, project=project.key))
+        docker = await resources.enter_async_context(Docker(session=session.name, project=project.key, sockets=session))
         meeting = _Meeting(project, lock)
         resources.callback(meeting.close)
         _log.info("process %d starts", os.getpid())

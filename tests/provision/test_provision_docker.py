@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, this_process
-from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers import Refusal, docker_reach
 from asynctest_kit.provision.providers import docker as docker_provider
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.engine import EngineError, address
@@ -97,7 +97,7 @@ async def test_a_time_out_names_what_it_waited_for(engine, docker):
 
 
 async def test_a_port_that_is_open_to_others_is_an_error_and_no_refusal(engine, docker, monkeypatch):
-    monkeypatch.setattr(docker_provider, "_HOST", "256.0.0.1")
+    monkeypatch.setattr(docker_reach, "HOST", "256.0.0.1")
     with pytest.raises(ProvisionError, match=r"Docker could not start the service 'redis'.* published port 6379 on"):
         async with docker.give(order_of(spec_of("redis"))):
             pass

@@ -9,10 +9,13 @@ from collections import Counter
 
 import asyncpg
 import pytest
+from msgspec import structs
 from provision_traces import command_line, data_of, eventually, is_running, order_of, servers_of, spec_of
 from redis.asyncio import Redis
 
 from asynctest_kit.errors import ProvisionError
+from asynctest_kit.isolation import postgres as postgres_slots
+from asynctest_kit.provision import runtime
 from asynctest_kit.provision.providers import Refusal, embedded
 from asynctest_kit.provision.providers.embedded import Embedded, Search, no_wheels
 from asynctest_kit.provision.readiness import Address, RejectedError
@@ -70,6 +73,33 @@ async def test_redis_serves_many_databases_and_wants_its_password():
             assert (await redis.config_get("save"))["save"] == ""
         with pytest.raises(RejectedError, match="NOAUTH"):
             await RedisHandshake().attempt(Address(host=running.endpoint.host, port=running.endpoint.port))
+
+
+async def test_both_listen_on_a_unix_socket_too_and_want_their_password_there():
+    async with (
+        Embedded().give(order_of(spec_of("postgres"))) as pg,
+        Embedded().give(order_of(spec_of("redis"))) as cache,
+    ):
+        connection = await postgres_slots.connect(pg.endpoint)
+        assert await connection.fetchval("SELECT inet_client_addr()") is None
+        await connection.close()
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await postgres_slots.connect(structs.replace(pg.endpoint, password="guessed"))
+        async with Redis(unix_socket_path=cache.endpoint.socket, password=cache.endpoint.password) as redis:
+            assert await redis.ping()
+        address = Address(host="", port=0, socket=cache.endpoint.socket)
+        with pytest.raises(RejectedError, match="NOAUTH"):
+            await RedisHandshake().attempt(address)
+
+
+async def test_where_a_sockets_path_would_be_too_long_there_is_none(tmp_path, monkeypatch):
+    long = tmp_path / ("d" * 60)
+    long.mkdir()
+    monkeypatch.setattr(runtime, "_data_parent", lambda: long)
+    for name in ("postgres", "redis"):
+        async with Embedded().give(order_of(spec_of(name))) as running:
+            assert running.endpoint.socket == ""
+    assert list(long.iterdir()) == []
 
 
 async def test_no_secret_is_on_a_command_line_or_in_a_repr():

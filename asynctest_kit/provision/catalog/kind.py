@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.readiness import Address, Handshake
     from asynctest_kit.provision.service import ServiceSpec
 
-__all__ = ["Command", "ContainerPlan", "Kind", "Login", "Recipe", "Site", "Wheel"]
+__all__ = ["LONGEST_SOCKET", "SOCKETS", "Command", "ContainerPlan", "Kind", "Login", "Recipe", "Site", "Wheel"]
+
+#: The folder in a container in which its server puts its unix socket, if it shares one with us.
+SOCKETS = "/run/asynctest_kit"
+
+#: Bytes of the longest path that a unix socket may have on any system (macOS has the least).
+LONGEST_SOCKET = 103
+
+#: Bytes that the name of a server's socket takes, the slash included.
+_SOCKET_NAME = len("/.s.PGSQL.65535")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +44,9 @@ class ContainerPlan:
         memory: Paths inside the container that are kept in memory, unless there is prepared data in them.
         data: Where in the container the server's data is; None for a server that has none to start with.
         backup: A program in the container that writes all of a running server's data as tar to its stdout.
+        backup_environment: Variables of that program, the password among them.
+        socket: Name of the server's unix socket in :data:`SOCKETS`; empty if it can't have one.
+        socket_arguments: What to add to the command so that it has.
     """
 
     environment: dict[str, str] = field(repr=False)
@@ -42,6 +54,9 @@ class ContainerPlan:
     memory: tuple[str, ...]
     data: str | None = None
     backup: tuple[str, ...] = ()
+    backup_environment: dict[str, str] = field(default_factory=dict, repr=False)
+    socket: str = ""
+    socket_arguments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +94,11 @@ class Site:
         """The first number of the version."""
         return int(self.version.partition(".")[0])
 
+    @property
+    def sockets(self) -> Path | None:
+        """Where its unix sockets are; None if their paths would be longer than the system allows."""
+        return self.directory if len(str(self.directory)) + _SOCKET_NAME <= LONGEST_SOCKET else None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
@@ -102,6 +122,8 @@ class Recipe:
         orphaned: Signal that the kernel sends it when the supervisor has died.
         prepare: Commands that make its data, run one after the other.
         data: Where in the site the data is that they make; None for a server that has none to start with.
+        socket: Name of the unix socket that the server makes in :attr:`Site.sockets`, with ``{port}`` for its port;
+            empty if it makes none.
         serve: The server's command, listening on the given port of 127.0.0.1 alone.
     """
 
@@ -114,6 +136,7 @@ class Recipe:
     orphaned: Signals
     prepare: Callable[[Site], tuple[Command, ...]]
     data: Callable[[Site], Path] | None = None
+    socket: str = ""
     serve: Callable[[Site, int], Command]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from signal import SIGINT, SIGQUIT
 from typing import TYPE_CHECKING
 
-from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
+from asynctest_kit.provision.catalog.kind import SOCKETS, Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
 from asynctest_kit.provision.readiness.postgres import PostgresHandshake, execute
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _SETTINGS = (
 # Not a path of the image's own volume, which moved between major versions.
 _MEMORY = "/var/lib/asynctest_kit"
 
+#: Where the image's own programs look for the server's socket.
+_SOCKETS = "/var/run/postgresql"
+
 _BUILTIN_LOCALE_SINCE = 17
 _INITDB_SETS_SINCE = 16
 
@@ -48,25 +51,29 @@ def _login(spec: ServiceSpec, password: str) -> Login:
 
 
 def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
+    # A password is asked for on the socket too, for TCP may be passed on to it; the user's own words come last.
+    initdb = ("--no-sync", "--auth=scram-sha-256", spec.environment.get("POSTGRES_INITDB_ARGS", ""))
     environment = {
         "POSTGRES_USER": login.username or "",
         "POSTGRES_PASSWORD": login.password,
         "POSTGRES_DB": login.database or "",
-        "POSTGRES_INITDB_ARGS": "--no-sync",
         "PGDATA": f"{_MEMORY}/data",
     }
+    environment |= spec.environment | {"POSTGRES_INITDB_ARGS": " ".join(initdb).strip()}
     return ContainerPlan(
-        environment=environment | spec.environment,
+        environment=environment,
         command=("postgres", *_options("listen_addresses=*"), *spec.command),
         memory=(_MEMORY,),
         data=environment["PGDATA"],
         backup=("pg_basebackup", *_user(login), "-D", "-", "-F", "tar", "-X", "fetch", "-c", "fast"),
+        backup_environment={"PGPASSWORD": login.password},
+        socket=".s.PGSQL.5432",
+        socket_arguments=("-c", f"unix_socket_directories={_SOCKETS},{SOCKETS}"),
     )
 
 
 def _user(login: Login) -> tuple[str, ...]:
-    # Over the server's own socket, where the image trusts its superuser.
-    return ("-h", "/var/run/postgresql", "-U", login.username or "postgres", "-w")
+    return ("-h", _SOCKETS, "-U", login.username or "postgres", "-w")
 
 
 def _prepare(site: Site) -> tuple[Command, ...]:
@@ -115,7 +122,8 @@ def _create_database(site: Site) -> tuple[Command, ...]:
 
 
 def _serve(site: Site, port: int) -> Command:
-    options = _options("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", _SHARED_MEMORY)
+    sockets = f"unix_socket_directories={site.sockets or ''}"
+    options = _options("listen_addresses=127.0.0.1", f"port={port}", sockets, _SHARED_MEMORY)
     return Command(argv=(str(site.server), "-D", _data(site), *options, *site.spec.command))
 
 
@@ -155,6 +163,7 @@ POSTGRES = Kind(
         orphaned=SIGQUIT,
         prepare=_prepare,
         data=_folder,
+        socket=".s.PGSQL.{port}",
         serve=_serve,
     ),
     rekey=_rekey,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from signal import SIGTERM
 from typing import TYPE_CHECKING
 
-from asynctest_kit.provision.catalog.kind import Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
+from asynctest_kit.provision.catalog.kind import SOCKETS, Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
 from asynctest_kit.provision.readiness.redis import RedisHandshake
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ __all__ = ["REDIS"]
 
 #: Logical databases: one is leased to each test that runs at the same time.
 _DATABASES = 256
+
+_SOCKET = "redis.sock"
 
 
 def _login(_spec: ServiceSpec, password: str) -> Login:
@@ -37,6 +39,9 @@ def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
             *spec.command,
         ),
         memory=("/data",),
+        socket=_SOCKET,
+        # Whoever can enter the folder may connect: it is private, and the server has a password.
+        socket_arguments=("--unixsocket", f"{SOCKETS}/{_SOCKET}", "--unixsocketperm", "777"),
     )
 
 
@@ -53,6 +58,7 @@ def _serve(site: Site, port: int) -> Command:
         'save ""',
         "appendonly no",
         f'dir "{site.directory}"',
+        *([f'unixsocket "{site.sockets / _SOCKET}"', "unixsocketperm 700"] if site.sockets else []),
     )
     return Command(
         argv=(str(site.server), "-", *site.spec.command),
@@ -76,6 +82,7 @@ REDIS = Kind(
         stop=SIGTERM,
         orphaned=SIGTERM,
         prepare=_prepare,
+        socket=_SOCKET,
         serve=_serve,
     ),
 )

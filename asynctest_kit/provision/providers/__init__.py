@@ -166,8 +166,7 @@ async def await_ready(order: Order, address: Address, witness: Witness, *, subje
             ended = await first_of(wait_ready(handshake, address, note=note), witness.ended())
     except TimeoutError:
         problem = (
-            f"was not ready within {order.allowed}: waited for {handshake.expectation} "
-            f"on {address.host}:{address.port}; last seen: {seen}"
+            f"was not ready within {order.allowed}: waited for {handshake.expectation} on {address}; last seen: {seen}"
         )
     except RejectedError as error:
         problem = f"answered the handshake with: {error}"

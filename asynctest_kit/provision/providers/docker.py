@@ -6,7 +6,7 @@ cancellation, since a request that was sent may be carried out after its sender 
 cancelled, and the removal in the ``finally`` runs to its end. If the supervisor is killed, its containers end with it
 (see :mod:`asynctest_kit.provision.providers.lifeline`), and what is left all the same is found by its labels.
 
-Ports are published on 127.0.0.1 alone, on a number that the engine draws.
+How a server in a container is reached is told in :mod:`asynctest_kit.provision.providers.docker_reach`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import os
 import secrets
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -23,14 +23,17 @@ import msgspec
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, lifeline, rekeyed
+from asynctest_kit.provision.providers.docker_reach import HOST, Place, Published, Reach, is_within_reach, shared
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
-from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
+from asynctest_kit.provision.providers.engine import Engine, EngineError, address, open_engine
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
 
     from asynctest_kit.provision.providers.lifeline import Lifeline
 
@@ -40,8 +43,6 @@ _log = logging.getLogger(__name__)
 
 _LABEL = "asynctest_kit"
 _SESSION = f"{_LABEL}.session"
-
-_HOST = "127.0.0.1"
 
 #: Bytes of /dev/shm in a container: Docker's 64 MB is less than PostgreSQL's parallel queries may want.
 _SHARED_MEMORY = 256 << 20
@@ -53,16 +54,21 @@ class Docker:
     Args:
         session: Which supervisor's run the containers belong to.
         project: Which project's.
+        sockets: A private folder for the sockets that containers share with us; without one they share none.
         environ: Where DOCKER_HOST and its kin are looked up.
     """
 
     name: ProviderName = "docker"
 
-    def __init__(self, *, session: str, project: str, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, *, session: str, project: str, sockets: Path | None = None, environ: Mapping[str, str] = os.environ
+    ) -> None:
         self._labels = {_SESSION: session, f"{_LABEL}.project": project} | _identity_labels()
+        self._sockets = sockets
         self._environ = environ
         self._resources = AsyncExitStack()
         self._engine: asyncio.Future[Engine] | None = None
+        self._within_reach: asyncio.Future[bool] | None = None
         self._is_decided = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -71,6 +77,8 @@ class Docker:
     async def __aexit__(self, *_: object) -> None:
         if self._engine is not None:
             await asyncio.gather(self._engine, return_exceptions=True)
+        if self._within_reach is not None:
+            await asyncio.gather(self._within_reach, return_exceptions=True)
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -98,18 +106,22 @@ class Docker:
         self, engine: Engine, image: str, prepared: PreparedImage, order: Order
     ) -> AsyncIterator[tuple[_Container, Address]]:
         """A container that answers with the order's password, removed at the end."""
-        container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
-        async with container.held():
-            try:
-                address = await self._start(container, image, prepared, order)
-                subject = f"The container of the service {order.spec.name!r} ({image})"
-                with order.phase("ready", self.name):
-                    await await_ready(order, address, container, subject=subject)
-                    address = await rekeyed(order, address)
-                yield container, address
-            finally:
-                with order.phase("remove", self.name):
-                    await to_its_end(container.remove())
+        async with AsyncExitStack() as stack:
+            container, place = await self._start(stack, engine, image, prepared, order)
+            login = order.login
+            address = Address(
+                host=HOST,
+                port=place.port,
+                username=login.username,
+                password=login.password if prepared.password is None else prepared.password,
+                database=login.database,
+                socket=place.socket,
+            )
+            subject = f"The container of the service {order.spec.name!r} ({image})"
+            with order.phase("ready", self.name):
+                await await_ready(order, address, container, subject=subject)
+                address = await rekeyed(order, address)
+            yield container, address
 
     async def sweep(self, *, now: bool) -> list[str]:
         """Remove containers whose supervisor is proven dead.
@@ -155,23 +167,53 @@ class Docker:
         self._is_decided.set()
         return engine
 
-    async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Address:
-        config = _config(prepared, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+    async def _start(
+        self, stack: AsyncExitStack, engine: Engine, image: str, prepared: PreparedImage, order: Order
+    ) -> tuple[_Container, Place]:
+        ways = await self._ways(engine, order)
+        for way in ways[:-1]:
+            try:
+                return await stack.enter_async_context(self._started(engine, way, prepared, order))
+            except EngineError as error:
+                _log.warning("%s can't be reached by a socket: %s", order.spec.name, error)
         try:
-            with order.phase("create", self.name):
-                await to_its_end(lifeline.create(container.engine, container.name, config))
-            with order.phase("boot", self.name):
-                await container.start()
-                port = await container.published_port(order.kind.port)
+            return await stack.enter_async_context(self._started(engine, ways[-1], prepared, order))
         except EngineError as error:
             raise ProvisionError(
                 order.redact(f"Docker could not start the service {order.spec.name!r} ({image}): {error}")
             ) from None
 
-        # A container that has ended already has no port; waiting for port 0 tells how it ended.
-        login = order.login
-        password = login.password if prepared.password is None else prepared.password
-        return Address(host=_HOST, port=port or 0, username=login.username, password=password, database=login.database)
+    async def _ways(self, engine: Engine, order: Order) -> list[AbstractAsyncContextManager[Reach]]:
+        """How its container may be reached, what is best first; the last one is for every engine."""
+        published = nullcontext(Published(order.kind.port))
+        plan = order.kind.container(order.spec, order.login)
+        if not plan.socket or self._sockets is None:
+            return [published]
+        if self._within_reach is None:
+            where = is_within_reach(engine, address(self._environ), self._sockets)
+            self._within_reach = asyncio.ensure_future(where)
+        if not await asyncio.shield(self._within_reach):
+            return [published]
+        return [shared(plan, self._sockets / secrets.token_hex(6)), published]
+
+    @asynccontextmanager
+    async def _started(
+        self, engine: Engine, way: AbstractAsyncContextManager[Reach], prepared: PreparedImage, order: Order
+    ) -> AsyncIterator[tuple[_Container, Place]]:
+        """A container that was started, removed at the end."""
+        container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
+        async with way as reach, container.held():
+            config = _config(prepared, reach, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+            try:
+                with order.phase("create", self.name):
+                    await to_its_end(lifeline.create(engine, container.name, config))
+                with order.phase("boot", self.name):
+                    await container.start()
+                    place = await reach.place(engine, container.name)
+                yield container, place
+            finally:
+                with order.phase("remove", self.name):
+                    await to_its_end(container.remove())
 
 
 class _Container:
@@ -191,21 +233,6 @@ class _Container:
         """Start it, created as it is."""
         self._lifeline = await self._holds.enter_async_context(lifeline.hold(self.engine, self.name))
         await self.engine.start(self.name)
-
-    async def published_port(self, port: int) -> int | None:
-        """The loopback port behind which ``port`` is; None if the container has ended already."""
-        try:
-            bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
-        except NotFoundError:
-            return None
-        if not bindings:
-            return None
-
-        # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
-        if strangers := {binding["HostIp"] for binding in bindings} - {_HOST}:
-            raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {_HOST} alone")
-
-        return int(bindings[0]["HostPort"])
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
@@ -258,21 +285,20 @@ async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> No
     await to_its_end(action(name))
 
 
-def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
+def _config(prepared: PreparedImage, reach: Reach, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
     plan = order.kind.container(order.spec, order.login)
-    port = f"{order.kind.port}/tcp"
     return {
         "Image": prepared.name,
         "Env": [f"{name}={value}" for name, value in plan.environment.items()],
-        "Cmd": list(plan.command),
+        "Cmd": [*plan.command, *reach.arguments],
         "Labels": dict(labels),
-        "ExposedPorts": {port: {}},
         "HostConfig": {
-            "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}]},
             "Tmpfs": dict.fromkeys(plan.memory if prepared.password is None else (), "rw"),
             "ShmSize": _SHARED_MEMORY,
             "SecurityOpt": ["no-new-privileges"],
+            **reach.host_settings,
         },
+        **reach.settings,
     }
 
 
@@ -287,6 +313,7 @@ def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
         username=address.username,
         password=address.password,
         database=address.database,
+        socket=address.socket,
         detail=detail,
     )
 

@@ -163,7 +163,7 @@ class Embedded:
             resources.push_async_callback(prepared.keep, process)
             resources.push_async_callback(process.stop, recipe.stop)
             detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
-            yield Running(endpoint=_endpoint(order, address, detail), ended=process.ended, log=process.log)
+            yield Running(endpoint=_endpoint(site, order, address, detail), ended=process.ended, log=process.log)
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
@@ -414,7 +414,8 @@ def _free_address(order: Order) -> Address:
     return Address(host=_HOST, port=port, username=login.username, password=login.password, database=login.database)
 
 
-def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
+def _endpoint(site: Site, order: Order, address: Address, detail: str) -> Endpoint:
+    socket_name = order.kind.embedded.socket.format(port=address.port)
     return Endpoint(
         service=order.spec.name,
         kind=order.kind.name,
@@ -425,6 +426,7 @@ def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
         username=address.username,
         password=address.password,
         database=address.database,
+        socket=str(site.sockets / socket_name) if site.sockets and socket_name else "",
         detail=detail,
     )
 

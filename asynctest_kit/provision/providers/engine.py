@@ -81,6 +81,15 @@ class Engine:
         self.version = version
         self.has_init = has_init
 
+    async def kernel(self) -> str:
+        """The release of the kernel that it runs on."""
+        return str((await self._json("GET", "version")).get("KernelVersion", ""))
+
+    async def bridge_gateways(self) -> list[str]:
+        """The host's own addresses in the network that containers are in by default."""
+        bridge = await self._json("GET", "networks/bridge")
+        return [config["Gateway"] for config in bridge["IPAM"]["Config"] or () if config.get("Gateway")]
+
     async def has_image(self, image: str) -> bool:
         """Whether the image is there already."""
         try:
@@ -132,13 +141,14 @@ class Engine:
         """The digest of an image that is there."""
         return str((await self._json("GET", f"images/{image}/json"))["Id"])
 
-    async def execute(self, name: str, argv: Sequence[str]) -> bytes:
-        """Run a program in a container; what it wrote to its stdout.
+    async def execute(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bytes:
+        """Run a program in a container, with more variables than the container's; what it wrote to its stdout.
 
         Raises:
             EngineError: It failed; the message has its exit code and what it wrote to its stderr.
         """
-        asked = {"Cmd": list(argv), "AttachStdout": True, "AttachStderr": True}
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        asked = {"Cmd": list(argv), "Env": variables, "AttachStdout": True, "AttachStderr": True}
         number = (await self._json("POST", f"containers/{name}/exec", data=asked))["Id"]
         how = {"Detach": False, "Tty": False}
         async with self._query("POST", f"exec/{number}/start", data=how, limit=_TRANSFER) as response:

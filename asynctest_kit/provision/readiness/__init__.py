@@ -33,7 +33,7 @@ class RejectedError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where to shake hands, and as whom."""
+    """Where to shake hands, and as whom; by ``socket``, if it is not empty, before ``host`` and ``port``."""
 
     host: str
     port: int
@@ -41,9 +41,19 @@ class Address:
     password: str | None = None
     database: str | None = None
     tls: bool = False
+    socket: str = ""
+
+    def __str__(self) -> str:
+        return self.socket or f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        return f"<Address {self.host}:{self.port}>"
+        return f"<Address {self}>"
+
+    async def connect(self, *, tls: bool = False) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Open a connection: by the unix socket if there is one."""
+        if self.socket:
+            return await asyncio.open_unix_connection(self.socket)
+        return await asyncio.open_connection(self.host, self.port, ssl=True if tls else None)
 
 
 class Handshake(Protocol):

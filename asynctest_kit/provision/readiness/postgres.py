@@ -9,7 +9,6 @@ Protocol: https://www.postgresql.org/docs/current/protocol-flow.html; SCRAM-SHA-
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import secrets
@@ -17,8 +16,12 @@ import ssl
 import struct
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["PostgresHandshake", "execute"]
 
@@ -43,7 +46,7 @@ class PostgresHandshake:
 
     async def attempt(self, address: Address) -> None:
         """Log in once; see :class:`~asynctest_kit.provision.readiness.Handshake`."""
-        reader, writer = await asyncio.open_connection(address.host, address.port)
+        reader, writer = await address.connect()
         try:
             if address.tls:
                 await _encrypt(reader, writer)
@@ -60,7 +63,7 @@ async def execute(address: Address, statement: str) -> None:
     Raises:
         RejectedError: The server refuses either.
     """
-    reader, writer = await asyncio.open_connection(address.host, address.port)
+    reader, writer = await address.connect()
     try:
         writer.write(_startup(address))
         await _log_in(reader, writer, address)

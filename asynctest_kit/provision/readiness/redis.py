@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError
+
+if TYPE_CHECKING:
+    import asyncio
 
 __all__ = ["RedisHandshake"]
 
@@ -24,7 +27,7 @@ class RedisHandshake:
 
     async def attempt(self, address: Address) -> None:
         """Greet once; see :class:`~asynctest_kit.provision.readiness.Handshake`."""
-        reader, writer = await asyncio.open_connection(address.host, address.port, ssl=True if address.tls else None)
+        reader, writer = await address.connect(tls=address.tls)
         try:
             for command in _greeting(address):
                 writer.write(command)
