@@ -26,7 +26,7 @@ _SMALL = {
     "leases": ("--iterations", "100", "--rounds", "1"),
     "public": None,
     "sleeping": ("--tests", "50", "--rounds", "1"),
-    "starts": ("--rounds", "1"),
+    "provisioning": ("--rounds", "1"),
     "startup": ("--rounds", "2"),
 }
 

@@ -14,11 +14,12 @@ __all__ = ["NAMES", "docker_problem", "embedded_problem", "image", "kind", "spec
 NAMES = ("postgres", "redis")
 
 
-def spec(name: str, provider: ProviderChoice) -> ServiceSpec:
-    """One of them, with the environment's image."""
+def spec(name: str, provider: ProviderChoice, number: int = 0) -> ServiceSpec:
+    """One of them, with the environment's image; another number is another service."""
     from asynctest_kit.provision.service import ServiceSpec
 
-    return ServiceSpec(name=name, kind=name, provider=provider, image=os.environ.get(f"ATK_{name.upper()}_IMAGE"))
+    image = os.environ.get(f"ATK_{name.upper()}_IMAGE")
+    return ServiceSpec(name=f"{name}-{number}" if number else name, kind=name, provider=provider, image=image)
 
 
 def image(name: str) -> str:
