@@ -39,6 +39,9 @@ __all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "prune", "rem
 
 _log = logging.getLogger(__name__)
 
+#: Bytes that are copied at once.
+_PIECE = 1 << 20
+
 
 def restore(key: str, target: Path) -> str | None:
     """Copy a snapshot's data to ``target``, which must not exist yet.
@@ -49,7 +52,7 @@ def restore(key: str, target: Path) -> str | None:
     try:
         with _locked(key, fcntl.LOCK_SH) as snapshot:
             password = (snapshot / "password").read_text(encoding="ascii")
-            shutil.copytree(snapshot / "data", target, symlinks=True)
+            _copy(snapshot / "data", target)
             os.utime(snapshot)
     except FileNotFoundError:
         shutil.rmtree(target, ignore_errors=True)
@@ -91,7 +94,7 @@ def images() -> set[str]:
 
 def keep(key: str, data: Path, password: str) -> None:
     """Make a copy of ``data``, on which no server works, the snapshot of that key."""
-    _keep(key, password, lambda fresh: shutil.copytree(data, fresh / "data", symlinks=True))
+    _keep(key, password, lambda fresh: _copy(data, fresh / "data"))
 
 
 def keep_image(key: str, image: str, password: str) -> bool:
@@ -150,6 +153,34 @@ def sweep() -> list[str]:
     for directory in left:
         runtime.remove(directory)
     return [directory.name for directory in left]
+
+
+def _copy(source: str | Path, target: str | Path) -> None:
+    """Copy a folder for nobody but us, in half the time of :func:`shutil.copytree`, which keeps its attributes."""
+    os.mkdir(target, 0o700)  # noqa: PTH102  # a thousand small files: pathlib would take as long as the copying
+    with os.scandir(source) as entries:
+        for entry in entries:
+            copy = f"{target}/{entry.name}"
+            if entry.is_symlink():
+                os.symlink(os.readlink(entry.path), copy)  # noqa: PTH115, PTH211
+            elif entry.is_dir():
+                _copy(entry.path, copy)
+            else:
+                _copy_file(entry.path, copy)
+
+
+def _copy_file(source: str, target: str) -> None:
+    reading = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        writing = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            while piece := os.read(reading, _PIECE):
+                while piece := piece[os.write(writing, piece) :]:
+                    pass
+        finally:
+            os.close(writing)
+    finally:
+        os.close(reading)
 
 
 def _folder() -> Path:

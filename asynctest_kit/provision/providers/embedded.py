@@ -135,6 +135,7 @@ class Embedded:
 
     def __init__(self, *, search: Search | None = None) -> None:
         self._search = search or Search()
+        self._versions: dict[Path, asyncio.Task[str]] = {}
 
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
@@ -142,7 +143,7 @@ class Embedded:
         recipe = order.kind.embedded
         server = self._search.server(recipe)
         prefix = _unprivileged(recipe, self._search)
-        version = await _version_of(server)
+        version = await self._version_of(server)
         order.resolved(self.name)
         resources = AsyncExitStack()
         try:
@@ -167,6 +168,13 @@ class Embedded:
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
+
+    async def _version_of(self, server: Path) -> str:
+        # The first one asks, the others wait for the same answer; after a failure the next one asks again.
+        task = self._versions.get(server)
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._versions[server] = asyncio.ensure_future(_version_of(server))
+        return await asyncio.shield(task)
 
 
 def _data_directory() -> Path:
