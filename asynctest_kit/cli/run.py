@@ -98,6 +98,7 @@ class _Run:
         self.events.append(RunStarted(at=self.started, wall_clock=time.time() - lag, arguments=tuple(self.arguments)))
         import pytest
 
+        from asynctest_kit.cli.live import watched_run
         from asynctest_kit.run.engine import engine_for
         from asynctest_kit.run.wiring import Wiring
 
@@ -106,7 +107,8 @@ class _Run:
         gc.enable()
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
-            return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
+            with watched_run(lambda: wiring.connected):
+                return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR

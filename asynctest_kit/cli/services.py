@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -16,18 +15,14 @@ from asynctest_kit.settings import Settings, load, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from concurrent.futures import Future
 
-    from asynctest_kit.provision.client import Client, Visit
-    from asynctest_kit.provision.service import Endpoint, ServiceState
+    from asynctest_kit.provision.client import Visit
+    from asynctest_kit.provision.service import ServiceState
 
 __all__ = ["down", "gc", "logs", "ps", "up", "url"]
 
 #: Seconds after which a snapshot that nobody has used is no use.
 _UNUSED = 30 * 86400.0
-
-#: Seconds between two looks at services that start.
-_LOOK = 0.1
 
 _FAILED = 1
 _USAGE_ERROR = 4
@@ -39,17 +34,21 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         settings = _settings({"provider": provider})
         seconds = _idle(idle)
         wanted = _known(names, settings) or tuple(sorted(settings.services))
+        from asynctest_kit.cli.live import Screen, Watch, terminal_size
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
 
         with closing(Client.connect(settings.root)) as client:
             client.keep(seconds)
             specs = [spec_for(settings.services[name], provider=settings.provider) for name in wanted]
-            starts = {spec.name: client.ensure(spec) for spec in specs}
-            failed = _watch(client, starts)
-        if failed < len(starts):
+            for spec in specs:
+                client.ensure(spec)
+            watch = Watch(lambda: client, Screen(sys.stdout, terminal_size(sys.stdout)), tells_all=True)
+            while watch.look_and_wait():
+                pass
+        if watch.failed < len(specs):
             _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
-    if failed:
+    if watch.failed:
         sys.exit(_FAILED)
 
 
@@ -126,47 +125,6 @@ def gc(*, snapshots: bool) -> None:
             _say(f"removed the image {image}")
         if not any((swept.directories, swept.containers, pruned, images)):
             _say("Nothing was left behind by any run that has ended.")
-
-
-def _watch(client: Client, starts: dict[str, Future[Endpoint]]) -> int:
-    """Tell of each service when it is up or has failed; meanwhile, on a terminal, what the others do.
-
-    Returns:
-        How many have failed.
-    """
-    begun, told, failed = time.monotonic(), set[str](), 0
-    is_terminal = sys.stdout.isatty()
-    width = max(map(len, starts))
-    while len(told) < len(starts):
-        for name in [name for name, start in starts.items() if name not in told and start.done()]:
-            told.add(name)
-            if is_terminal:
-                sys.stdout.write("\r\x1b[K")
-            error = starts[name].exception()
-            took = duration(time.monotonic() - begun)
-            if error is None:
-                endpoint = starts[name].result()
-                _say(f"{name:{width}}  ready in {took}  {endpoint.safe_url}\n{'':{width}}  {endpoint.detail}")
-            else:
-                failed += 1
-                _say(f"{name:{width}}  FAILED after {took}\n{error}")
-        waiting = [name for name in starts if name not in told]
-        if waiting:
-            if is_terminal:
-                doing = "; ".join(f"{name}: {_doing(client, name)}" for name in waiting)
-                sys.stdout.write(f"\r\x1b[K{duration(time.monotonic() - begun)}  {doing}"[:100])
-                sys.stdout.flush()
-            wait([starts[name] for name in waiting], timeout=_LOOK, return_when=FIRST_COMPLETED)
-    return failed
-
-
-#: What a service does once a phase of its start is over.
-_NEXT = {"resolve": "creating", "pull": "creating", "create": "booting", "boot": "waiting for its answer"}
-
-
-def _doing(client: Client, name: str) -> str:
-    done = [phase.phase for phase in client.phases if phase.service == name]
-    return _NEXT.get(done[-1], done[-1]) if done else "looking for who can give it"
 
 
 def _line(service: ServiceState, now: float) -> str:

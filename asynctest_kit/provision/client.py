@@ -26,7 +26,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
-__all__ = ["Client", "Visit"]
+__all__ = ["Asked", "Client", "Visit"]
 
 _LAST_WORDS = 20
 
@@ -68,6 +68,15 @@ _LAST_WORDS = 20
 _CHECK = 5.0
 
 _Answer = TypeVar("_Answer", Surveyed, Quoted, Farewell)
+
+
+class Asked(NamedTuple):
+    """A service that a client has asked for: under which number, as what, when (CLOCK_MONOTONIC), and the answer."""
+
+    number: int
+    name: str
+    at: float
+    future: Future[Endpoint]
 
 
 class Client:
@@ -138,6 +147,12 @@ class Client:
         """Add a phase that the caller measured."""
         with self._mutex:
             self._phases.append(phase)
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """The services that were asked for so far."""
+        with self._mutex:
+            return tuple(question.asked for question in self._questions)
 
     @property
     def phases(self) -> tuple[ServicePhase, ...]:
@@ -335,6 +350,11 @@ class _Question:
         # From here on nobody can cancel it, neither directly nor through an event loop's wrapper.
         self.future.set_running_or_notify_cancel()
         self._mutex = threading.Lock()
+
+    @property
+    def asked(self) -> Asked:
+        """What was asked."""
+        return Asked(self.request.number, self.request.spec.name, self.request.asked, self.future)
 
     def answer(self, endpoint: Endpoint) -> None:
         """The service is up."""

@@ -13,6 +13,7 @@ from asynctest_kit.fixtures.session import SERVICE_FIXTURES, needed_services, op
 
 if TYPE_CHECKING:
     from asynctest_kit.engine.events import Sink
+    from asynctest_kit.fixtures.session import ServiceSession
     from asynctest_kit.provision.client import Client
     from asynctest_kit.run.record import Record
     from asynctest_kit.settings import Settings
@@ -29,17 +30,24 @@ class Wiring:
         client: The supervisor's client, if the last run's services are being started already.
         sink: Where events go.
         record: Remembers what this run needs, for the next one.
+        session: The services of the pytest session, once it is configured.
     """
 
     settings: Settings
     client: Client | None
     sink: Sink
     record: Record
+    session: ServiceSession | None = None
+
+    @property
+    def connected(self) -> Client | None:
+        """The supervisor's client, if any service was asked for so far."""
+        return self.client if self.session is None else self.session.connected
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Give the fixtures this run's settings and loop."""
-        open_session(config, settings=self.settings, client=self.client, shared_loop=True)
+        self.session = open_session(config, settings=self.settings, client=self.client, shared_loop=True)
         config.pluginmanager.register(shared, "asynctest_kit-shared")
 
     @pytest.hookimpl(trylast=True)

@@ -1,0 +1,222 @@
+"""What a terminal, and what is none, is shown of services that start."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import re
+import socket
+import subprocess
+import sys
+import time
+from concurrent.futures import Future
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asynctest_kit.cli.live import Screen, Watch
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.client import Asked
+from asynctest_kit.provision.service import Endpoint, ServicePhase
+
+COLUMNS, ROWS = 60, 12
+
+
+class Terminal(io.StringIO):
+    """As much of one as is needed to see what stands on it; nothing scrolls."""
+
+    @property
+    def seen(self):
+        lines, row, column = [""], 0, 0
+        for up, right, control, char in re.findall(r"\x1b\[(\d+)A|\x1b\[(\d+)C|(\x1b\[J)|([^\x1b])", self.getvalue()):
+            if up:
+                row -= int(up)
+                assert row >= 0
+            elif right:
+                column += int(right)
+            elif control:
+                lines[row] = lines[row][:column]
+                del lines[row + 1 :]
+            elif char == "\r":
+                column = 0
+            else:
+                if char == "\n" or column == COLUMNS:
+                    row, column = row + 1, 0
+                lines += [""] * (row + 1 - len(lines))
+                if char != "\n":
+                    lines[row] = f"{lines[row][:column]:{column}}{char}{lines[row][column + 1 :]}"
+                    column += 1
+        return "\n".join(line.rstrip() for line in lines).rstrip()
+
+
+def screen_on(terminal):
+    return Screen(terminal, lambda: (COLUMNS, ROWS))
+
+
+@pytest.mark.parametrize("printed", ["", "whole\n", "begun", "in\r", "more than a line of a terminal can hold" * 2])
+def test_lines_stand_below_what_is_printed_and_leave_no_trace(printed):
+    terminal = Terminal()
+    screen = screen_on(terminal)
+    screen.write(printed)
+    before = terminal.seen
+    screen.show(["one", "two"])
+    assert terminal.seen == (f"{before}\n" if before else "") + "one\ntwo"
+    screen.show([])
+    assert terminal.seen == before
+
+
+pieces = st.lists(st.one_of(st.text("ab \r\n", max_size=80), st.lists(st.text("xy", min_size=1), max_size=4)))
+
+
+@given(pieces)
+def test_whatever_comes_between_what_was_printed_is_there_as_if_nothing_had(steps):
+    shown, plain = Terminal(), Terminal()
+    screen = screen_on(shown)
+    for step in steps:
+        if isinstance(step, str):
+            plain.write(step)
+            screen.write(step)
+        else:
+            screen.show(step)
+    screen.show([])
+    assert shown.seen == plain.seen
+
+
+def test_more_lines_than_the_terminal_has_and_longer_ones_are_cut():
+    terminal = Terminal()
+    screen_on(terminal).show([f"{number:{2 * COLUMNS}}" for number in range(2 * ROWS)] + ["x"])
+    assert len(terminal.getvalue().split("\n")) == ROWS - 2
+    assert max(map(len, terminal.seen.splitlines()), default=0) < COLUMNS
+
+
+def test_what_is_said_stands_on_lines_of_its_own():
+    terminal = Terminal()
+    screen = screen_on(terminal)
+    screen.show(["one"])
+    screen.write("begun")
+    screen.say("said")
+    screen.write("more")
+    assert terminal.seen == "begun\nsaid\nmore\none"
+
+
+class Asking:
+    """What a client knows of services that start, without any."""
+
+    def __init__(self):
+        self.asked = []
+        self.phases = []
+
+    def ask(self, name, since=0.0):
+        one = Asked(len(self.asked), name, time.monotonic() - since, Future())
+        self.asked.append(one)
+        return one.future
+
+    def went_through(self, name, phase):
+        self.phases.append(ServicePhase(service=name, phase=phase, start=0.0, end=1.0))
+
+
+ENDPOINT = Endpoint(
+    service="redis", kind="redis", provider="docker", scheme="redis", host="127.0.0.1", port=6379, detail="an image"
+)
+
+
+def test_each_has_its_phase_until_it_is_up_and_a_failure_stays():
+    terminal, client = Terminal(), Asking()
+    watch = Watch(lambda: client, screen_on(terminal), tells_all=False)
+    redis, _ = client.ask("redis"), client.ask("postgres")
+    client.went_through("postgres", "resolve")
+    client.went_through("postgres", "create")
+    assert [one.name for one in watch.look()] == ["redis", "postgres"]
+    assert re.fullmatch(r"redis     looking for who .*s\npostgres  booting  .* m?s", terminal.seen)
+    redis.set_exception(ProvisionError("It has no luck. Its last words:\n  | alas"))
+    assert [one.name for one in watch.look()] == ["postgres"]
+    assert re.fullmatch(
+        r"redis     FAILED after .*\nIt has no luck. Its last words:\n  \| alas\npostgres  booting  .*", terminal.seen
+    )
+    client.asked[1].future.set_result(ENDPOINT)
+    assert watch.look() == []
+    assert terminal.seen.endswith("alas")
+    assert watch.failed == 1
+
+
+def test_who_asks_for_it_is_told_of_all():
+    terminal, client = Terminal(), Asking()
+    watch = Watch(lambda: client, screen_on(terminal), tells_all=True)
+    client.ask("redis").set_result(ENDPOINT)
+    assert not watch.look_and_wait()
+    assert re.fullmatch(r"redis  ready in .* redis://127.0.0.1:6379\n +an image\n", terminal.getvalue())
+
+
+def test_a_log_is_told_of_what_takes_long_ever_less_often_and_not_of_a_failure_that_the_report_has():
+    log, client = io.StringIO(), Asking()
+    watch = Watch(lambda: client, Screen(log, None), tells_all=False)
+    client.ask("quick")
+    slow = client.ask("slow", since=6.0)
+    for _ in range(3):
+        watch.look()
+    assert re.fullmatch(r"slow   looking for who can give it  6.00 s\n", log.getvalue())
+    client.asked[1] = client.asked[1]._replace(at=time.monotonic() - 11.0)
+    watch.look()
+    assert len(log.getvalue().splitlines()) == 2
+    slow.set_exception(ProvisionError("too slow"))
+    watch.look()
+    assert "too slow" not in log.getvalue()
+
+
+def test_before_there_is_a_client_nothing_is_shown():
+    terminal = Terminal()
+    assert Watch(lambda: None, screen_on(terminal), tells_all=False).look() == []
+    assert terminal.getvalue() == ""
+
+
+def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
+    with socket.socket() as nobody:  # bound, so that it is nobody else's, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        root = project(
+            pyproject__toml="""
+                [tool.pytest.ini_options]
+                [tool.asynctest_kit]
+                [tool.asynctest_kit.services.redis]
+                startup-timeout = "0.5s"
+            """,
+            test_it__py="""
+                from asyncio import sleep
+
+                async def test_ping(redis):
+                    assert await redis.ping()
+
+                async def test_that_lasts_longer_than_the_start():
+                    await sleep(1.5)
+            """,
+        )
+        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
+        shown = run_on_a_terminal("run", "test_it.py", cwd=root, ATK_REDIS_URL=url)
+    assert re.search(r"redis  (looking for who can give it|creating)  \d", shown)
+    assert 0 < shown.index("redis  FAILED after") < shown.index("was not ready within 0.5 s") < shown.index("= ERRORS")
+    assert "  creating  " not in shown.partition("redis  FAILED after")[2]
+
+
+def run_on_a_terminal(*arguments, cwd, **environment):
+    """Everything that a terminal was sent by ``atk`` with these arguments."""
+    ours, theirs = pty.openpty()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ATK_")}
+    command = [sys.executable, "-m", "asynctest_kit", *arguments]
+    with subprocess.Popen(
+        command, cwd=cwd, env=clean | environment | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+    ):
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as terminal:
+            return b"".join(pieces_of(terminal)).decode()
+
+
+def pieces_of(terminal):
+    while True:
+        try:
+            piece = terminal.read1()
+        except OSError:  # a terminal that nobody has open any more
+            return
+        if not piece:
+            return
+        yield piece
