@@ -179,7 +179,7 @@ def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
                 [tool.pytest.ini_options]
                 [tool.asynctest_kit]
                 [tool.asynctest_kit.services.redis]
-                startup-timeout = "0.5s"
+                startup-timeout = "0.3s"
             """,
             test_it__py="""
                 from asyncio import sleep
@@ -188,13 +188,13 @@ def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
                     assert await redis.ping()
 
                 async def test_that_lasts_longer_than_the_start():
-                    await sleep(1.5)
+                    await sleep(0.8)
             """,
         )
         url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
         shown = run_on_a_terminal("run", "test_it.py", cwd=root, ATK_REDIS_URL=url)
     assert re.search(r"redis  (looking for who can give it|creating)  \d", shown)
-    assert 0 < shown.index("redis  FAILED after") < shown.index("was not ready within 0.5 s") < shown.index("= ERRORS")
+    assert 0 < shown.index("redis  FAILED after") < shown.index("was not ready within 0.3 s") < shown.index("= ERRORS")
     assert "  creating  " not in shown.partition("redis  FAILED after")[2]
 
 
