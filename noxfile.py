@@ -27,6 +27,7 @@ _SMALL = {
     "public": None,
     "sleeping": ("--tests", "50", "--rounds", "1"),
     "provisioning": ("--rounds", "1"),
+    "roundtrips": ("--iterations", "100", "--rounds", "1"),
     "startup": ("--rounds", "2"),
 }
 

@@ -9,7 +9,8 @@ statement: get isolation, run it, let go. "Isolation" is what remains without th
   and SELECT, FLUSHDB in one round trip
 - statements: on asyncpg's own connection, where nothing is rolled back, and on the sandbox's
 
-Servers are the embedded provider's; containers too, where an engine and the images are there.
+Servers are the embedded provider's; containers too, where an engine and the images are there. All ways connect as the
+kit does: by a unix socket, where there is one.
 
     python benchmarks/leases.py [--iterations N] [--rounds N]
 """
@@ -107,7 +108,9 @@ async def _servers(provider: ProviderChoice) -> AsyncIterator[tuple[Endpoint, En
 async def _transactions(server: Endpoint) -> AsyncIterator[list[Table]]:
     async with (
         postgres.open_slots(server) as slots,
-        asyncpg.create_pool(server.url, min_size=1, max_size=1, ssl=False) as pool,
+        asyncpg.create_pool(
+            **postgres.connect_arguments(server), database=server.database, min_size=1, max_size=1
+        ) as pool,
         _connection(server) as held,
         _connection(server) as bare,
     ):
@@ -175,7 +178,8 @@ async def _insert_within(connection: Any) -> None:
 
 @asynccontextmanager
 async def _databases(cache: Endpoint) -> AsyncIterator[list[Table]]:
-    options: dict[str, Any] = {"host": cache.host, "port": cache.port, "password": cache.password}
+    place = {"unix_socket_path": cache.socket} if cache.socket else {"host": cache.host, "port": cache.port}
+    options: dict[str, Any] = place | {"password": cache.password}
     async with (
         redis.open_slots(cache) as slots,
         Redis(**options, db=200, single_connection_client=True) as held,

@@ -49,6 +49,11 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
 async def test_that_the_services_answer(pg, redis):
     reached = time.monotonic()
     assert await pg.fetchval("SELECT 1") == 1
@@ -249,10 +254,11 @@ def _seconds_to_test(project: Path, variables: Mapping[str, str]) -> float:
 
 def _atk(project: Path, *arguments: str, **variables: str) -> str:
     command = [sys.executable, "-m", "asynctest_kit", *arguments]
-    done = subprocess.run(
-        command, cwd=project, env=_environment.clean(**variables), check=True, stdout=subprocess.PIPE, timeout=120
-    )
-    return done.stdout.decode()
+    environment = _environment.clean(**variables)
+    done = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def _print(results: Results, rounds: int) -> None:
