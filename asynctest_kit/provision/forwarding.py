@@ -57,9 +57,9 @@ class _Forwarder:
         tasks = list(self._dialling)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         for end in list(self.ends):
             end.transport.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _dial(self, caller: _Caller) -> None:
         try:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asynctest_kit.provision.catalog.kind import LONGEST_SOCKET, SOCKETS
 from asynctest_kit.provision.forwarding import forwarded
 from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
+from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -154,7 +155,7 @@ async def shared(plan: ContainerPlan, folder: Path) -> AsyncIterator[Shared]:
         async with forwarded(str(folder / plan.socket)) as port:
             yield Shared(folder, port, plan.socket, plan.socket_arguments)
     finally:
-        await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
+        await to_its_end(asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True))
 
 
 async def is_within_reach(engine: Engine, url: str, folder: Path) -> bool:

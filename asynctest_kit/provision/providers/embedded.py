@@ -26,6 +26,7 @@ import shutil
 import signal
 import socket
 import sys
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -135,7 +136,8 @@ class Embedded:
 
     def __init__(self, *, search: Search | None = None) -> None:
         self._search = search or Search()
-        self._versions: dict[Path, asyncio.Task[str]] = {}
+        self._versions: dict[Path, str] = {}
+        self._asking: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
@@ -170,11 +172,10 @@ class Embedded:
                 await to_its_end(resources.aclose())
 
     async def _version_of(self, server: Path) -> str:
-        # The first one asks, the others wait for the same answer; after a failure the next one asks again.
-        task = self._versions.get(server)
-        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._versions[server] = asyncio.ensure_future(_version_of(server))
-        return await asyncio.shield(task)
+        async with self._asking[server]:
+            if server not in self._versions:
+                self._versions[server] = await _version_of(server)
+        return self._versions[server]
 
 
 def _data_directory() -> Path:
