@@ -102,6 +102,9 @@ _WAYS = (
     _SEQUENTIAL, _THREADED, _TUNED, _BARE, _COLD, _KEPT, _EMBEDDED, _ONE_COLD, _ONE_KEPT, _WHOLE, _WHOLE_EMBEDDED,
 )  # fmt: skip
 
+#: Runs of the warm project in each round, each with and without URLs.
+_RUNS = 3
+
 _WARM = "a run's first test, kept by `atk up`"
 _GIVEN = "a run's first test, by URLs"
 
@@ -169,16 +172,19 @@ def main() -> None:
     for way, reason in missing.items():
         print(f"left out: {way.title} ({reason})")
     ways = [way for way in _WAYS if way not in missing]
+    if not ways:
+        return
     results = Results()
     with ExitStack() as stack:
         stack.enter_context(_own_cache(ways))
-        project = stack.enter_context(_kept_project()) if ways else None
+        project = stack.enter_context(_kept_project())
+        urls = _urls(project)
         for _ in range(options.rounds):
             for way in ways:
                 results.add(way.title, *_measure(way))
-            if project is not None:
+            for _ in range(_RUNS):
                 results.add(_WARM, _seconds_to_test(project, {}))
-                results.add(_GIVEN, _seconds_to_test(project, _urls(project)))
+                results.add(_GIVEN, _seconds_to_test(project, urls))
     _print(results, options.rounds)
 
 
