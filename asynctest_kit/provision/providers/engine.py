@@ -28,7 +28,7 @@ from urllib.parse import urlsplit
 from asynctest_kit.provision.providers import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 
     from aiodocker import Docker
     from aiohttp import ClientResponse
@@ -194,7 +194,7 @@ class Engine:
         async with self._query("GET", f"containers/{name}/logs", params=params) as response:
             return b"".join(text for _, text in _frames(await response.read())).decode(errors="replace")
 
-    async def follow_log(self, name: str) -> AsyncIterator[tuple[int, str]]:
+    async def follow_log(self, name: str) -> AsyncGenerator[tuple[int, str], None]:
         """Each line of a container's log, with its stream (1: stdout, 2: stderr), from its beginning to its end.
 
         Close the iterator (``contextlib.aclosing``) to stop earlier. A last line without a line end is not pushed.
@@ -209,7 +209,7 @@ class Engine:
                     for line in lines:
                         yield stream, line.decode(errors="replace").rstrip("\r")
 
-    async def health_changes(self, name: str) -> AsyncIterator[None]:
+    async def health_changes(self, name: str) -> AsyncGenerator[None, None]:
         """A turn each time that the engine has judged a container's health anew, and one at once.
 
         Close the iterator (``contextlib.aclosing``) to stop.
