@@ -15,7 +15,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
@@ -27,7 +27,19 @@ from asynctest_kit.wiring import KIND_OF_IMAGES, check
 if TYPE_CHECKING:
     from asynctest_kit.containers import Port, Wait
 
-__all__ = ["KINDS", "Migrations", "Override", "ProviderChoice", "ServiceSettings", "Settings", "load", "parse_duration"]
+__all__ = [
+    "KINDS",
+    "Migrations",
+    "Override",
+    "ProviderChoice",
+    "ServiceSettings",
+    "Settings",
+    "check_name",
+    "has_services",
+    "load",
+    "parse_duration",
+    "with_services",
+]
 
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
@@ -49,6 +61,7 @@ _SERVICE_KEYS: Final = (
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _MIGRATION_KEYS: Final = ("alembic", "command", "sql")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
     r"(?=.)"
     r"(?:(?P<h>\d+(?:\.\d+)?)h)?"
@@ -238,6 +251,38 @@ def load(
     )
 
 
+def has_services(*, paths: Sequence[str], directory: Path) -> bool:
+    """Whether the file that :func:`load` would read has a service in it; raises SettingsError if it is no TOML."""
+    _, table = _find_table(paths, Path(os.path.abspath(directory)))  # noqa: PTH100  # as load() has it
+    return bool(table.get("services"))
+
+
+def check_name(name: str, place: str, *, taken: Collection[str] = KINDS) -> None:
+    """Raise SettingsError if a service that is declared at ``place`` can't be called ``name``."""
+    if name in taken:
+        raise SettingsError(f'{place}: the service "{name}" is in the settings already. Rename one.')
+    if not _SERVICE_NAME.fullmatch(name):
+        raise SettingsError(f'{place}: "{name}" is no name for a service. {_NAMES}')
+
+
+def with_services(settings: Settings, services: Iterable[tuple[ServiceSettings, str]]) -> Settings:
+    """The settings with services that are declared elsewhere, each with its place for messages.
+
+    Raises:
+        SettingsError: One makes no sense, by itself or beside the others.
+    """
+    known, places = dict(settings.services), dict[str, str]()
+    for service, place in services:
+        check_name(service.name, place, taken=known)
+        known[service.name], places[service.name] = service, f'{place}, service "{service.name}"'
+
+    def place_of(name: str, key: str) -> str:
+        return f"{places[name]}, {key}" if name in places else settings.sources.get(f"services.{name}.{key}", name)
+
+    check(known, place_of)
+    return replace(settings, services=MappingProxyType(known))
+
+
 def parse_duration(text: str) -> float:
     """Return the seconds of ``"30s"``, ``"2m"``, ``"1m30s"``, ``"500ms"`` or a bare number.
 
@@ -299,10 +344,7 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
         header = f"{_TABLE}.services.{name}"
         place = f"{file}, [{header}]"
         if not _SERVICE_NAME.fullmatch(name):
-            raise SettingsError(
-                f'{place}: "{name}" is no name for a service. '
-                "Use lower-case letters and digits, parts joined by single - or _, a letter first."
-            )
+            raise SettingsError(f'{place}: "{name}" is no name for a service. {_NAMES}')
 
         twin = next((known for known in services if known != name and _variable(known) == _variable(name)), None)
         if twin:
