@@ -43,6 +43,10 @@ class Wired(Protocol):
         """Its image."""
 
     @property
+    def provider(self) -> str | None:
+        """Who should give it."""
+
+    @property
     def url(self) -> str | None:
         """Where it is, if it is external."""
 
@@ -134,6 +138,8 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
         return
     if service.url is not None:
         return
+    if service.provider == "embedded":
+        raise SettingsError(f'{place("provider")}: an image runs in a container only, so its provider is "docker".')
     if not service.image:
         raise SettingsError(f'{place("kind")}: a service of kind "{KIND_OF_IMAGES}" needs the key "image".')
     if service.once:

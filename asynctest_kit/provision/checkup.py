@@ -85,7 +85,7 @@ async def _service(spec: ServiceSpec, engine: Engine | None) -> list[Finding]:
     findings: list[tuple[ProviderName, Finding]] = []
     if spec.provider in ("auto", "docker"):
         findings.append(("docker", await _image(order, engine)))
-    if spec.provider in ("auto", "embedded"):
+    if spec.provider in ("auto", "embedded") and order.kind.embedded is not None:
         findings.append(("embedded", await _binaries(order)))
     if spec.provider == "external":
         findings.append(("external", Finding(spec.name, "note", "no URL is set", f"set {_variable(spec)}")))

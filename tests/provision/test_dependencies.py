@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from secrets import token_hex
 
 import httpx
 import msgspec
@@ -14,7 +15,7 @@ from asynctest_kit.containers import Log
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.providers import Order, Running
-from asynctest_kit.provision.providers.wired import hosts, inside, outside, wired
+from asynctest_kit.provision.providers.wired import from_containers, from_here, wired
 from asynctest_kit.provision.runtime import project_of
 from asynctest_kit.provision.service import Endpoint, ServiceSpec
 
@@ -176,6 +177,10 @@ async def test_no_docker_is_a_refusal_that_names_all(root):
     assert "  embedded: an image runs in a container only" in message
 
 
+async def never():
+    return ""
+
+
 def order_with(spec, **met):
     order = Order(spec=spec, kind=kind_of(spec), asked=time.monotonic(), record=lambda _: None)
     order.met = met
@@ -187,23 +192,46 @@ async def test_who_looks_decides_which_address_is_seen():
         service="db", kind="redis", provider="docker", scheme="redis", host="127.0.0.1", port=4242, password="s3c/ret"
     )
 
-    async def never():
-        return ""
-
-    contained = Running(endpoint=at, ended=never, inside=msgspec.structs.replace(at, host="172.17.0.9", port=6379))
+    within = msgspec.structs.replace(at, host="172.17.0.9", port=6379)
+    contained = Running(endpoint=at, ended=never, inside=answering(within))
     elsewhere = msgspec.structs.replace(at, provider="external", host="db.internal", port=1)
-    external = Running(endpoint=elsewhere, ended=never, inside=elsewhere)
-    needs = (spec_of("redis", name="db"), spec_of("redis", name="ex_t"))
+    external = Running(endpoint=elsewhere, ended=never, inside=answering(elsewhere))
+    needs = (spec_of("redis", name="d_b"), spec_of("redis", name="ext"))
     spec = container_of(
-        "{db.url}", needs=needs, environment={"A": "{db.host}:{db.port} {db.username}|{db.database}", "B": "{ex_t.url}"}
+        "{d_b.url}",
+        needs=needs,
+        environment={"A": "{d_b.host}:{d_b.port} {d_b.username}|{d_b.database}", "B": "{ext.url}"},
     )
-    order = order_with(spec, db=contained, ex_t=external)
-    seen = wired(order, inside)
-    assert seen.command == ("sh", "-c", "redis://:s3c%2Fret@db:6379")
-    assert seen.environment == {"A": "db:6379 |", "B": "redis://:s3c%2Fret@db.internal:1"}
-    assert hosts(order) == {"db": "172.17.0.9"}
-    assert wired(order, outside).environment["A"] == "127.0.0.1:4242 |"
+    order = order_with(spec, d_b=contained, ext=external)
+    view = await from_containers(order)
+    seen = wired(order, view)
+    assert seen.command == ("sh", "-c", "redis://:s3c%2Fret@d-b:6379")
+    assert seen.environment == {"A": "d-b:6379 |", "B": "redis://:s3c%2Fret@db.internal:1"}
+    assert view.hosts == {"d-b": "172.17.0.9"}
+    assert wired(order, from_here(order)).environment["A"] == "127.0.0.1:4242 |"
     assert order.redact("said s3c/ret and redis://:s3c%2Fret@x") == "said *** and redis://:***@x"
+
+
+def answering(value):
+    async def answer():
+        return value
+
+    return answer
+
+
+async def test_a_container_without_a_network_joins_one_when_another_is_wired_to_it(engine):
+    names = [f"asynctest_kit-apart-{token_hex(6)}" for _ in range(2)]
+    alone = {"Image": BUSYBOX, "Cmd": ["sh", "-c", SHOW], "HostConfig": {"NetworkMode": "none"}}
+    try:
+        await engine.create(names[0], alone)
+        await engine.start(names[0])
+        address = await engine.address_of(names[0])
+        await engine.create(names[1], {"Image": BUSYBOX, "Cmd": ["sleep", "60"]})
+        await engine.start(names[1])
+        assert await engine.execute(names[1], ["wget", "-q", "-O", "-", f"http://{address}:8080"]) == b"\n"
+        assert await engine.address_of(names[0]) == address
+    finally:
+        await asyncio.gather(*map(engine.remove, names))
 
 
 async def test_a_spec_and_what_it_needs_go_over_the_socket():

@@ -142,6 +142,10 @@ async def _no_log(_lines: int) -> None:
     return None
 
 
+async def _nowhere() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A service that answers.
@@ -150,13 +154,13 @@ class Running:
         endpoint: Where it answers.
         ended: Waits until it has ended by itself, and tells how.
         log: The last so many lines of its log; None where we can't read one.
-        inside: Where containers reach it, its host an address or a name that all of them know; None if they can't.
+        inside: Finds out where containers reach it, its host an address or a name that all know; None if they can't.
     """
 
     endpoint: Endpoint
     ended: Callable[[], Awaitable[str]]
     log: Callable[[int], Awaitable[str | None]] = _no_log
-    inside: Endpoint | None = None
+    inside: Callable[[], Awaitable[Endpoint | None]] = _nowhere
 
 
 class Witness(Protocol):

@@ -36,7 +36,7 @@ from asynctest_kit.provision.providers import (
 from asynctest_kit.provision.providers.docker_candidate import Places, StartingContainer, await_end
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
-from asynctest_kit.provision.providers.wired import hosts, inside, wired
+from asynctest_kit.provision.providers.wired import View, from_containers, wired
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
@@ -104,7 +104,14 @@ class Docker:
             stack.push_async_callback(_to_its_end, images.keep, up.container.name)
             endpoint = _endpoint(order, up, f"{image} in {up.container.name}")
             ended = _never if order.spec.once else up.container.ended
-            yield Running(endpoint=endpoint, ended=ended, log=up.container.log, inside=_inside(order, endpoint, up))
+
+            mutex = asyncio.Lock()  # several who need it may ask at once
+
+            async def inside() -> Endpoint | None:
+                async with mutex:
+                    return await _inside(order, endpoint, up.container)
+
+            yield Running(endpoint=endpoint, ended=ended, log=up.container.log, inside=inside)
 
     @asynccontextmanager
     async def _ready(self, engine: Engine, image: str, prepared: PreparedImage, order: Order) -> AsyncIterator[_Up]:
@@ -159,7 +166,8 @@ class Docker:
         return engine
 
     async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Places:
-        config = _config(prepared, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+        labels = self._labels | {f"{_LABEL}.service": order.spec.name}
+        config = _config(prepared, order, labels, await from_containers(order))
         try:
             with order.phase("create", self.name):
                 await to_its_end(container.engine.create(container.name, config))
@@ -294,8 +302,8 @@ async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> No
     await to_its_end(action(name))
 
 
-def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
-    plan = order.kind.container(wired(order, inside), order.login)
+def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str], view: View) -> dict[str, Any]:
+    plan = order.kind.container(wired(order, view), order.login)
     ports = [f"{port.port}/tcp" for port in _exposed(order).values()]
     return {
         "Image": prepared.name,
@@ -305,7 +313,7 @@ def _config(prepared: PreparedImage, order: Order, labels: Mapping[str, str]) ->
         "ExposedPorts": {port: {} for port in ports},
         "HostConfig": {
             "PortBindings": {port: [{"HostIp": _HOST, "HostPort": ""}] for port in ports},
-            "ExtraHosts": [f"{name}:{address}" for name, address in hosts(order).items()],
+            "ExtraHosts": [f"{name}:{address}" for name, address in view.hosts.items()],
             "Tmpfs": dict.fromkeys(plan.memory if prepared.password is None else (), "rw"),
             "ShmSize": _SHARED_MEMORY,
             "SecurityOpt": ["no-new-privileges"],
@@ -331,12 +339,15 @@ def _endpoint(order: Order, up: _Up, detail: str) -> Endpoint:
     )
 
 
-def _inside(order: Order, endpoint: Endpoint, up: _Up) -> Endpoint | None:
+async def _inside(order: Order, endpoint: Endpoint, container: _Container) -> Endpoint | None:
     """The address of a container as another one sees it: its own, on the engine's default network."""
-    if not up.places.inside:
+    try:
+        address = await container.engine.address_of(container.name)
+    except EngineError as error:
+        _log.warning("other containers can't reach %s: %s", order.spec.name, error)
         return None
     port = next((port.port for port in _exposed(order).values()), 0)
-    return msgspec.structs.replace(endpoint, host=up.places.inside, port=port, ports=order.spec.ports)
+    return msgspec.structs.replace(endpoint, host=address, port=port, ports=order.spec.ports) if address else None
 
 
 def _identity_labels() -> dict[str, str]:

@@ -40,7 +40,7 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, greeting, rekeyed
-from asynctest_kit.provision.providers.wired import outside, wired
+from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
@@ -155,7 +155,7 @@ class Embedded:
                 version=version,
                 directory=directory,
                 login=order.login,
-                spec=wired(order, outside),
+                spec=wired(order, from_here(order)),
                 recipe=recipe,
             )
             prepared = _Prepared(site, prefix, order)

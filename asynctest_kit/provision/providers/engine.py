@@ -50,6 +50,9 @@ _TRANSFER = 60.0
 
 _STDOUT, _STDERR = 1, 2
 
+#: Where containers are that nothing else is said of.
+_DEFAULT_NETWORK = "bridge"
+
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -125,6 +128,19 @@ class Engine:
     async def inspect(self, name: str) -> dict[str, Any]:
         """All that the engine knows about a container."""
         return cast("dict[str, Any]", await self._json("GET", f"containers/{name}/json"))
+
+    async def address_of(self, name: str) -> str:
+        """A running container's address on the engine's default network; empty once it has ended.
+
+        One that was started without any network joins it for this.
+        """
+        networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
+        if "none" in networks:
+            for network, action in (("none", "disconnect"), (_DEFAULT_NETWORK, "connect")):
+                async with self._query("POST", f"networks/{network}/{action}", data={"Container": name}):
+                    pass
+            networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
+        return str((networks.get(_DEFAULT_NETWORK) or {}).get("IPAddress", ""))
 
     async def image_id(self, image: str) -> str:
         """The digest of an image that is there."""

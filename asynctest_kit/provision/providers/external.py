@@ -52,7 +52,10 @@ class External:
             await await_ready(
                 order, _waiting(order, address), _Stranger(), subject=f"The server at {endpoint.safe_url}"
             )
-        inside = None if _is_loopback(address.host) else endpoint
+
+        async def inside() -> Endpoint | None:
+            return None if _is_loopback(address.host) else endpoint
+
         yield Running(endpoint=endpoint, ended=_Stranger().ended, inside=inside)
 
 

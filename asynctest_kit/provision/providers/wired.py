@@ -1,13 +1,15 @@
 """The addresses of the services that a service needs, as it sees them, in its own configuration.
 
 A server on this machine reaches another one where tests do. A container does not: a published port is this machine's
-loopback. Where it reaches the other one, its provider knows (``Running.inside``): a container by the address that the
-engine gave it, under its service's name; a server of the user's own by the host in its URL.
+loopback. Where containers reach a service its provider knows (``Running.inside``): a container at the address that the
+engine gave it, under its service's name; a server of the user's own at the host in its URL.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -15,28 +17,57 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.wiring import filled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Mapping
 
-    from asynctest_kit.provision.providers import Order, Running
+    from asynctest_kit.provision.providers import Order
     from asynctest_kit.provision.service import Endpoint, ServiceSpec
 
-    View: TypeAlias = Callable[[Order, str, Running], Endpoint]
+__all__ = ["View", "from_containers", "from_here", "wired"]
 
-__all__ = ["hosts", "inside", "outside", "wired"]
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a service sees of those that it needs.
+
+    Attributes:
+        endpoints: Where it reaches each, by name; who is missing is out of its reach.
+        hosts: Names of hosts in them that it must be told the addresses of.
+    """
+
+    endpoints: Mapping[str, Endpoint]
+    hosts: Mapping[str, str] = field(default_factory=dict)
+
+
+def from_here(order: Order) -> View:
+    """What a process of this machine sees."""
+    return View({name: running.endpoint for name, running in order.met.items()})
+
+
+async def from_containers(order: Order) -> View:
+    """What a container sees."""
+    found = await asyncio.gather(*(running.inside() for running in order.met.values()))
+    endpoints: dict[str, Endpoint] = {}
+    hosts: dict[str, str] = {}
+    for name, endpoint in zip(order.met, found, strict=True):
+        if endpoint is not None:
+            alias = name.replace("_", "-")  # a host's name has no underscore in it
+            is_container = endpoint.provider == "docker"
+            endpoints[name] = msgspec.structs.replace(endpoint, host=alias) if is_container else endpoint
+            hosts |= {alias: endpoint.host} if is_container else {}
+    return View(endpoints, hosts)
 
 
 def wired(order: Order, view: View) -> ServiceSpec:
-    """The order's spec, its templates filled with what ``view`` sees of those that it needs.
+    """The order's spec, its templates filled with what it sees of those that it needs.
 
     Raises:
-        ProvisionError: One of them can't be reached from where the service runs.
+        ProvisionError: One of them is out of its reach.
     """
-    seen: dict[str, Endpoint] = {}
 
     def value(name: str, field: str) -> str:
-        if name not in seen:
-            seen[name] = view(order, name, order.met[name])
-        return _value(seen[name], field)
+        if name not in view.endpoints:
+            raise _out_of_reach(order, name)
+        return _value(view.endpoints[name], field)
 
     spec = order.spec
     if not spec.needs:  # then there can be no template in it
@@ -48,43 +79,18 @@ def wired(order: Order, view: View) -> ServiceSpec:
     )
 
 
-def outside(_order: Order, _name: str, running: Running) -> Endpoint:
-    """What a process of this machine sees."""
-    return running.endpoint
-
-
-def inside(order: Order, name: str, running: Running) -> Endpoint:
-    """What a container sees.
-
-    Raises:
-        ProvisionError: Nothing.
-    """
-    endpoint = running.inside
-    if endpoint is not None:
-        return msgspec.structs.replace(endpoint, host=_alias(name)) if endpoint.provider == "docker" else endpoint
-
-    where = f"{running.endpoint.host}:{running.endpoint.port}"
-    raise ProvisionError(
-        f"The service {order.spec.name!r} runs in a container and is wired to {name!r}, which the provider "
-        f"{running.endpoint.provider!r} gives at {where}: the loopback of this machine, which no container can reach. "
-        f'Have {name!r} in a container too (provider = "docker" in its settings), or give it a URL whose host '
-        "containers can reach."
-    )
-
-
-def hosts(order: Order) -> dict[str, str]:
-    """Names by which a container finds the others that it needs: each service's, with its address."""
-    seen = {name: running.inside for name, running in order.met.items() if running.inside is not None}
-    return {_alias(name): endpoint.host for name, endpoint in seen.items() if endpoint.provider == "docker"}
-
-
-def _alias(name: str) -> str:
-    """A service's name as that of a host, which may have no underscore in it."""
-    return name.replace("_", "-")
-
-
 def _value(endpoint: Endpoint, field: str) -> str:
     if field.startswith("ports."):
         return str(endpoint.ports[field.removeprefix("ports.")].port)
     value = getattr(endpoint, field)
     return "" if value is None else str(value)
+
+
+def _out_of_reach(order: Order, name: str) -> ProvisionError:
+    endpoint = order.met[name].endpoint
+    return ProvisionError(
+        f"The service {order.spec.name!r} runs in a container and is wired to {name!r}, which the provider "
+        f"{endpoint.provider!r} gives at {endpoint.host}:{endpoint.port}: the loopback of this machine, which no "
+        f'container can reach. Have {name!r} in a container too (provider = "docker" in its settings), or give it a '
+        "URL whose host containers can reach."
+    )
