@@ -130,41 +130,44 @@ def _templates(service: Wired) -> Iterator[tuple[str, str, str]]:
 
 
 def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
-    given = {"ports": service.ports, "wait": service.wait, "once": service.once}
     if service.kind != KIND_OF_IMAGES:
-        for key, value in given.items():
-            if value:
-                raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')
-        return
-    if service.url is not None:
-        return
+        for key in _given(service):
+            raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')
+    elif service.url is None:
+        _check_container(service, place)
+
+
+def _check_container(service: Wired, place: Callable[[str], str]) -> None:
     if service.provider == "embedded":
         raise SettingsError(f'{place("provider")}: an image runs in a container only, so its provider is "docker".')
     if not service.image:
         raise SettingsError(f'{place("kind")}: a service of kind "{KIND_OF_IMAGES}" needs the key "image".')
-    if service.once:
-        for key in ("ports", "wait"):
-            if given[key]:
-                raise SettingsError(f"{place(key)}: a service that is run to its end (once = true) has none.")
-    elif not service.ports and service.wait is None:
-        raise SettingsError(
-            f'{place("image")}: nothing says when it is ready. Give the key "ports", or "wait", or once = true for '
-            "something that is run to its end."
-        )
-    _check_ports_in_wait(service, place)
+    match _given(service):
+        case []:
+            raise SettingsError(
+                f'{place("image")}: nothing says when it is ready. Give the key "ports", or "wait", or once = true for '
+                "something that is run to its end."
+            )
+        case [key, *_, "once"]:
+            raise SettingsError(f"{place(key)}: a service that is run to its end (once = true) has none.")
+    if service.wait is not None:
+        _check_ports_in_wait(service.wait, service.ports, place("wait"))
 
 
-def _check_ports_in_wait(service: Wired, place: Callable[[str], str]) -> None:
-    if service.wait is None:
-        return
+def _given(service: Wired) -> list[str]:
+    """Those keys that it has of the ones that only containers of any image have."""
+    keys = {"ports": service.ports, "wait": service.wait, "once": service.once}
+    return [key for key, value in keys.items() if value]
+
+
+def _check_ports_in_wait(wait: Wait, ports: Mapping[str, Port], place: str) -> None:
     from asynctest_kit.containers import needs_port, ports_named_by
 
-    known = ", ".join(service.ports) or "none"
-    for port in ports_named_by(service.wait):
-        if port not in service.ports:
-            raise SettingsError(f'{place("wait")}: no port is called "{port}". There are: {known}.')
-    if needs_port(service.wait) and not service.ports:
-        raise SettingsError(f'{place("wait")}: it waits for a port, so the key "ports" is needed.')
+    for port in ports_named_by(wait):
+        if port not in ports:
+            raise SettingsError(f'{place}: no port is called "{port}". There are: {", ".join(ports) or "none"}.')
+    if needs_port(wait) and not ports:
+        raise SettingsError(f'{place}: it waits for a port, so the key "ports" is needed.')
 
 
 def _unusable(name: str, service: Wired, field: str) -> str:
