@@ -13,6 +13,7 @@ import msgspec
 
 from asynctest_kit.containers import Port, Wait  # noqa: TC001 (msgspec reads them)
 from asynctest_kit.errors import ProvisionError
+from asynctest_kit.wiring import KIND_OF_IMAGES
 
 __all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec", "ServiceState"]
 
@@ -126,7 +127,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         secret = f":{quote(password, safe='*')}" if password else ""
         at = "@" if user or secret else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        path = f"/{quote(self.database, safe='')}" if self.database else ""
+        # Of a server of the user's own it is whatever path the URL has.
+        path = f"/{quote(self.database, safe='/' if self.kind == KIND_OF_IMAGES else '')}" if self.database else ""
         query = f"?{self.query}" if self.query else ""
         return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}{query}"
 

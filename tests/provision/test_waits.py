@@ -257,3 +257,27 @@ async def test_a_job_that_fails_or_does_not_end(docker):
     assert message.endswith(f"({BUSYBOX}) ended with exit code 4. Its last words:\n  | no such table")
     message = await refusal(docker, container_of("sleep 60", once=True, startup_timeout=1.5))
     assert "did not end within 1.5 s, and is to be run to its end (once = true)." in message
+
+
+async def test_a_wait_that_is_cancelled_leaves_no_task(engine):
+    """On a loop of its own, where every task is one of this test's; each kind of wait has some."""
+    wait = AllOf((Log("never"), Http("/never"), Command(("false",)), Health(), AnyOf((Listening("web"), Log("no")))))
+    spec = container_of("sleep 60", image=HEALTHCHECK, ports=WEB, wait=wait, startup_timeout=60.0)
+
+    async def start(provider, order):
+        async with provider.give(order):
+            pass
+
+    async def cancelled():
+        is_booted = asyncio.Event()
+        order = order_of(spec)
+        order.record = lambda phase: is_booted.set() if phase.phase == "boot" else None
+        async with Docker(session=token_hex(6), project="tests") as provider:
+            starting = asyncio.ensure_future(start(provider, order))
+            await is_booted.wait()
+            await asyncio.wait((starting,), timeout=0.2)
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+        return starting.cancelled(), asyncio.all_tasks() - {asyncio.current_task()}
+
+    assert await asyncio.to_thread(asyncio.run, cancelled()) == (True, set())
