@@ -102,7 +102,7 @@ async def test_a_server_in_the_place_of_a_container_is_taken_at_its_word():
         async with External().give(order_of(spec)) as running:
             endpoint = running.endpoint
             assert (endpoint.url, endpoint.at("web").url, endpoint.scheme) == (url, url, "http")
-            with pytest.raises(ProvisionError, match="'box' has no port 'admin'. There are: web."):
+            with pytest.raises(ProvisionError, match=r"'box' has no port 'admin'\. There are: web\."):
                 endpoint.at("admin")
             assert await running.inside() is None
     spec = container_of("", ports={"web": 80}, url=f"http://127.0.0.1:{port}", startup_timeout=0.3)
