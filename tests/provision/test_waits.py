@@ -234,16 +234,25 @@ async def test_an_image_without_a_check_has_no_health(docker):
     assert "has no HEALTHCHECK in its image by which its health could be known." in message
 
 
-@pytest.mark.parametrize(
-    ("end", "code", "wait"),
-    [("exit 7", 7, Listening()), ("exit 0", 0, Log("broken")), ("exit 7", 7, Command(("false",)))],
-    ids=["port", "its last word is no readiness", "command"],
-)
-async def test_a_container_that_ends_early_fails_at_once(docker, end, code, wait):
-    message = await refusal(docker, container_of(f"echo broken >&2; {end}", ports=WEB, wait=wait, startup_timeout=60.0))
-    assert message == (
-        f"The container of the service 'box' ({BUSYBOX}) ended with exit code {code}. Its last words:\n  | broken"
+@pytest.mark.parametrize("wait", [Listening(), Log("never"), Command(("false",))], ids=["port", "log", "command"])
+async def test_a_container_that_ends_early_fails_at_once(docker, wait):
+    spec = container_of("echo broken >&2; exit 7", ports=WEB, wait=wait, startup_timeout=60.0)
+    assert await refusal(docker, spec) == (
+        f"The container of the service 'box' ({BUSYBOX}) ended with exit code 7. Its last words:\n  | broken"
     )
+
+
+async def test_last_words_are_no_readiness(docker, monkeypatch):
+    """A container that has ended by the time that somebody is told of its line."""
+
+    async def late(self):
+        await self._engine.wait(self._name)
+        return await is_running(self)
+
+    is_running = StartingContainer.is_running
+    monkeypatch.setattr(StartingContainer, "is_running", late)
+    message = await refusal(docker, container_of("echo ready", wait=Log("ready"), startup_timeout=60.0))
+    assert message.endswith(f"({BUSYBOX}) ended with exit code 0. Its last words:\n  | ready")
 
 
 async def test_a_job_is_ready_when_it_has_ended_well(docker):
