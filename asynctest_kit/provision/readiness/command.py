@@ -20,7 +20,8 @@ _RUN = 30.0
 #: Seconds between two runs at most: each is a process of the engine's, a runtime's and its own.
 _LONGEST = 0.5
 
-#: How Docker tells that there is no such program, or that it can't be run: trying again changes nothing.
+#: How Docker tells that a program was not run. If its message names the program, there is none that could be: trying
+#: again changes nothing. Otherwise the container is about to end.
 _NOT_RUN = (126, 127)
 _RUNTIME_FAILED = "OCI runtime exec failed"
 
@@ -50,7 +51,7 @@ async def try_to_run(candidate: Candidate, argv: tuple[str, ...]) -> None:
         RejectedError: It can't be run at all.
     """
     code, output = await candidate.run(argv)
-    if code in _NOT_RUN and output.startswith(_RUNTIME_FAILED):
+    if code in _NOT_RUN and output.startswith(_RUNTIME_FAILED) and argv[0] in output:
         raise RejectedError(f"can't run `{shlex.join(argv)}`: {output.strip()}")
     if code:
         raise NotReadyError(f"exit code {code}" + (f" and {output.strip()!r}" if output.strip() else ""))
