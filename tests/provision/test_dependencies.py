@@ -14,6 +14,7 @@ from provision_traces import BUSYBOX, LABEL, container_of, spec_of
 from asynctest_kit.containers import Log
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog import kind_of
+from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.providers import Order, Running
 from asynctest_kit.provision.providers.wired import from_containers, from_here, wired
 from asynctest_kit.provision.runtime import project_of
@@ -25,6 +26,14 @@ REDIS = spec_of("redis", provider="embedded")
 
 #: Answers with what it was started with.
 SHOW = 'mkdir /www; echo "$SHOWN" >/www/index.html; httpd -p 8080 -h /www; sleep 600'
+
+
+@pytest.fixture
+async def client(root):
+    """Left in a thread, for it waits until the containers are gone."""
+    client = Client.connect(root)
+    yield client
+    await asyncio.to_thread(client.close)
 
 
 async def fetched(url):
@@ -131,7 +140,7 @@ async def test_what_needs_a_service_that_has_ended_ends_too(engine, client, root
     while await engine.labelled(label):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
-    other = type(client).connect(root)
+    other = Client.connect(root)
     try:
         assert (await other.endpoint(app)).detail != before.detail
     finally:
@@ -164,15 +173,9 @@ async def test_an_embedded_server_is_out_of_a_containers_reach_and_the_mend_is_t
     assert (await client.endpoint(needs_only)).service == "job"
 
 
-async def test_no_docker_is_a_refusal_that_names_all(root):
+async def test_no_docker_is_a_refusal_that_names_all(client):
     spec = container_of("true", once=True, provider="embedded")
-    from asynctest_kit.provision.client import Client
-
-    client = Client.connect(root)
-    try:
-        message = await failure(client, spec)
-    finally:
-        await asyncio.to_thread(client.close)
+    message = await failure(client, spec)
     assert "No provider can give the service 'box' (a container of an image; provider = 'embedded'):" in message
     assert "  embedded: an image runs in a container only" in message
 
