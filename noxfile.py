@@ -30,6 +30,9 @@ _SMALL = {
     "startup": ("--rounds", "2"),
 }
 
+#: For all but one run of our tests; each kill is a run of its own.
+_ONE_KILL = {"CHAOS": "1"}
+
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
     "freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "trio",
@@ -73,9 +76,17 @@ def tests(session: nox.Session) -> None:
     environment["COVERAGE_PROCESS_START"] = str(Path("pyproject.toml").resolve())
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "asynctest_kit", "run", "tests", *session.posargs, env=environment)
-    session.run("coverage", "run", "-m", "pytest", "tests", *session.posargs, env=environment)
+    session.run("coverage", "run", "-m", "pytest", "tests", *session.posargs, env=environment | _ONE_KILL)
     session.run("coverage", "combine", silent=True)
     session.run("coverage", "report", "--fail-under=90")
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Runs whose processes are killed: thirty of each kind, on each provider. CHAOS_SEED repeats an earlier one's."""
+    environment = _test_bed() | {"CHAOS": os.environ.get("CHAOS", "60")}
+    _install_tests(session)
+    session.run("python", "-m", "pytest", "tests/provision/test_chaos.py", *session.posargs, env=environment)
 
 
 @nox.session(python=["3.11", "3.12", "3.13"])
@@ -83,7 +94,7 @@ def tests_on(session: nox.Session) -> None:
     """Our tests on one version of Python."""
     environment = _test_bed()
     _install_tests(session)
-    session.run("atk", "run", "-q", "tests", *session.posargs, env=environment)
+    session.run("atk", "run", "-q", "tests", *session.posargs, env=environment | _ONE_KILL)
 
 
 @nox.session
@@ -91,7 +102,7 @@ def tests_lowest(session: nox.Session) -> None:
     """Our tests on the oldest supported pytest and the oldest allowed dependencies."""
     environment = _test_bed()
     session.install(".[example]", *_LOWEST, *_TESTED_WITH, "pytest-subtests")
-    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment)
+    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment | _ONE_KILL)
 
 
 @nox.session

@@ -12,7 +12,7 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import services
+from asynctest_kit.fixtures import losses, services
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
         open_session(config)
         config.pluginmanager.register(plain, "asynctest_kit-plain")
     config.pluginmanager.register(services, "asynctest_kit-services")
+    config.pluginmanager.register(losses, "asynctest_kit-losses")
     from asynctest_kit.fixtures.declared import DeclaredServices
 
     session = session_of(config)

@@ -104,25 +104,27 @@ def gc(*, snapshots: bool) -> None:
     """Remove what dead supervisors left: processes, directories, containers; and snapshots that are old, or all."""
     import asyncio
 
-    from asynctest_kit.provision import runtime
     from asynctest_kit.provision.providers.docker import Docker
     from asynctest_kit.provision.snapshots import prune
+    from asynctest_kit.provision.sweep import Swept, sweep
 
-    async def in_docker() -> tuple[list[str], list[str]]:
+    async def all_that_is_left() -> tuple[Swept, list[str], list[str]]:
         async with Docker(session="gc", project="gc") as docker:
-            return await docker.sweep(now=True), await docker.remove_unknown_snapshots()
+            swept = await sweep(docker, always=True)
+            pruned = await asyncio.to_thread(prune, 0.0 if snapshots else _UNUSED)
+            return swept, pruned, await docker.remove_unknown_snapshots()
 
     with _told():
-        for directory in (removed := runtime.sweep()):
+        swept, pruned, images = asyncio.run(all_that_is_left())
+        for directory in swept.directories:
             _say(f"removed the directory {directory}, and the server in it")
-        for snapshot in (pruned := prune(0.0 if snapshots else _UNUSED)):
-            _say(f"removed the snapshot {snapshot}")
-        gone, images = asyncio.run(in_docker())
-        for container in gone:
+        for container in swept.containers:
             _say(f"removed the container {container[:12]}")
+        for snapshot in pruned:
+            _say(f"removed the snapshot {snapshot}")
         for image in images:
             _say(f"removed the image {image}")
-        if not any((removed, gone, pruned, images)):
+        if not any((swept.directories, swept.containers, pruned, images)):
             _say("Nothing was left behind by any run that has ended.")
 
 

@@ -4,26 +4,29 @@
 other end of a socket pair that the child inherits, so requests can be written at once and are read when the child is
 up. A thread reads the answers, so the client serves any event loop, several of them, and code without one.
 
+Clients that come at once each start a supervisor; the first of these listens, and the others send their clients there.
+
 Three ends of the stream are told apart. Before the greeting of a supervisor that was *found* listening: it was about
 to end, so one is started and asked again. Before the greeting of one that we *started*, or after a greeting: it died,
-and whatever is pending fails with the end of its log. After our own farewell: all is well.
+whatever is pending fails with the end of its log, what was up is lost, and a process is started that removes what it
+left. After our own farewell: all is well.
 
 This module is imported before pytest: it must load light, so no asyncio at import.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import IO, TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -31,12 +34,16 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
 from asynctest_kit.provision.messages import (
     Bye,
+    Check,
+    Checked,
+    Elsewhere,
     End,
     Ensure,
     Failed,
     Farewell,
     Hello,
     Keep,
+    Lost,
     Measured,
     Preserve,
     Quote,
@@ -57,6 +64,9 @@ __all__ = ["Client", "Visit"]
 
 _LAST_WORDS = 20
 
+#: Seconds in which a supervisor finds out whether a service still answers.
+_CHECK = 5.0
+
 _Answer = TypeVar("_Answer", Surveyed, Quoted, Farewell)
 
 
@@ -76,6 +86,9 @@ class Client:
         self._epitaph = ""
         self._phases: list[ServicePhase] = []
         self._endpoints: dict[str, Endpoint] = {}
+        self._losses: dict[str, str] = {}
+        self._checks: list[Future[None]] = []
+        self._idle = 0.0
         self._is_closed = False
         self._reader = threading.Thread(target=self._read, name="asynctest_kit provision client", daemon=True)
         self._reader.start()
@@ -84,8 +97,10 @@ class Client:
     def connect(cls, root: Path) -> Client:
         """Join the supervisor of the project at ``root``, or start one; returns at once.
 
+        Nothing is made here but a process, so that whoever is killed right after this leaves nothing.
+
         Raises:
-            ProvisionError: The private directory for it can't be made.
+            ProvisionError: The private directory for it is somebody else's.
         """
         return cls(_join(root) or _start(root), root)
 
@@ -138,6 +153,23 @@ class Client:
         with self._mutex:
             return MappingProxyType(dict(self._endpoints))
 
+    @property
+    def losses(self) -> Mapping[str, str]:
+        """What is known of services that were ready and are not any more: by name, what to tell of each."""
+        with self._mutex:
+            return MappingProxyType(dict(self._losses))
+
+    def check(self, service: str) -> None:
+        """Have it seen whether a service still answers; blocks until :attr:`losses` tells."""
+        check: Future[None] = Future()
+        with self._mutex:
+            if service in self._losses or service not in self._endpoints or self._epitaph:
+                return
+            self._checks.append(check)
+            self._link.send(Check(len(self._checks) - 1, service))
+        with suppress(TimeoutError):
+            check.result(_CHECK)
+
     def close(self, *, timeout: float = 10.0) -> None:
         """Leave; idempotent.
 
@@ -154,7 +186,9 @@ class Client:
 
     def keep(self, idle: float) -> None:
         """Have the services stay when we leave, until nobody has come for ``idle`` seconds."""
-        self._link.send(Keep(idle))
+        with self._mutex:
+            self._idle = idle
+            self._link.send(Keep(idle))
 
     def preserve(self, service: str) -> None:
         """Say that what was made in a service is worth keeping; its provider keeps it at its end, if it can."""
@@ -163,7 +197,7 @@ class Client:
     def _read(self) -> None:
         try:
             while self._listen(self._link):
-                self._start_another()
+                self._ask_another()
         except (OSError, ProvisionError) as error:
             self._bury(f"no supervisor can be started for it: {error}")
 
@@ -171,17 +205,23 @@ class Client:
         """Take what comes until the stream ends; whether another supervisor should be asked instead."""
         for reply in link.replies():
             self._take(link, reply)
-        if link.was_late and not self._is_closed:
+        if link.is_of_no_use and not self._is_closed:
             return True
 
         link.reap()
-        self._bury(link.epitaph())
+        if not link.is_parted and not link.is_of_no_use:
+            self._mourn(link.epitaph())
+            _clean_up()
+        elif not self._is_closed:
+            self._mourn("its supervisor was told to end, by `atk down` or a signal.")
         return False
 
     def _take(self, link: _Link, reply: Reply) -> None:
         match reply:
             case Hello(log=log):
                 link.greeted(Path(log))
+            case Elsewhere():
+                link.referred()
             case Measured(phase=phase):
                 self.record(phase)
             case Ready(number=number, endpoint=endpoint):
@@ -190,20 +230,37 @@ class Client:
                 self._questions[number].answer(endpoint)
             case Failed(number=number, message=message):
                 self._questions[number].fail(message)
+            case Lost(service=service, message=message):
+                with self._mutex:
+                    self._losses[service] = message
+            case Checked(number=number):
+                self._checks[number].set_result(None)
             case Farewell(is_end=is_end):
                 link.parted(is_end=is_end)
 
-    def _start_another(self) -> None:
+    def _ask_another(self) -> None:
         with self._mutex:
             self._link.close()
-            self._link = _start(self._root)
+            self._link = _join(self._root) or _start(self._root)
+            if self._idle:
+                self._link.send(Keep(self._idle))
             for question in self._questions:
                 self._link.send(question.request)
+
+    def _mourn(self, epitaph: str) -> None:
+        with self._mutex:
+            for service, endpoint in self._endpoints.items():
+                if endpoint.provider != "external" and service not in self._losses:
+                    self._losses[service] = f"The service {service!r} ({endpoint.detail}) was lost when {epitaph}"
+        self._bury(epitaph)
 
     def _bury(self, epitaph: str) -> None:
         with self._mutex:
             self._epitaph = self._epitaph or epitaph
             pending = [question for question in self._questions if not question.future.done()]
+            checks = [check for check in self._checks if not check.done()]
+        for check in checks:
+            check.set_result(None)
         for question in pending:
             question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
 
@@ -297,12 +354,20 @@ class _Question:
 class _Link:
     """One connection to one supervisor, which is ours (``process``) or was found listening."""
 
-    def __init__(self, connection: socket.socket, process: subprocess.Popen[bytes] | None, log: Path | None) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        process: subprocess.Popen[bytes] | None = None,
+        first_words: IO[bytes] | None = None,
+    ) -> None:
         self._connection = connection
         self._process = process
-        self._log = log
+        self._first_words = first_words
+        self._log: Path | None = None
         self._is_greeted = False
+        self._is_referred = False
         self._is_end = True
+        self.is_parted = False
 
     def send(self, request: Request) -> None:
         """Write; that the other side is gone is for the reader to find."""
@@ -321,19 +386,24 @@ class _Link:
         self._is_greeted = True
         self._log = log
 
+    def referred(self) -> None:
+        """The supervisor knows another one, which serves us."""
+        self._is_referred = True
+
     def parted(self, *, is_end: bool) -> None:
         """The supervisor said farewell."""
+        self.is_parted = True
         self._is_end = is_end
 
     @property
-    def was_late(self) -> bool:
-        """Whether we found a supervisor listening that had closed its doors already."""
-        return self._process is None and not self._is_greeted
+    def is_of_no_use(self) -> bool:
+        """Whether this supervisor had closed its doors when we found it, or sent us to another."""
+        return self._is_referred or (self._process is None and not self._is_greeted)
 
     def epitaph(self) -> str:
         """What to tell of a supervisor that died, its last words included."""
         code = "" if self._process is None else f" with exit code {self._process.returncode}"
-        words = "" if self._log is None else _tail(self._log)
+        words = _words_before_its_log(self._first_words) if self._log is None else _tail(self._log)
         return f"its supervisor ended unexpectedly{code}.{words}"
 
     def reap(self) -> None:
@@ -347,36 +417,60 @@ class _Link:
         with suppress(OSError):
             self._connection.shutdown(socket.SHUT_RDWR)
         self._connection.close()
+        if self._first_words is not None:
+            self._first_words.close()
         if self._process is not None and self._process.poll() is None:
             self._process.returncode = 0  # keeps its __del__ from warning of a child that still runs
 
 
 def _join(root: Path) -> _Link | None:
+    project = runtime.existing_project_of(root)
+    if project is None:
+        return None
     connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(str(runtime.project_of(root).socket))
+        connection.connect(str(project.socket))
     except OSError:
         connection.close()
         return None
-    return _Link(connection, None, None)
+    return _Link(connection)
 
 
 def _start(root: Path) -> _Link:
-    session = runtime.new_session(runtime.project_of(root))
-    log = session / "log"
     ours, theirs = socket.socketpair()
-    arguments = ("--root", str(root.resolve()), "--session", str(session), "--first", str(theirs.fileno()))
-    with theirs, os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "wb") as output:
+    first_words = tempfile.TemporaryFile()  # noqa: SIM115  # the link's, until it is closed
+    arguments = ("--root", str(root.resolve()), "--first", str(theirs.fileno()))
+    with theirs:
         process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
             # -P: the project's own folder must not shadow the standard library's modules.
             (sys.executable, "-P", "-m", "asynctest_kit.provision.supervisor", *arguments),
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
+            stdout=first_words,
+            stderr=first_words,
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
-    return _Link(ours, process, log)
+    return _Link(ours, process, first_words)
+
+
+def _clean_up() -> None:
+    """Remove what a killed supervisor left; returns when it is done."""
+    subprocess.run(
+        (sys.executable, "-P", "-m", "asynctest_kit.provision.sweep"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        check=False,
+    )
+
+
+def _words_before_its_log(words: IO[bytes] | None) -> str:
+    if words is None or words.closed:
+        return ""
+    words.seek(0)
+    lines = words.read().decode(errors="replace").splitlines()[-_LAST_WORDS:]
+    return "\n".join([" Its last words:", *(f"  | {line}" for line in lines)]) if lines else " It said nothing."
 
 
 def _tail(log: Path) -> str:

@@ -3,7 +3,9 @@
 A client asks with :class:`Ensure` and goes with :class:`Bye`; a socket that closes without one means the same, only
 that nobody hears the answer. Who only looks in asks with :class:`Survey` or :class:`Quote`; :class:`Keep` and
 :class:`End` say how long the services live. The supervisor greets each client with :class:`Hello` before anything else,
-so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died.
+so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died; one
+that came second says :class:`Elsewhere` in its place.
+:class:`Lost` comes unasked, when a service has ended while it was in use.
 """
 
 from __future__ import annotations
@@ -20,12 +22,16 @@ from asynctest_kit.provision.service import (  # noqa: TC001 (msgspec reads them
 __all__ = [
     "LONGEST_LINE",
     "Bye",
+    "Check",
+    "Checked",
+    "Elsewhere",
     "End",
     "Ensure",
     "Failed",
     "Farewell",
     "Hello",
     "Keep",
+    "Lost",
     "Measured",
     "Preserve",
     "Quote",
@@ -75,6 +81,13 @@ class Preserve(msgspec.Struct, frozen=True, tag=True):
     service: str
 
 
+class Check(msgspec.Struct, frozen=True, tag=True):
+    """Client: see whether this service, which I use, still answers; answer :class:`Checked`."""
+
+    number: int
+    service: str
+
+
 class Survey(msgspec.Struct, frozen=True, tag=True):
     """Client: tell what you hold; answer :class:`Surveyed`."""
 
@@ -91,6 +104,10 @@ class Hello(msgspec.Struct, frozen=True, tag=True):
 
     pid: int
     log: str
+
+
+class Elsewhere(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: I don't serve you, for another one listens; ask there."""
 
 
 class Measured(msgspec.Struct, frozen=True, tag=True):
@@ -111,6 +128,19 @@ class Failed(msgspec.Struct, frozen=True, tag=True):
 
     number: int
     message: str
+
+
+class Lost(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: a service that you use has ended by itself; ``message`` is for the user."""
+
+    service: str
+    message: str
+
+
+class Checked(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the check that was asked for under ``number`` is over; what it found came before, as a loss."""
+
+    number: int
 
 
 class Surveyed(msgspec.Struct, frozen=True, tag=True):
@@ -140,8 +170,8 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Ensure | Bye | Keep | End | Preserve | Survey | Quote
-Reply = Hello | Measured | Ready | Failed | Surveyed | Quoted | Farewell
+Request = Ensure | Bye | Keep | End | Preserve | Check | Survey | Quote
+Reply = Hello | Elsewhere | Measured | Ready | Failed | Lost | Checked | Surveyed | Quoted | Farewell
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -4,15 +4,17 @@
       <project>/                     one a project root (and release of this package)
         lock                         flock: who holds it listens
         socket                       where it listens
+        <session>.owner              a link that leads nowhere: its target is the supervisor's identity
         <session>/                   one a supervisor
-          owner.json                 its identity
           log                        its stderr
     /dev/shm or <temp dir>/
-      asynctest_kit-<uid>-<random>/  data of one embedded server: owner.json, server.json, ...
+      asynctest_kit-<uid>-<random>.owner
+      asynctest_kit-<uid>-<random>/  data of one embedded server: server.json, ...
 
 Every directory is 0700 and checked to be ours before it is used, because the temp dir is open to other users.
-What is found without its owner being proven dead is left alone; without an owner at all it is left for an hour,
-which is how long the moment between making a directory and signing it could last at the very most.
+A directory's owner is written down before it is made, in one step that is either done or not (a link comes with its
+target), so that its maker may be killed at any moment. What is found without its owner being proven dead is left
+alone; without an owner at all, for an hour.
 """
 
 from __future__ import annotations
@@ -44,22 +46,27 @@ __all__ = [
     "MEMORY",
     "Project",
     "abandoned",
+    "abandoned_in",
     "base_directory",
+    "claimed",
     "data_directory",
+    "existing_project_of",
     "leave",
     "new_session",
     "own_server",
     "project_of",
     "remove",
-    "sign",
     "sweep",
     "take_lock",
 ]
 
-_OWNER = "owner.json"
+_OWNER = ".owner"
 _SERVER = "server.json"
 _UNSIGNED_SECONDS = 3600.0
 _KEY_LENGTH = 16
+
+#: Bytes of a socket's path: 107 on Linux, and fewer elsewhere.
+_LONGEST_SOCKET = 103
 
 #: How often a directory is made that others remove meanwhile.
 _TRIES = 20
@@ -95,37 +102,68 @@ def base_directory() -> Path:
     Raises:
         ProvisionError: It belongs to someone else or can't be made.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    base = Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
-    return _private(base)
+    return _private(_base())
 
 
 def project_of(root: Path) -> Project:
-    """The meeting place for ``root``; its directory is made if missing."""
+    """The meeting place for ``root``; its directory is made if missing.
+
+    Raises:
+        ProvisionError: It belongs to someone else or can't be made, or no socket can have so long a path.
+    """
+    base_directory()
+    project = _place_of(root)
+    _private(project.directory)
+    return project
+
+
+def existing_project_of(root: Path) -> Project | None:
+    """The meeting place for ``root`` if there is one; nothing is made.
+
+    Raises:
+        ProvisionError: It belongs to someone else, or no socket can have so long a path.
+    """
+    project = _place_of(root)
+    for directory in (project.directory.parent, project.directory):
+        try:
+            status = directory.lstat()
+        except OSError:
+            return None
+        _check_private(directory, status)
+    return project
+
+
+def _base() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
+
+
+def _place_of(root: Path) -> Project:
     key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:_KEY_LENGTH]
-    return Project(key=key, directory=_private(base_directory() / key))
+    project = Project(key=key, directory=_base() / key)
+    if len(os.fsencode(project.socket)) > _LONGEST_SOCKET:
+        raise ProvisionError(
+            f"The path {project.socket} is too long for a socket ({_LONGEST_SOCKET} bytes at most). Point "
+            "XDG_RUNTIME_DIR or TMPDIR elsewhere."
+        )
+    return project
 
 
 def new_session(project: Project) -> Path:
-    """A directory for one supervisor, yet to be signed by it."""
-    while True:
-        directory = _private(project.directory) / secrets.token_hex(6)
-        with suppress(FileNotFoundError):  # the last supervisor removed the project's directory in between
-            directory.mkdir(mode=0o700)
-            return directory
+    """A directory for this process as the project's supervisor; it must hold the lock."""
+    return claimed(project.directory / secrets.token_hex(6))
 
 
 def data_directory() -> Path:
-    """A signed directory for one server's data: in memory if there is room, else in the temp dir."""
-    directory = _data_parent() / f"{_data_prefix()}{secrets.token_hex(6)}"
+    """A directory of this process for one server's data: in memory if there is room, else in the temp dir."""
+    return claimed(_data_parent() / f"{_data_prefix()}{secrets.token_hex(6)}")
+
+
+def claimed(directory: Path) -> Path:
+    """Make a directory that belongs to this process."""
+    _owner_link(directory).symlink_to(msgspec.json.encode(this_process()).decode())
     directory.mkdir(mode=0o700)
-    sign(directory)
     return directory
-
-
-def sign(directory: Path) -> None:
-    """Say in ``directory`` that it belongs to this process."""
-    (directory / _OWNER).write_bytes(msgspec.json.encode(this_process()))
 
 
 def own_server(directory: Path, pid: int) -> None:
@@ -140,7 +178,11 @@ def take_lock(project: Project) -> int | None:
         A descriptor that holds the lock until it is closed, or None if another process holds it.
     """
     while True:
-        descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _private(project.directory)  # who was the last to leave may have removed it
+        try:
+            descriptor = os.open(project.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -163,6 +205,9 @@ def leave(project: Project, session: Path) -> None:
 def remove(directory: Path) -> None:
     """Remove ``directory`` with all in it, whoever else is at it."""
     shutil.rmtree(directory, ignore_errors=True)
+    if not directory.exists():
+        with suppress(OSError):
+            _owner_link(directory).unlink()
 
 
 def sweep() -> list[str]:
@@ -183,16 +228,30 @@ def sweep() -> list[str]:
 
 
 def abandoned() -> list[Path]:
-    """The directories of this user's dead supervisors."""
+    """The directories of this user's dead supervisors; some may only have been about to be made."""
     return [directory for directory in _candidates() if _is_abandoned(directory)]
+
+
+def abandoned_in(parent: Path, pattern: str) -> list[Path]:
+    """Those claimed directories of dead processes in ``parent`` whose names match."""
+    return [directory for directory in _claimed_in(parent, pattern) if _is_abandoned(directory)]
 
 
 def _candidates() -> Iterator[Path]:
     for parent in {MEMORY, Path(tempfile.gettempdir())}:
-        yield from filter(_is_ours, parent.glob(f"{_data_prefix()}*"))
+        yield from _claimed_in(parent, f"{_data_prefix()}*")
 
     for project in _projects():
-        yield from filter(_is_ours, project.directory.iterdir())
+        yield from _claimed_in(project.directory, "*")
+
+
+def _claimed_in(parent: Path, pattern: str) -> set[Path]:
+    found = [entry for entry in parent.glob(pattern) if _is_ours(entry)]
+    return {entry.with_suffix("") if entry.suffix == _OWNER else entry for entry in found if not _is_meeting(entry)}
+
+
+def _is_meeting(entry: Path) -> bool:
+    return entry.name in ("lock", "socket")
 
 
 def _projects() -> Iterator[Project]:
@@ -206,7 +265,7 @@ def _remove_if_empty(project: Project) -> None:
         return
 
     try:
-        if not any(entry.is_dir() for entry in project.directory.iterdir()):
+        if all(map(_is_meeting, project.directory.iterdir())):
             project.socket.unlink(missing_ok=True)
             project.lock.unlink()
             project.directory.rmdir()
@@ -222,7 +281,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _is_abandoned(directory: Path) -> bool:
-    owner = _identity_in(directory / _OWNER)
+    owner = _owner_of(directory)
     if owner is not None:
         return proven_dead(owner)
 
@@ -240,6 +299,17 @@ def _end_server(directory: Path) -> None:
         os.kill(server.pid, signal.SIGKILL)
 
 
+def _owner_link(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}{_OWNER}")
+
+
+def _owner_of(directory: Path) -> Identity | None:
+    try:
+        return msgspec.json.decode(os.readlink(_owner_link(directory)), type=Identity)  # noqa: PTH115 (JSON, no path)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
 def _identity_in(path: Path) -> Identity | None:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Identity)
@@ -247,12 +317,14 @@ def _identity_in(path: Path) -> Identity | None:
         return None
 
 
-def _is_ours(directory: Path) -> bool:
+def _is_ours(entry: Path) -> bool:
+    """Whether it is a directory of this user's, or the link of one."""
     try:
-        status = directory.lstat()
+        status = entry.lstat()
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    is_link = stat.S_ISLNK(status.st_mode) and entry.suffix == _OWNER
+    return (stat.S_ISDIR(status.st_mode) or is_link) and status.st_uid == os.getuid()
 
 
 def _private(directory: Path) -> Path:
@@ -263,13 +335,16 @@ def _private(directory: Path) -> Path:
             f"The private directory {directory} can't be made: {error}. Point XDG_RUNTIME_DIR or TMPDIR elsewhere."
         ) from error
 
+    _check_private(directory, status)
+    return directory
+
+
+def _check_private(directory: Path, status: os.stat_result) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise ProvisionError(
             f"{directory} should be a directory that only you can enter (mode 0700), but it is not: remove it, "
             "or point XDG_RUNTIME_DIR or TMPDIR elsewhere."
         )
-
-    return directory
 
 
 def _made(directory: Path) -> os.stat_result:

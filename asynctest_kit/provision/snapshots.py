@@ -7,11 +7,11 @@
           data/                      the server's data, as it was when the server had ended in good order; or
           image                      the name of a container image that has it
           password                   its superuser's; each run gives the copy that it works on another
-        .<random>/                   on its way in or out
+        .<random>/                   on its way in or out, and .<random>.owner: whose (see runtime)
 
 A snapshot is a short cut and never the only copy: it may be removed at any time, and where the folder can't be written
 or is full there is none. Who copies or replaces one is killed at any moment without harm: it is published by a rename,
-and what is on its way for an hour is removed by :func:`prune`.
+and what was on its way then is removed by the next :func:`sweep`.
 
 Everything here blocks; call it in a thread.
 """
@@ -29,16 +29,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from asynctest_kit.provision import runtime
 from asynctest_kit.provision.identity import this_process
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "prune", "remove", "restore"]
+__all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "prune", "remove", "restore", "sweep"]
 
 _log = logging.getLogger(__name__)
-
-_ON_ITS_WAY = 3600.0
 
 
 def restore(key: str, target: Path) -> str | None:
@@ -102,10 +101,8 @@ def keep_image(key: str, image: str, password: str) -> bool:
 
 def _keep(key: str, password: str, fill: Callable[[Path], object]) -> bool:
     try:
-        folder = _folder()
-        fresh = folder / f".{secrets.token_hex(6)}"
+        fresh = runtime.claimed(_on_its_way(_folder()))
         try:
-            fresh.mkdir(mode=0o700)
             descriptor = os.open(fresh / "password", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as file:
                 file.write(password)
@@ -114,7 +111,7 @@ def _keep(key: str, password: str, fill: Callable[[Path], object]) -> bool:
                 _put_away(snapshot)
                 fresh.rename(snapshot)
         finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            runtime.remove(fresh)
     except OSError as error:
         _log.warning("no snapshot is kept: %s", error)
         return False
@@ -128,11 +125,7 @@ def remove(key: str) -> None:
 
 
 def prune(unused: float) -> list[str]:
-    """Remove the snapshots that nobody has used for ``unused`` seconds, and what never arrived.
-
-    Returns:
-        The keys of those removed.
-    """
+    """Remove the snapshots that nobody has used for ``unused`` seconds; give their keys."""
     removed: list[str] = []
     now = time.time()
     try:
@@ -142,12 +135,21 @@ def prune(unused: float) -> list[str]:
     for entry in entries:
         with suppress(OSError):
             age = now - entry.stat().st_mtime
-            if entry.name.startswith(".") and age > _ON_ITS_WAY:
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.is_dir() and not entry.name.startswith(".") and age >= unused:
+            if entry.is_dir() and not entry.name.startswith(".") and age >= unused:
                 remove(entry.name)
                 removed.append(entry.name)
     return removed
+
+
+def sweep() -> list[str]:
+    """Remove what never arrived because its maker was killed; give the names."""
+    try:
+        left = runtime.abandoned_in(_folder(), ".*")
+    except OSError:
+        return []
+    for directory in left:
+        runtime.remove(directory)
+    return [directory.name for directory in left]
 
 
 def _folder() -> Path:
@@ -173,6 +175,10 @@ def _locked(key: str, how: int) -> Iterator[Path]:
 
 def _put_away(snapshot: Path) -> None:
     if snapshot.exists():
-        old = snapshot.with_name(f".{secrets.token_hex(6)}")
-        snapshot.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        old = runtime.claimed(_on_its_way(snapshot.parent))
+        snapshot.rename(old / "old")
+        runtime.remove(old)
+
+
+def _on_its_way(folder: Path) -> Path:
+    return folder / f".{secrets.token_hex(6)}"

@@ -18,10 +18,12 @@ Invariants:
   last client, until nobody has come for as long as it was told.
 - When the last client goes, the doors close before anything is removed: the listening socket is gone and the lock is
   free. Who knocks too late sees the stream end without a greeting, and starts another supervisor.
+- A project has one supervisor. One that is started while another listens sends its client there, and ends.
 
 Crash rules: what this process made is signed with its identity (containers by labels, directories by a file). If it
-is killed, the kernel ends embedded servers, and the next supervisor's sweep removes whatever has an owner that is
-proven dead. Two supervisors never share anything, so a sweep can't hit the living.
+is killed, the kernel ends embedded servers, containers end with their standard input, and a sweep, of a client that
+is left or the next supervisor's, removes whatever has an owner that is proven dead. Two supervisors never share
+anything, so a sweep can't hit the living.
 
 Its own session: Ctrl-C in the terminal goes to the run, whose end is this process's signal to clean up.
 """
@@ -48,12 +50,16 @@ from asynctest_kit.provision import messages, runtime
 from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.messages import (
     Bye,
+    Check,
+    Checked,
+    Elsewhere,
     End,
     Ensure,
     Failed,
     Farewell,
     Hello,
     Keep,
+    Lost,
     Measured,
     Preserve,
     Quote,
@@ -64,22 +70,31 @@ from asynctest_kit.provision.messages import (
     Survey,
     Surveyed,
 )
-from asynctest_kit.provision.providers import Order, Provider, Running
+from asynctest_kit.provision.providers import TAIL, Order, Provider, Running, quoted
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
+from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
+from asynctest_kit.provision.readiness.listening import OpenPort
 from asynctest_kit.provision.selection import give
 from asynctest_kit.provision.service import ServiceState
+from asynctest_kit.provision.sweep import sweep
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
 __all__ = ["Supervisor", "main"]
 
 _log = logging.getLogger("asynctest_kit.supervisor")
+
+#: Seconds between two looks for who listens.
+_LOOK = 0.01
+
+#: Seconds that a service has to answer once more, when a client doubts it.
+_DOUBT = 2.0
 
 _ENDED_EARLY = "The supervisor was told to end ({reason}) before the service {name!r} was ready."
 
@@ -104,22 +119,19 @@ class Supervisor:
         self._reason = "its last client left"
         self._is_orderly = False
         self._idle = 0.0
-        self._listens = False
         self._alarm: asyncio.TimerHandle | None = None
         self._tasks: asyncio.TaskGroup
 
-    async def run(self, first: socket.socket, meeting: _Meeting | None) -> None:
+    async def run(self, first: socket.socket, meeting: _Meeting) -> None:
         """Serve ``first`` and whoever comes to ``meeting``, until nobody is left; then remove every service."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self._listens = meeting is not None
             self._admit(first)
-            doors = tasks.create_task(self._keep_doors(meeting)) if meeting else None
+            doors = tasks.create_task(self._keep_doors(meeting))
             await self._over.wait()
             _log.info("ends: %s", self._reason)
-            if doors is not None and meeting is not None:
-                doors.cancel()
-                meeting.close()
+            doors.cancel()
+            meeting.close()
             if not self._is_orderly:
                 for service in self._services.values():
                     service.hurry()
@@ -175,11 +187,14 @@ class Supervisor:
             case Ensure():
                 self._ensure(client, request)
             case Keep(idle=idle):
-                self._idle = idle if self._listens else 0.0
+                self._idle = idle
             case End():
                 self.end("it was told to", orderly=True)
             case Preserve(service=name):
                 self._preserve(client, name)
+            case Check(number=number, service=name):
+                await self._check(client, name)
+                client.send(Checked(number))
             case Survey():
                 client.send(self._survey())
             case Quote(service=name, lines=lines):
@@ -209,6 +224,11 @@ class Supervisor:
         for service in self._services.values():
             if service.spec.name == name and service.is_used_by(client):
                 service.preserve()
+
+    async def _check(self, client: _Client, name: str) -> None:
+        for service in list(self._services.values()):
+            if service.spec.name == name and service.is_used_by(client):
+                await service.check(client)
 
     def _survey(self) -> Surveyed:
         services = tuple(service.state(self._clients) for service in self._services.values())
@@ -249,8 +269,9 @@ class Supervisor:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
                 service.answer_ready(running)
                 how = await first_of(running.ended(), service.lost_need())
-                _log.error("%s %s while it was in use", service.spec.name, how)
                 self._retire(service)
+                _log.error("%s %s while it was in use", service.spec.name, how)
+                service.answer_lost(f"{how} while it was in use.{quoted(await running.log(TAIL))}")
         except ProvisionError as error:
             service.answer_failed(error)
         except asyncio.CancelledError:
@@ -333,11 +354,12 @@ class _Service:
     task: asyncio.Task[None] = field(init=False)
     order: Order | None = None
     running: Running | None = None
+    is_lost: asyncio.Event = field(default_factory=asyncio.Event)
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
     _has_lost: asyncio.Event = field(default_factory=asyncio.Event)
-    _lost: str = ""
+    _loss: str = ""
 
     def place_order(self, project: str) -> Order:
         """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
@@ -354,21 +376,21 @@ class _Service:
 
     def lose(self, need: str) -> None:
         """One that it needs has ended: what was made for that one, or is being made, is of no use any more."""
-        self._lost = f"lost {need!r}, which it needs,"
+        self._loss = f"lost {need!r}, which it needs,"
         self._has_lost.set()
         if self.running is None:
             self.task.cancel()
 
     def end_early(self, reason: str) -> str:
         """Why it was cancelled before it was ready: ``reason``, unless it lost what it needs."""
-        if self._lost:
-            return f"The service {self.spec.name!r} {self._lost} before it was ready."
+        if self._loss:
+            return f"The service {self.spec.name!r} {self._loss} before it was ready."
         return _ENDED_EARLY.format(reason=reason, name=self.spec.name)
 
     async def lost_need(self) -> str:
         """Wait until one that it needs has ended; how that is to be told."""
         await self._has_lost.wait()
-        return self._lost
+        return self._loss
 
     def preserve(self) -> None:
         """What has been made in it is worth keeping."""
@@ -440,6 +462,55 @@ class _Service:
         for need in self.needs:
             need._use(client)  # noqa: SLF001 (of the same class)
 
+    def answer_lost(self, problem: str) -> None:
+        """It was up, and is not any more."""
+        message = self._lost(problem)
+        for client in self._users:
+            client.send(Lost(self.spec.name, message))
+        self.is_lost.set()
+
+    async def check(self, client: _Client) -> None:
+        """Tell ``client`` of a loss if it does not answer any more; returns when that is known."""
+        seen = "nothing"
+
+        def note(what: str) -> None:
+            nonlocal seen
+            seen = what
+
+        try:
+            async with asyncio.timeout(_DOUBT):
+                await first_of(self._answers(note), self._is_lost())
+        except TimeoutError:
+            client.send(Lost(self.spec.name, self._lost(f"does not answer any more: {seen}.")))
+        except RejectedError as error:
+            client.send(Lost(self.spec.name, self._lost(f"answers with: {error}.")))
+
+    async def _answers(self, note: Callable[[str], None]) -> None:
+        endpoint, order = self._endpoint, self.order
+        if endpoint is None or order is None:
+            return
+        handshake = order.kind.handshake
+        address = Address(
+            host=endpoint.host,
+            port=endpoint.port,
+            username=endpoint.username,
+            password=endpoint.password,
+            database=endpoint.database,
+            tls=endpoint.scheme in order.kind.tls_schemes,
+        )
+        if handshake is not None:
+            await wait_ready(lambda: handshake.attempt(address), note)
+        elif endpoint.port:
+            await OpenPort(str(endpoint.port), address, None).wait(note)
+
+    async def _is_lost(self) -> None:
+        await self.is_lost.wait()
+
+    def _lost(self, problem: str) -> str:
+        detail = "" if self._endpoint is None else f" ({self._endpoint.detail})"
+        message = f"The service {self.spec.name!r}{detail} {problem}"
+        return message if self.order is None else self.order.redact(message)
+
     def _record(self, phase: ServicePhase) -> None:
         for client in self._users:
             client.send(Measured(phase))
@@ -505,46 +576,72 @@ def _peer(connection: socket.socket) -> int:
 
 async def _sweep(docker: Docker) -> None:
     try:
-        removed = await asyncio.to_thread(runtime.sweep)
-        # Without a sign of a dead supervisor the engine is asked only if it is needed anyway.
-        removed += await docker.sweep(now=bool(removed))
+        swept = await sweep(docker, always=False)
     except Exception:  # noqa: BLE001 (what others left must not hinder this run; the next one tries again)
         _log.exception("the sweep failed")
     else:
-        _log.info("swept of what dead supervisors left: %s", ", ".join(removed) or "nothing")
+        _log.info("swept of what dead supervisors left: %r", swept)
 
 
-async def _supervise(first: socket.socket, project: runtime.Project, session: Path) -> None:
+async def _lock(project: runtime.Project) -> int | None:
+    """The lock that the one who listens has; None if another one listens."""
+    while (lock := runtime.take_lock(project)) is None:
+        with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+            probe.connect(str(project.socket))
+            return None
+        await asyncio.sleep(_LOOK)  # it begins to listen, or has just ended
+    return lock
+
+
+async def _serve_or_refer(first: socket.socket, project: runtime.Project) -> None:
+    lock = await _lock(project)
+    if lock is None:
+        first.sendall(messages.line(Elsewhere()))
+        first.close()
+        return
+    session = runtime.new_session(project)
+    try:
+        _log_to(session / "log")
+        await _supervise(first, project, session, lock)
+    finally:
+        runtime.leave(project, session)
+
+
+def _log_to(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for output in (1, 2):
+        os.dup2(descriptor, output)
+    os.close(descriptor)
+
+
+async def _supervise(first: socket.socket, project: runtime.Project, session: Path, lock: int) -> None:
     async with AsyncExitStack() as resources:
         docker = await resources.enter_async_context(Docker(session=session.name, project=project.key))
-        lock = runtime.take_lock(project)
-        meeting = _Meeting(project, lock) if lock is not None else None
-        if meeting is not None:
-            resources.callback(meeting.close)
-
-        _log.info("process %d starts, %s", os.getpid(), "listening" if meeting else "for its first client alone")
+        meeting = _Meeting(project, lock)
+        resources.callback(meeting.close)
+        _log.info("process %d starts", os.getpid())
         supervisor = Supervisor((docker, Embedded(), External()), log=session / "log", project=project.key)
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, supervisor.end, sign.name)
         async with asyncio.TaskGroup() as tasks:
-            sweep = tasks.create_task(_sweep(docker))
+            tasks.create_task(_sweep(docker))  # to its end: the sign of what is left is removed first
             await supervisor.run(first, meeting)
-            sweep.cancel()
+            docker.close_doors()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a supervisor to its end."""
     parser = argparse.ArgumentParser(prog="asynctest_kit.provision.supervisor", description=main.__doc__)
     parser.add_argument("--root", type=Path, required=True, help="the project's root")
-    parser.add_argument("--session", type=Path, required=True, help="this supervisor's private directory")
     parser.add_argument("--first", type=int, required=True, help="descriptor of the first client's socket")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    runtime.sign(options.session)
-    project = runtime.project_of(options.root)
-    asyncio.run(_supervise(socket.socket(fileno=options.first), project, options.session))
-    runtime.leave(project, options.session)
+    try:
+        project = runtime.project_of(options.root)
+        asyncio.run(_serve_or_refer(socket.socket(fileno=options.first), project))
+    except ProvisionError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ def is_running(pid):
 
 def _owner(directory):
     try:
-        return msgspec.json.decode((directory / "owner.json").read_bytes(), type=Identity)
+        return msgspec.json.decode(str(Path(f"{directory}.owner").readlink()), type=Identity)
     except (OSError, msgspec.DecodeError):
         return None
 

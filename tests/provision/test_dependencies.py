@@ -9,7 +9,7 @@ from secrets import token_hex
 import httpx
 import msgspec
 import pytest
-from provision_traces import BUSYBOX, LABEL, container_of, spec_of
+from provision_traces import BUSYBOX, LABEL, container_of, eventually, spec_of
 
 from asynctest_kit.containers import Log
 from asynctest_kit.errors import ProvisionError
@@ -140,6 +140,10 @@ async def test_what_needs_a_service_that_has_ended_ends_too(engine, client, root
     while await engine.labelled(label):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
+    await eventually(lambda: "app" in client.losses)
+    assert client.losses["app"].partition("\n")[0] == (
+        f"The service 'app' ({before.detail}) lost 'base', which it needs, while it was in use. Its last words:"
+    )
     other = Client.connect(root)
     try:
         assert (await other.endpoint(app)).detail != before.detail

@@ -16,6 +16,7 @@ from asynctest_kit.provision.identity import identify, proven_dead, this_process
 
 @pytest.fixture
 def project(tmp_path):
+    tmp_path.chmod(0o700)
     return runtime.Project(key="key", directory=tmp_path)
 
 
@@ -34,6 +35,25 @@ def test_two_roots_have_two_meeting_places_and_one_root_has_one(tmp_path):
     assert runtime.project_of(tmp_path) == runtime.project_of(tmp_path / "link")
 
 
+def test_a_place_too_deep_for_a_socket_is_refused(tmp_path, monkeypatch):
+    deep = tmp_path / ("deep" * 25)
+    deep.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
+    with pytest.raises(ProvisionError, match=r"is too long for a socket \(103 bytes at most\). Point XDG_RUNTIME_DIR"):
+        runtime.project_of(tmp_path)
+
+
+def test_nothing_is_made_by_looking(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert runtime.existing_project_of(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    made = runtime.project_of(tmp_path)
+    assert runtime.existing_project_of(tmp_path) == made
+    made.directory.chmod(0o755)
+    with pytest.raises(ProvisionError, match="only you can enter"):
+        runtime.existing_project_of(tmp_path)
+
+
 def test_a_directory_that_others_may_enter_is_refused(tmp_path):
     tmp_path.chmod(0o755)
     with pytest.raises(ProvisionError, match="only you can enter"):
@@ -48,7 +68,7 @@ def test_a_link_is_no_private_directory(tmp_path):
 
 def test_what_lives_and_what_is_unsigned_and_young_is_spared():
     living, unsigned = runtime.data_directory(), runtime.data_directory()
-    (unsigned / "owner.json").unlink()
+    unsigned.with_name(f"{unsigned.name}.owner").unlink()
     try:
         runtime.sweep()
         assert living.exists()
@@ -62,11 +82,16 @@ def test_what_lives_and_what_is_unsigned_and_young_is_spared():
 
 
 def test_what_the_dead_owned_is_swept():
-    directory = runtime.data_directory()
+    directory, unmade = runtime.data_directory(), runtime.data_directory()
+    unmade.rmdir()
+    links = [each.with_name(f"{each.name}.owner") for each in (directory, unmade)]
     dead = msgspec.structs.replace(this_process(), started="0")
-    (directory / "owner.json").write_bytes(msgspec.json.encode(dead))
-    runtime.sweep()
+    for link in links:
+        link.unlink()
+        link.symlink_to(msgspec.json.encode(dead).decode())
+    assert {directory.name, unmade.name} <= set(runtime.sweep())
     assert not directory.exists()
+    assert not any(link.is_symlink() for link in links)
 
 
 def test_an_ended_process_that_nobody_waited_for_is_dead():

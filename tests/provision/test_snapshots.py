@@ -185,6 +185,7 @@ def test_what_nobody_uses_is_pruned(cache, data):
     half.mkdir()
     os.utime(half, (month_ago, month_ago))
     assert snapshots.prune(14 * 86400) == ["old"]
+    assert snapshots.sweep() == [".half"]
     assert kept(cache) == ["new"]
 
 

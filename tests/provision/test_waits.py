@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import time
 from contextlib import AsyncExitStack
 from secrets import token_hex
 
@@ -53,10 +54,16 @@ class Box:
         order = order_of(container_of("", wait=wait, startup_timeout=seconds))
         candidate = StartingContainer(self.engine, self.name, places or self.places)
         try:
-            await await_ready(order, candidate.waiting(wait), self.container, subject="The box")
+            await await_ready(order, candidate.waiting(wait), self, subject="The box")
         except ProvisionError as error:
             return str(error)
         return ""
+
+    async def ended(self):
+        await asyncio.Event().wait()
+
+    async def last_words(self):
+        return await self.engine.log_tail(self.name, 20)
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +208,7 @@ async def test_ports_are_open_when_it_is_ready_and_each_has_a_name(docker):
 
 async def test_a_container_without_ports_has_no_url(docker):
     async with docker.give(order_of(container_of("echo works; sleep 60", wait=Log("works")))) as running:
-        assert await running.log(10) == "works\n"
+        assert (await running.log(10)).strip() == "works"
         assert running.endpoint.safe_url == "(no port)"
         with pytest.raises(ProvisionError, match="'box' exposes no port, so it has no URL"):
             _ = running.endpoint.url
@@ -246,8 +253,11 @@ async def test_last_words_are_no_readiness(docker, monkeypatch):
     """A container that has ended by the time that somebody is told of its line."""
 
     async def late(self):
-        await self._engine.wait(self._name)
-        return await is_running(self)
+        deadline = time.monotonic() + 20
+        while await is_running(self):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.02)
+        return False
 
     is_running = StartingContainer.is_running
     monkeypatch.setattr(StartingContainer, "is_running", late)
@@ -257,7 +267,7 @@ async def test_last_words_are_no_readiness(docker, monkeypatch):
 
 async def test_a_job_is_ready_when_it_has_ended_well(docker):
     async with docker.give(order_of(container_of("echo migrated", once=True))) as running:
-        assert await running.log(5) == "migrated\n"
+        assert (await running.log(5)).strip() == "migrated"
         assert running.endpoint.port == 0
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "Witness",
     "await_ready",
     "greeting",
+    "quoted",
     "rekeyed",
     "start_error",
 ]
@@ -224,7 +225,7 @@ async def await_ready(order: Order, waiting: Waiting, witness: Witness, *, subje
 
 async def start_error(order: Order, witness: Witness, problem: str) -> ProvisionError:
     """The error that tells a problem with the service's last words."""
-    return ProvisionError(order.redact(f"{problem}.{_quoted(await witness.last_words())}"))
+    return ProvisionError(order.redact(f"{problem}.{quoted(await witness.last_words())}"))
 
 
 def greeting(order: Order, address: Address) -> Greeting:
@@ -251,7 +252,8 @@ async def rekeyed(order: Order, address: Address) -> Address:
     return replace(address, password=password)
 
 
-def _quoted(log: str | None) -> str:
+def quoted(log: str | None) -> str:
+    """A log's end, to be put after a sentence; empty if there is no log that could be read."""
     if log is None:
         return ""
 

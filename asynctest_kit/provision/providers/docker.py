@@ -3,7 +3,8 @@
 A container is known to us by the name that we drew before it was asked for, never by the answer that says it was
 made: so it can be removed whatever happened in between. Creating it is the one request that is not cut short by a
 cancellation, since a request that was sent may be carried out after its sender has gone; every other await may be
-cancelled, and the removal in the ``finally`` runs to its end. What a killed supervisor leaves is found by its labels.
+cancelled, and the removal in the ``finally`` runs to its end. If the supervisor is killed, its containers end with it
+(see :mod:`asynctest_kit.provision.providers.lifeline`), and what is left all the same is found by its labels.
 
 Ports are published on 127.0.0.1 alone, on a number that the engine draws.
 """
@@ -30,12 +31,13 @@ from asynctest_kit.provision.providers import (
     Running,
     await_ready,
     greeting,
+    lifeline,
     rekeyed,
     start_error,
 )
 from asynctest_kit.provision.providers.docker_candidate import Places, StartingContainer, await_end
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
-from asynctest_kit.provision.providers.engine import Engine, EngineError, open_engine
+from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.providers.wired import View, from_containers, wired
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from asynctest_kit.provision.catalog.kind import Login
+    from asynctest_kit.provision.providers.lifeline import Lifeline
 
 __all__ = ["Docker"]
 
@@ -74,7 +77,7 @@ class Docker:
         self._environ = environ
         self._resources = AsyncExitStack()
         self._engine: asyncio.Future[Engine] | None = None
-        self._opened = asyncio.Event()
+        self._is_decided = asyncio.Event()
 
     async def __aenter__(self) -> Self:
         return self
@@ -117,27 +120,30 @@ class Docker:
     async def _ready(self, engine: Engine, image: str, prepared: PreparedImage, order: Order) -> AsyncIterator[_Up]:
         """A container that is ready, and answers with the order's password if its kind has any; removed at the end."""
         container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
-        try:
-            places = await self._start(container, image, prepared, order)
-            subject = f"The container of the service {order.spec.name!r} ({image})"
-            with order.phase("ready", self.name):
-                login = await _await(order, _Up(container, places, order.login), prepared, subject)
-            yield _Up(container, places, login)
-        finally:
-            with order.phase("remove", self.name):
-                await to_its_end(container.remove())
+        async with container.held():
+            try:
+                places = await self._start(container, image, prepared, order)
+                subject = f"The container of the service {order.spec.name!r} ({image})"
+                with order.phase("ready", self.name):
+                    login = await _await(order, _Up(container, places, order.login), prepared, subject)
+                yield _Up(container, places, login)
+            finally:
+                with order.phase("remove", self.name):
+                    await to_its_end(container.remove())
 
     async def sweep(self, *, now: bool) -> list[str]:
         """Remove containers whose supervisor is proven dead.
 
         Args:
-            now: Whether to open the engine for it; otherwise it waits until an order has.
+            now: Whether to open the engine for it; otherwise it waits until an order has, or nobody will.
 
         Returns:
             The ids of the containers removed.
         """
         if not now:
-            await self._opened.wait()
+            await self._is_decided.wait()
+            if self._engine is None:
+                return []
         try:
             engine = await self._open()
             found = await engine.labelled(_SESSION)
@@ -148,6 +154,10 @@ class Docker:
         orphans = [container for container, labels in found if _is_orphan(labels)]
         await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
         return orphans
+
+    def close_doors(self) -> None:
+        """Nobody will order any more."""
+        self._is_decided.set()
 
     async def remove_unknown_snapshots(self) -> list[str]:
         """Remove images with prepared data that nobody knows of; give their names."""
@@ -162,7 +172,7 @@ class Docker:
         if self._engine is None or _has_failed(self._engine):
             self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
         engine = await asyncio.shield(self._engine)
-        self._opened.set()
+        self._is_decided.set()
         return engine
 
     async def _start(self, container: _Container, image: str, prepared: PreparedImage, order: Order) -> Places:
@@ -170,9 +180,9 @@ class Docker:
         config = _config(prepared, order, labels, await from_containers(order))
         try:
             with order.phase("create", self.name):
-                await to_its_end(container.engine.create(container.name, config))
+                await to_its_end(lifeline.create(container.engine, container.name, config))
             with order.phase("boot", self.name):
-                await container.engine.start(container.name)
+                await container.start()
                 return await container.places(_exposed(order))
         except EngineError as error:
             raise ProvisionError(
@@ -186,10 +196,24 @@ class _Container:
     def __init__(self, engine: Engine, name: str) -> None:
         self.engine = engine
         self.name = name
+        self._holds = AsyncExitStack()
+        self._lifeline: Lifeline | None = None
+
+    def held(self) -> AsyncExitStack:
+        """A context outside of which it does not live once it is started."""
+        return self._holds
+
+    async def start(self) -> None:
+        """Start it, created as it is."""
+        self._lifeline = await self._holds.enter_async_context(lifeline.hold(self.engine, self.name))
+        await self.engine.start(self.name)
 
     async def places(self, ports: Mapping[str, Port]) -> Places:
-        """Where its ports are now that it has started; of one that has ended already it is nowhere: port 0."""
-        network = (await self.engine.inspect(self.name))["NetworkSettings"]
+        """Where its ports are now that it has started; of one that has ended already they are nowhere: port 0."""
+        try:
+            network = (await self.engine.inspect(self.name))["NetworkSettings"]
+        except NotFoundError:
+            network = {"Ports": {}, "IPAddress": "", "Gateway": ""}
         return Places(
             host=_HOST,
             published={name: _published(network["Ports"], port.port) for name, port in ports.items()},
@@ -200,21 +224,23 @@ class _Container:
 
     async def ended(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        try:
-            return f"ended with exit code {await self.engine.wait(self.name)}"
-        except EngineError as error:
-            return f"is gone or can't be watched any more: {error}"
+        return await self._started.ended()
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        return await self.log(TAIL)
+        return await self._started.tail(TAIL)
 
     async def log(self, lines: int) -> str:
         """See :class:`~asynctest_kit.provision.providers.Running`."""
         try:
             return await self.engine.log_tail(self.name, lines)
-        except EngineError as error:
-            return f"(its log can't be read: {error})"
+        except EngineError:
+            return await self._started.tail(lines)
+
+    @property
+    def _started(self) -> Lifeline:
+        assert self._lifeline is not None  # noqa: S101 (who asks has started it)
+        return self._lifeline
 
     async def remove(self) -> None:
         """Remove it; an engine that refuses is logged, for there is nobody to tell."""

@@ -148,7 +148,7 @@ class Embedded:
         await order.meet()
         resources = AsyncExitStack()
         try:
-            directory = runtime.data_directory()
+            directory = _data_directory()
             resources.push_async_callback(asyncio.to_thread, runtime.remove, directory)
             site = Site(
                 server=server,
@@ -176,6 +176,13 @@ class Embedded:
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
+
+
+def _data_directory() -> Path:
+    try:
+        return runtime.data_directory()
+    except OSError as error:
+        raise Refusal(f"no directory can be made for its data: {error}") from None
 
 
 async def offer(order: Order, search: Search) -> str:
@@ -369,7 +376,12 @@ async def _listening(site: Site, prefix: tuple[str, ...], order: Order, password
 async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Address) -> tuple[_Process, Address]:
     log = site.directory / f"log-{address.port}"
     with order.phase("boot", "embedded"):
-        process = await _spawn(site, prefix, site.recipe, address.port, log)
+        try:
+            process = await _spawn(site, prefix, site.recipe, address.port, log)
+        except OSError as error:
+            raise ProvisionError(
+                f"{order.kind.title} for the service {order.spec.name!r} could not be started: {error}"
+            ) from None
     try:
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"

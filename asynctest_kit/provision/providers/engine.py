@@ -7,6 +7,7 @@ Worked around here (seen in aiodocker 0.27):
 - An int is no time-out for it; all limits are ClientTimeout objects.
 - Without an engine it raises a bare AssertionError, and its current context beats DOCKER_HOST: the engine's address
   is found here, in Docker's own order, and passed to it.
+- It reads an error's message as JSON, which an answer to HEAD can't have.
 - Importing it takes longer than asking an engine whether it lives, so it is imported when a socket answered.
 """
 
@@ -28,9 +29,10 @@ from urllib.parse import urlsplit
 from asynctest_kit.provision.providers import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 
     from aiodocker import Docker
+    from aiodocker.stream import Stream
     from aiohttp import ClientResponse
 
 __all__ = ["Ended", "Engine", "EngineError", "NotFoundError", "address", "open_engine"]
@@ -80,11 +82,17 @@ class Ended:
 
 
 class Engine:
-    """One engine's requests, each to be awaited to its end or cancelled at will."""
+    """One engine's requests, each to be awaited to its end or cancelled at will.
 
-    def __init__(self, docker: Docker, version: str) -> None:
+    Attributes:
+        version: Its version.
+        has_init: Whether it can run a container under an init of its own.
+    """
+
+    def __init__(self, docker: Docker, version: str, *, has_init: bool) -> None:
         self._docker = docker
         self.version = version
+        self.has_init = has_init
 
     async def has_image(self, image: str) -> bool:
         """Whether the image is there already."""
@@ -141,6 +149,10 @@ class Engine:
                     pass
             networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
         return str((networks.get(_DEFAULT_NETWORK) or {}).get("IPAddress", ""))
+
+    async def image_config(self, image: str) -> dict[str, Any]:
+        """What containers of an image inherit: ``Entrypoint``, ``Cmd`` and so on."""
+        return cast("dict[str, Any]", (await self._json("GET", f"images/{image}/json"))["Config"] or {})
 
     async def image_id(self, image: str) -> str:
         """The digest of an image that is there."""
@@ -199,10 +211,36 @@ class Engine:
         found = await self._json("GET", "images/json", params=params)
         return [tag for image in found for tag in image["RepoTags"] or ()]
 
-    async def wait(self, name: str) -> int:
-        """Wait until a container has ended; its exit code."""
-        ended = await self._json("POST", f"containers/{name}/wait", limit=None)
-        return int(ended["StatusCode"])
+    async def has_file(self, name: str, path: str) -> bool:
+        """Whether there is something by that path in a container, started or not."""
+        try:
+            async with self._query("HEAD", f"containers/{name}/archive", params={"path": path}):
+                return True
+        except (NotFoundError, json.JSONDecodeError):
+            return False
+
+    @asynccontextmanager
+    async def attach(self, name: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        """What a container writes to its stdout and stderr from here on; its stdin is open as long as the block."""
+        from aiodocker import DockerError
+        from aiohttp import ClientError
+
+        stream = self._docker.containers.container(name).attach(stdin=True, stdout=True, stderr=True)
+        try:
+            async with stream:
+                yield _output(stream)
+        except DockerError as error:
+            kind = NotFoundError if error.status == _NOT_FOUND else EngineError
+            raise kind(error.message, error.status) from None
+        except ClientError as error:
+            raise EngineError(f"the engine can't be reached any more: {error}") from error
+
+    @asynccontextmanager
+    async def exit_of(self, name: str) -> AsyncIterator[Awaitable[int]]:
+        """A container's exit code to come, at its next end after this is entered."""
+        params = {"condition": "next-exit"}
+        async with self._query("POST", f"containers/{name}/wait", params=params, limit=None) as response:
+            yield _exit_code(response)
 
     async def log_tail(self, name: str, lines: int) -> str:
         """The last lines of a container's stdout and stderr."""
@@ -239,8 +277,14 @@ class Engine:
     async def remove(self, name: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone already is no error."""
         with suppress(NotFoundError):
-            async with self._query("DELETE", f"containers/{name}", params={"force": "1", "v": "1"}):
-                pass
+            try:
+                async with self._query("DELETE", f"containers/{name}", params={"force": "1", "v": "1"}):
+                    return
+            except EngineError as error:
+                if error.status != _CONFLICT:
+                    raise
+            # Somebody else, or the engine itself, is removing it at this very moment.
+            await self._json("POST", f"containers/{name}/wait", params={"condition": "removed"})
 
     async def labelled(self, label: str) -> list[tuple[str, dict[str, str]]]:
         """Id and labels of every container that has ``label``, running or not."""
@@ -286,8 +330,6 @@ class Engine:
             ):
                 yield response
         except DockerError as error:
-            if error.status == _CONFLICT and method == "DELETE":
-                return  # somebody else is removing it at this very moment
             kind = NotFoundError if error.status == _NOT_FOUND else EngineError
             raise kind(error.message, error.status) from None
         except TimeoutError:
@@ -326,16 +368,19 @@ async def open_engine(environ: Mapping[str, str]) -> AsyncIterator[Engine]:
     await asyncio.to_thread(_knock, url)
     aiodocker = await asyncio.to_thread(import_module, "aiodocker")  # requests are read meanwhile
     async with aiodocker.Docker(url=url) as docker:
-        yield Engine(docker, await _version(docker, url))
+        version = await _version(docker, url)
+        # An engine names the parts that it found on its machine; Docker's init is called docker-init there.
+        has_init = any(part["Name"].endswith("init") for part in version.get("Components") or ())
+        yield Engine(docker, str(version["Version"]), has_init=has_init)
 
 
-async def _version(docker: Docker, url: str) -> str:
+async def _version(docker: Docker, url: str) -> dict[str, Any]:
     from aiodocker import DockerError
     from aiohttp import ClientError
 
     try:
         async with asyncio.timeout(_GREETING):
-            return str((await docker.version())["Version"])
+            return await docker.version()
     except TimeoutError:
         raise Refusal(f"the Docker engine at {url} did not answer within {_GREETING:g} s") from None
     except (DockerError, ClientError) as error:
@@ -404,6 +449,15 @@ def _name_and_tag(image: str) -> tuple[str, str]:
 
     name, colon, tag = image.rpartition(":")
     return (name, tag) if colon and "/" not in tag else (image, "latest")
+
+
+async def _output(stream: Stream) -> AsyncIterator[bytes]:
+    while (message := await stream.read_out()) is not None:
+        yield message.data
+
+
+async def _exit_code(response: ClientResponse) -> int:
+    return int((await response.json())["StatusCode"])
 
 
 async def _drain_pull(response: ClientResponse) -> None:

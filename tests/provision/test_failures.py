@@ -1,0 +1,117 @@
+"""What goes wrong with engines, images and disks is told of the service that it befalls; the others are up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from own_engine import APART
+from small_images import root_of_redis
+from suites import ATK, outcome, running, write_suite
+
+pytestmark = pytest.mark.anyio
+
+OWN_ENGINE = Path(__file__).with_name("own_engine.py")
+
+OTHERS_EMBEDDED = """
+    [tool.asynctest_kit.services.postgres]
+    provider = "embedded"
+"""
+
+BOTH = """
+    import asyncio
+    from pathlib import Path
+    import pytest
+
+    pytestmark = pytest.mark.anyio
+
+    async def test_needs_redis(redis):
+        Path("used").touch()
+        while Path("may-go-on").exists():
+            await redis.get("key")
+            await asyncio.sleep(0.01)
+
+    async def test_needs_postgres(pg):
+        assert await pg.fetchval("SELECT 1") == 1
+
+    async def test_needs_nothing():
+        pass
+"""
+
+
+def failed(out):
+    return set(re.findall(r"^(?:FAILED|ERROR) test_it\.py::test_needs_(\w+)", out, re.MULTILINE))
+
+
+def on_small_disks(**sizes):
+    """Start a command with small disks of its own at these folders."""
+    mounts = " && ".join(f"mount -t tmpfs -o size={size} none {folder}" for folder, size in sizes.items())
+    return ("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", f'{mounts} && exec "$@"', "sh")
+
+
+@pytest.fixture
+def short_path():
+    """A folder whose path leaves room for that of a socket."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+async def test_a_full_disk_is_told_of_the_service_that_filled_it(root, short_path, tmp_path):
+    write_suite(root, BOTH)
+    disks = on_small_disks(**{"/dev/shm": "8m", str(short_path): "16m"})
+    more = {"TMPDIR": str(short_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    async with running(root, ATK, prefix=disks, ATK_PROVIDER="embedded", **more) as run:
+        out, code = await outcome(run)
+    assert code == 1, out
+    assert failed(out) == {"postgres"}, out
+    assert "No provider can give the service 'postgres'" in out
+    assert "No space left on device" in out
+
+
+async def test_a_cache_that_is_full_costs_nothing_but_time(root, tmp_path):
+    write_suite(root, BOTH)
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    look = (
+        f"import os, subprocess, sys; subprocess.run([sys.executable, *{ATK}], check=True); print(*os.walk('{cache}'))"
+    )
+    disks = on_small_disks(**{str(cache): "1m"})
+    async with running(root, ("-c", look), prefix=disks, ATK_PROVIDER="embedded", XDG_CACHE_HOME=str(cache)) as run:
+        out, code = await outcome(run)
+    assert code == 0, out
+    assert "3 passed" in out
+    left = out.splitlines()[-1]
+    assert "snapshots', [], [" in left  # a folder without folders
+    assert ".owner" not in left
+
+
+async def test_an_image_that_is_nowhere_is_told_with_its_name(engine, root):
+    write_suite(root, BOTH, OTHERS_EMBEDDED)
+    image = "localhost:1/no/such:image"
+    async with running(root, ATK, ATK_REDIS_PROVIDER="docker", ATK_REDIS_IMAGE=image) as run:
+        out, code = await outcome(run)
+    assert code == 1, out
+    assert failed(out) == {"redis"}
+    assert "No provider can give the service 'redis'" in out
+    assert f"docker: the image {image} is not there and can't be pulled: " in out
+
+
+async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root, short_path):
+    if os.geteuid() or not shutil.which("dockerd"):
+        pytest.skip("only root can run a Docker engine of its own")
+    write_suite(root, BOTH, OTHERS_EMBEDDED)
+    (root / "may-go-on").touch()
+    (root / "image.tar").write_bytes(await asyncio.to_thread(root_of_redis, shell=True))
+    own_engine = (sys.executable, str(OWN_ENGINE), str(short_path), str(root / "image.tar"), str(root / "used"))
+    async with running(root, ATK, prefix=(*APART, *own_engine), ATK_REDIS_IMAGE="redis:own") as run:
+        out, code = await outcome(run)
+    assert code == 1, out
+    assert failed(out) == {"redis"}
+    assert re.search(r"The service 'redis' \(redis:own in .*\) (ended with exit code|is gone)", out)
+    assert out.endswith("left: []\n\n")
