@@ -13,8 +13,8 @@
 
 Every directory is 0700 and checked to be ours before it is used, because the temp dir is open to other users.
 A directory's owner is written down before it is made, in one step that is either done or not (a link comes with its
-target), so that its maker may be killed at any moment. What is found without its owner being proven dead is left
-alone; without an owner at all, for an hour.
+target), so that its maker may be killed at any moment. What is found without its owner being proven dead, or without
+an owner at all, is left alone.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import shutil
 import signal
 import stat
 import tempfile
-import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +61,6 @@ __all__ = [
 
 _OWNER = ".owner"
 _SERVER = "server.json"
-_UNSIGNED_SECONDS = 3600.0
 _KEY_LENGTH = 16
 
 #: Bytes of a socket's path: 107 on Linux, and fewer elsewhere.
@@ -282,12 +280,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _is_abandoned(directory: Path) -> bool:
     owner = _owner_of(directory)
-    if owner is not None:
-        return proven_dead(owner)
-
-    with suppress(OSError):
-        return time.time() - directory.stat().st_mtime > _UNSIGNED_SECONDS
-    return False
+    return owner is not None and proven_dead(owner)
 
 
 def _end_server(directory: Path) -> None:

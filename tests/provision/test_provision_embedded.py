@@ -30,6 +30,9 @@ async def test_postgres_serves_and_leaves_nothing():
         assert await connection.fetchval("SHOW server_encoding") == "UTF8"
         assert await connection.fetchval("SELECT lower('É')") == "é"
         assert await connection.fetchval("SHOW listen_addresses") == "127.0.0.1"
+        # What initdb was told, and has written down: an initdb that is killed must leave no shared memory either.
+        told = "SELECT setting FROM pg_file_settings WHERE name = 'dynamic_shared_memory_type'"
+        assert await connection.fetchval(told) == "mmap"
         await connection.close()
         assert (endpoint.host, endpoint.provider) == ("127.0.0.1", "embedded")
         assert endpoint.detail.startswith("PostgreSQL ")

@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 from provision_traces import order_of, spec_of
 
 from asynctest_kit.provision import snapshots
+from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
 
 pytestmark = pytest.mark.anyio
@@ -183,7 +185,8 @@ def test_what_nobody_uses_is_pruned(cache, data):
     os.utime(cache / "old", (month_ago, month_ago))
     half = cache / ".half"
     half.mkdir()
-    os.utime(half, (month_ago, month_ago))
+    dead = msgspec.structs.replace(this_process(), started="0")
+    (cache / ".half.owner").symlink_to(msgspec.json.encode(dead).decode())
     assert snapshots.prune(14 * 86400) == ["old"]
     assert snapshots.sweep() == [".half"]
     assert kept(cache) == ["new"]

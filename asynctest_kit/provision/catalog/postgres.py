@@ -32,6 +32,10 @@ _SETTINGS = (
 _MEMORY = "/var/lib/asynctest_kit"
 
 _BUILTIN_LOCALE_SINCE = 17
+_INITDB_SETS_SINCE = 16
+
+# As files of the data directory: elsewhere they would outlive a server, or an initdb, that was killed.
+_SHARED_MEMORY = "dynamic_shared_memory_type=mmap"
 
 
 def _login(spec: ServiceSpec, password: str) -> Login:
@@ -75,6 +79,7 @@ def _prepare(site: Site) -> tuple[Command, ...]:
             "--auth=scram-sha-256",
             "--encoding=UTF8",
             *_locale(site),
+            *_shared_memory_of_initdb(site),
             "--no-sync",
             "--no-instructions",
         ),
@@ -90,25 +95,27 @@ def _locale(site: Site) -> tuple[str, ...]:
     return ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 
 
+def _shared_memory_of_initdb(site: Site) -> tuple[str, ...]:
+    return () if site.major < _INITDB_SETS_SINCE else ("--set", _SHARED_MEMORY)
+
+
 def _create_database(site: Site) -> tuple[Command, ...]:
     name = site.login.database or "postgres"
     if name == "postgres":
         return ()
 
     quoted = name.replace('"', '""')
+    options = _options("log_min_messages=fatal", _SHARED_MEMORY)
     return (
         Command(
-            argv=(str(site.server), "--single", "-D", _data(site), *_options("log_min_messages=fatal"), "postgres"),
+            argv=(str(site.server), "--single", "-D", _data(site), *options, "postgres"),
             stdin=f'CREATE DATABASE "{quoted}"\n'.encode(),
         ),
     )
 
 
 def _serve(site: Site, port: int) -> Command:
-    # Shared memory as files of the data directory: elsewhere they would outlive a server that was killed.
-    options = _options(
-        "listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", "dynamic_shared_memory_type=mmap"
-    )
+    options = _options("listen_addresses=127.0.0.1", f"port={port}", "unix_socket_directories=", _SHARED_MEMORY)
     return Command(argv=(str(site.server), "-D", _data(site), *options, *site.spec.command))
 
 
