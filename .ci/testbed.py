@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _RECIPES = Path(__file__).parent / "images"
+#: A shell, an HTTP server and little else, for tests of containers of any image; and the same with a HEALTHCHECK.
+_BUSYBOX = ("TESTS_BUSYBOX_IMAGE", "busybox:1.36", "asynctest-kit/busybox:testbed")
+_HEALTHCHECK = ("TESTS_HEALTHCHECK_IMAGE", "asynctest-kit/healthcheck:testbed")
+
 _STATE = Path(tempfile.gettempdir()) / f"asynctest_kit-testbed-{os.getuid()}"
 
 #: What the images need of Debian, without what only its own service management needs.
@@ -89,8 +93,11 @@ def main() -> None:
             missing = [image for image in missing if not _pulled(image)]
             if missing:
                 _build()
+        small = _small_images()
     for image in wanted:
         print(f"export {image.variable}={image.official if _has(image.official) else image.own}")
+    for variable, name in small.items():
+        print(f"export {variable}={name}")
 
 
 @contextmanager
@@ -170,6 +177,46 @@ def _build() -> None:
             _import(image, root)
 
 
+def _small_images() -> dict[str, str]:
+    """Provide the small images; their names by variable."""
+    variable, official, busybox = _BUSYBOX
+    if _has(official):
+        busybox = official
+    elif not _has(busybox, label=_recipe_hash()):
+        if _try("docker", "pull", "-q", official, seconds=120 if _registry_answers() else 20):
+            busybox = official
+        else:
+            _import_busybox(busybox)
+    other, healthcheck = _HEALTHCHECK
+    if not _has(healthcheck, label=_recipe_hash()):
+        _say(f"building {healthcheck}")
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = (_RECIPES / "healthcheck.Dockerfile").read_text()
+            (Path(folder) / "Dockerfile").write_text(recipe.replace("BUSYBOX", busybox))
+            _run(
+                "docker", "build", "-q", "-t", healthcheck, "--label", f"asynctest_kit.recipe={_recipe_hash()}", folder
+            )
+    return {variable: busybox, other: healthcheck}
+
+
+def _import_busybox(name: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        _run("apt-get", "update", "-qq")
+        _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "busybox-static", folder=Path(folder))
+        [archive] = Path(folder).glob("*.deb")
+        _run("dpkg-deb", "-x", str(archive), str(root))
+        binary = next(path for path in (root / "bin/busybox", root / "usr/bin/busybox") if path.exists())
+        for command in _run(str(binary), "--list").split():
+            link = root / "bin" / command
+            link.parent.mkdir(exist_ok=True)
+            if not link.exists():
+                link.symlink_to(f"/{binary.relative_to(root)}")
+        (root / "tmp").mkdir(mode=0o1777, exist_ok=True)
+        shutil.rmtree(root / "usr/share", ignore_errors=True)
+        _import_tree(root, name, ("ENV PATH=/bin:/usr/bin", 'CMD ["sh"]'))
+
+
 def _unpack_packages(archives: Path, root: Path) -> None:
     """Fetch the packages and what they depend on, and unpack them into a merged-/usr tree; no script of theirs runs."""
     for name in ("bin", "sbin", "lib", "lib64"):
@@ -239,15 +286,19 @@ def _import(image: Image, root: Path) -> None:
     changes = (
         *image.changes,
         'ENTRYPOINT ["docker-entrypoint.sh"]',
-        f"LABEL asynctest_kit.recipe={_recipe_hash()}",
     )
     if not any(change.startswith("ENV PATH") for change in changes):
         changes = ("ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", *changes)
+    _import_tree(root, image.own, changes)
+
+
+def _import_tree(root: Path, name: str, changes: tuple[str, ...]) -> None:
+    changes = (*changes, f"LABEL asynctest_kit.recipe={_recipe_hash()}")
     flags = [flag for change in changes for flag in ("-c", change)]
-    _say(f"importing {image.own}")
+    _say(f"importing {name}")
     with subprocess.Popen(["tar", "-c", "--numeric-owner", "-C", root, "."], stdout=subprocess.PIPE) as archive:
         subprocess.run(
-            ["docker", "import", *flags, "-", image.own], stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True
+            ["docker", "import", *flags, "-", name], stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True
         )
 
 

@@ -13,7 +13,7 @@ import pytest
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.fixtures import losses, services
-from asynctest_kit.fixtures.session import KEY, needed_services, open_session, session_of
+from asynctest_kit.fixtures.session import KEY, open_session, session_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -51,6 +51,15 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(plain, "asynctest_kit-plain")
     config.pluginmanager.register(services, "asynctest_kit-services")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
+    from asynctest_kit.fixtures.declared import DeclaredServices
+
+    session = session_of(config)
+    declared = DeclaredServices(session, config)
+    try:
+        declared.register(session.names_in_settings, "the settings")
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from None
+    config.pluginmanager.register(declared, "asynctest_kit-declared")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -65,7 +74,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly or services_session.is_for_show:
         return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    needed = needed_services(names)
+    needed = services_session.needed(names)
     if not needed:
         return
     try:

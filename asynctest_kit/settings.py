@@ -15,15 +15,31 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 
 from asynctest_kit.errors import SettingsError
+from asynctest_kit.wiring import KIND_OF_IMAGES, check
 
-__all__ = ["KINDS", "Migrations", "Override", "ProviderChoice", "ServiceSettings", "Settings", "load", "parse_duration"]
+if TYPE_CHECKING:
+    from asynctest_kit.containers import Port, Wait
+
+__all__ = [
+    "KINDS",
+    "Migrations",
+    "Override",
+    "ProviderChoice",
+    "ServiceSettings",
+    "Settings",
+    "check_name",
+    "has_services",
+    "load",
+    "parse_duration",
+    "with_services",
+]
 
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
@@ -38,10 +54,14 @@ _RUN_KEYS: Final = (
 _TABLES: Final = ("groups", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
-_SERVICE_KEYS: Final = ("command", "environment", "image", "kind", "migrations", "provider", "startup-timeout", "url")
+_SERVICE_KEYS: Final = (
+    "command", "environment", "image", "kind", "migrations", "needs", "once", "ports", "provider", "scheme",
+    "startup-timeout", "url", "wait",
+)  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _MIGRATION_KEYS: Final = ("alembic", "command", "sql")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+_NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
     r"(?=.)"
     r"(?:(?P<h>\d+(?:\.\d+)?)h)?"
@@ -81,18 +101,22 @@ class ServiceSettings:
 
     Attributes:
         name: What the user calls it.
-        kind: One of :data:`KINDS`; the name where nothing else is said.
+        kind: One of :data:`KINDS`, or ``container`` for any image; the name where nothing else is said.
         provider: Who should give it, or None for the run's choice. A service with a URL is ``external``.
         image: Container image, or None for the catalogue's default.
         url: Where an external service is, credentials included, or None.
         environment: Extra environment variables of the service.
         command: Extra arguments of the service's command.
-        startup_timeout: Seconds from asked to ready.
+        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
         migrations: What is applied to its database; None unless the kind is ``postgres``.
+        ports: The ports that a container exposes, by name; the first is the one that its URL leads to.
+        wait: What a container waits for until it is ready; None for all of its ports.
+        needs: Names of services that must be ready before it starts, besides those that its templates name.
+        once: Whether a container is run to its end, once, and is ready when it ended with exit code 0.
     """
 
     name: str
-    kind: str
+    kind: str = KIND_OF_IMAGES
     provider: ProviderChoice | None = None
     image: str | None = None
     url: str | None = field(default=None, repr=False)
@@ -100,6 +124,10 @@ class ServiceSettings:
     command: tuple[str, ...] = ()
     startup_timeout: float = 60.0
     migrations: Migrations | None = None
+    ports: Mapping[str, Port] = field(default_factory=lambda: MappingProxyType({}))
+    wait: Wait | None = None
+    needs: tuple[str, ...] = ()
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +227,8 @@ def load(
     sources = dict.fromkeys(_RUN_KEYS, "default") | {key: givens[-1].source for key, givens in run.items()}
     for name, givens in services.items():
         sources |= {f"services.{name}.{key}": values[-1].source for key, values in givens.items()}
+    found = {name: _service(name, givens) for name, givens in services.items()}
+    check(found, lambda name, key: _place(services[name], name, key))
     return Settings(
         root=root,
         budget=_last(run, "budget", _positive_duration, 30.0),
@@ -216,9 +246,41 @@ def load(
         explain_plan=_last(run, "explain-plan", _truth, default=False),
         groups=MappingProxyType(dict(groups)),
         overrides=overrides,
-        services=MappingProxyType({name: _service(name, givens) for name, givens in services.items()}),
+        services=MappingProxyType(found),
         sources=MappingProxyType(sources),
     )
+
+
+def has_services(*, paths: Sequence[str], directory: Path) -> bool:
+    """Whether the file that :func:`load` would read has a service in it; raises SettingsError if it is no TOML."""
+    _, table = _find_table(paths, Path(os.path.abspath(directory)))  # noqa: PTH100  # as load() has it
+    return bool(table.get("services"))
+
+
+def check_name(name: str, place: str, *, taken: Collection[str] = KINDS) -> None:
+    """Raise SettingsError if a service that is declared at ``place`` can't be called ``name``."""
+    if name in taken:
+        raise SettingsError(f'{place}: the service "{name}" is in the settings already. Rename one.')
+    if not _SERVICE_NAME.fullmatch(name):
+        raise SettingsError(f'{place}: "{name}" is no name for a service. {_NAMES}')
+
+
+def with_services(settings: Settings, services: Iterable[tuple[ServiceSettings, str]]) -> Settings:
+    """The settings with services that are declared elsewhere, each with its place for messages.
+
+    Raises:
+        SettingsError: One makes no sense, by itself or beside the others.
+    """
+    known, places = dict(settings.services), dict[str, str]()
+    for service, place in services:
+        check_name(service.name, place, taken=known)
+        known[service.name], places[service.name] = service, f'{place}, service "{service.name}"'
+
+    def place_of(name: str, key: str) -> str:
+        return f"{places[name]}, {key}" if name in places else settings.sources.get(f"services.{name}.{key}", name)
+
+    check(known, place_of)
+    return replace(settings, services=MappingProxyType(known))
 
 
 def parse_duration(text: str) -> float:
@@ -282,10 +344,7 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
         header = f"{_TABLE}.services.{name}"
         place = f"{file}, [{header}]"
         if not _SERVICE_NAME.fullmatch(name):
-            raise SettingsError(
-                f'{place}: "{name}" is no name for a service. '
-                "Use lower-case letters and digits, parts joined by single - or _, a letter first."
-            )
+            raise SettingsError(f'{place}: "{name}" is no name for a service. {_NAMES}')
 
         twin = next((known for known in services if known != name and _variable(known) == _variable(name)), None)
         if twin:
@@ -295,9 +354,11 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
             )
 
         content = _table(value, place)
-        if name not in KINDS and "kind" not in content:
+        is_container = "image" in content and not content.keys().isdisjoint(("once", "ports", "wait"))
+        if name not in KINDS and "kind" not in content and not is_container:
             raise SettingsError(
-                f'{place}: "{name}" is no kind of service, so the key "kind" is needed.{_suggestion(name, KINDS)}'
+                f'{place}: "{name}" is no kind of service, so the key "kind" is needed; or, for a container of any '
+                f'image, "image" and one of "ports", "wait" and "once".{_suggestion(name, KINDS)}'
             )
 
         _add_keys(file, header, content, _SERVICE_KEYS, services.setdefault(name, {}))
@@ -372,8 +433,16 @@ def _add_options(options: Mapping[str, str | None], directory: Path, run: _Given
             run.setdefault(key, []).append(_Given(value, flag, f"flag {flag}", directory))
 
 
+def _place(givens: _Givens, name: str, key: str) -> str:
+    """Where a service's key was given; if it wasn't, the service."""
+    given = givens.get(key) or [given for values in givens.values() for given in values]
+    if not given:
+        return f'service "{name}"'
+    return given[-1].place if key in givens else given[-1].place.rpartition(", ")[0]
+
+
 def _service(name: str, givens: _Givens) -> ServiceSettings:
-    kind = _last(givens, "kind", _kind, name)
+    kind = _last(givens, "kind", _kind, name if name in KINDS else KIND_OF_IMAGES)
     migrations = _last(givens, "migrations", _migrations, None)
     if migrations and kind != "postgres":
         raise _error(givens["migrations"][-1], f'a service of kind "{kind}" has none. Only "postgres" is migrated')
@@ -389,7 +458,61 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         command=_last(givens, "command", _command, ()),
         startup_timeout=_last(givens, "startup-timeout", _positive_duration, 60.0),
         migrations=migrations,
+        ports=MappingProxyType(_ports(givens)),
+        wait=_last(givens, "wait", _wait, None),
+        needs=_last(givens, "needs", _names, ()),
+        once=_last(givens, "once", _truth, default=False),
     )
+
+
+def _ports(givens: _Givens) -> dict[str, Port]:
+    if not givens.keys() & {"ports", "scheme"}:
+        return {}
+    if "ports" not in givens:
+        raise _error(givens["scheme"][-1], 'is the scheme of ports, so the key "ports" is needed')
+    import msgspec
+
+    from asynctest_kit.containers import Port
+
+    given = givens["ports"][-1]
+    scheme = _last(givens, "scheme", _text, "tcp")
+    value = given.value
+    if isinstance(value, list):
+        value = {str(number): number for number in value}
+    ports = {}
+    for name, port in _table(value, given.place).items():
+        table = port if isinstance(port, dict) else {"port": port}
+        if not re.fullmatch(r"[a-z0-9][\w-]*", name) or not table.keys() <= {"port", "scheme"}:
+            raise _error(given, _PORTS)
+        try:
+            ports[name] = msgspec.convert({"scheme": scheme} | table, Port)
+        except msgspec.ValidationError as error:
+            raise SettingsError(f"{given.place}, {name}: {error}. {_PORTS}.") from None
+    if not ports:
+        raise _error(given, _PORTS)
+    return ports
+
+
+_PORTS: Final = (
+    'must be ports such as [8080], { http = 8080, grpc = 9090 } or { admin = { port = 9000, scheme = "https" } }'
+)
+
+
+def _wait(given: _Given) -> Wait:
+    from asynctest_kit.containers import parsed_wait
+
+    try:
+        return parsed_wait(given.value)
+    except ValueError as error:
+        raise SettingsError(f"{given.place}: {error}.") from None
+
+
+def _names(given: _Given) -> tuple[str, ...]:
+    value = given.value
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return tuple(value)
+
+    raise _error(given, 'must be a list of names of services, e.g. ["postgres"]')
 
 
 def _provider_and_url(givens: _Givens) -> tuple[ProviderChoice | None, str | None]:
@@ -494,7 +617,7 @@ def _provider(given: _Given) -> ProviderChoice:
 
 
 def _kind(given: _Given) -> str:
-    return _one_of(given, KINDS)
+    return _one_of(given, (*KINDS, KIND_OF_IMAGES))
 
 
 def _one_of(given: _Given, allowed: Collection[str]) -> str:

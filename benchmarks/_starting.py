@@ -163,7 +163,7 @@ class _Containers:
         return [result for result in started if not isinstance(result, BaseException)]
 
     async def _start(self, name: str, service: str) -> Address:
-        from asynctest_kit.provision.readiness import wait_ready
+        from asynctest_kit.provision.readiness import Greeting
 
         kind, login, plan = _plan(service)
         port = f"{kind.port}/tcp"
@@ -183,7 +183,7 @@ class _Containers:
         await container.start()
         shown = await container.show()
         address = _address(login, int(shown["NetworkSettings"]["Ports"][port][0]["HostPort"]))
-        await wait_ready(kind.handshake, address, note=lambda _: None)
+        await Greeting(kind.handshake, address).wait(lambda _: None)
         return address
 
     async def remove(self) -> None:

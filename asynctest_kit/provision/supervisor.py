@@ -10,6 +10,9 @@ Invariants:
   Cancelling the task is the one way to end it, whether it is starting or held.
 - One spec is one service: the first who asks starts it, everybody who asks gets its one answer. A failed start is
   forgotten when it was answered, so that a later client may try again.
+- Those that a service needs are services like any other, asked for by it. Each starts when all that it needs is ready,
+  so what doesn't need each other starts at once. If one fails, those that need it fail with its message; if one ends
+  while it is in use, those that need it are removed, for they were made for what is gone.
 - The supervisor lives as long as it has clients, and a client is there while its socket is open *and* its process
   lives (a forked child may hold the socket open without knowing). One that was told to keep its services outlives its
   last client, until nobody has come for as long as it was told.
@@ -72,6 +75,7 @@ from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
 from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
+from asynctest_kit.provision.readiness.listening import OpenPort
 from asynctest_kit.provision.selection import give
 from asynctest_kit.provision.service import ServiceState
 from asynctest_kit.provision.sweep import sweep
@@ -245,37 +249,53 @@ class Supervisor:
             client.send(Failed(request.number, _ENDED_EARLY.format(reason=self._reason, name=request.spec.name)))
             return
 
-        key = msgspec.json.encode(request.spec, order="deterministic")
+        self._service(request.spec, request.asked).ask(client, request.number)
+
+    def _service(self, spec: ServiceSpec, asked: float) -> _Service:
+        """The service that ``spec`` is, started if it wasn't, after those that it needs."""
+        key = msgspec.json.encode(spec, order="deterministic")
         service = self._services.get(key)
         if service is None:
-            service = self._services[key] = _Service(spec=request.spec, asked=request.asked)
-            service.task = self._tasks.create_task(self._hold(service, key))
-        service.ask(client, request.number)
+            needs = tuple(self._service(need, asked) for need in spec.needs)
+            service = self._services[key] = _Service(spec=spec, asked=asked, key=key, needs=needs)
+            for need in needs:
+                need.dependents.append(service)
+            service.task = self._tasks.create_task(self._hold(service))
+        return service
 
-    async def _hold(self, service: _Service, key: bytes) -> None:
+    async def _hold(self, service: _Service) -> None:
         try:
             async with give(self._providers, service.place_order(self._project)) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
-                service.running = running
-                service.answer_ready(running.endpoint)
-                how = await running.ended()
-                del self._services[key]  # who asks from here on gets a new one
+                service.answer_ready(running)
+                how = await first_of(running.ended(), service.lost_need())
+                self._retire(service)
                 _log.error("%s %s while it was in use", service.spec.name, how)
                 service.answer_lost(f"{how} while it was in use.{quoted(await running.log(TAIL))}")
         except ProvisionError as error:
-            service.answer_failed(str(error))
+            service.answer_failed(error)
         except asyncio.CancelledError:
-            service.answer_failed(_ENDED_EARLY.format(reason=self._reason, name=service.spec.name))
+            service.answer_failed(ProvisionError(service.end_early(self._reason)))
             raise
         except Exception:  # noqa: BLE001 (one service's fault must not take the others with it)
             _log.exception("%s failed unexpectedly", service.spec.name)
-            service.answer_failed(
+            fault = ProvisionError(
                 f"The supervisor failed to start the service {service.spec.name!r} by a fault of its own; "
                 f"see its log {self._log_path}."
             )
+            service.answer_failed(fault)
         finally:
-            if self._services.get(key) is service:
-                del self._services[key]
+            self._retire(service)
+
+    def _retire(self, service: _Service) -> None:
+        """Who asks from here on gets a new one; so do those who ask for one that needs it, for that one ends now."""
+        if self._services.get(service.key) is not service:
+            return
+        del self._services[service.key]
+        if service.running is not None:  # if it never was, those that need it are told why
+            for dependent in service.dependents:
+                dependent.lose(service.spec.name)
+                self._retire(dependent)
 
     async def _remove_all(self) -> None:
         tasks = [service.task for service in self._services.values()]
@@ -309,12 +329,28 @@ class _Client:
             self._writer.write(messages.line(message))
 
 
+class _StartError(ProvisionError):
+    """A service did not start: by its own fault, or by that of the last one on the path of those that it needs."""
+
+    def __init__(self, path: tuple[str, ...], cause: str) -> None:
+        first, *others = path
+        chain = ", which needs ".join(map(repr, others))
+        reason = f"The service {first!r} was not started: it needs {chain}, which failed.\n" if chain else ""
+        super().__init__(f"{reason}{cause}")
+        self.path = path
+        self.cause = cause
+
+
 @dataclass(slots=True, eq=False)
 class _Service:
-    """One service and those who asked for it."""
+    """One service, those that it needs and those that need it, and those who asked for it."""
 
     spec: ServiceSpec
     asked: float
+    key: bytes
+    needs: tuple[_Service, ...]
+    dependents: list[_Service] = field(default_factory=list)
+    started: asyncio.Future[Running] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     task: asyncio.Task[None] = field(init=False)
     order: Order | None = None
     running: Running | None = None
@@ -322,12 +358,39 @@ class _Service:
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
+    _has_lost: asyncio.Event = field(default_factory=asyncio.Event)
+    _loss: str = ""
 
     def place_order(self, project: str) -> Order:
         """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
         kind = kind_of(self.spec)
-        self.order = Order(spec=self.spec, kind=kind, asked=self.asked, record=self._record, project=project)
+        self.order = Order(
+            spec=self.spec,
+            kind=kind,
+            asked=self.asked,
+            record=self._record,
+            project=project,
+            needs=self._needs_started,
+        )
         return self.order
+
+    def lose(self, need: str) -> None:
+        """One that it needs has ended: what was made for that one, or is being made, is of no use any more."""
+        self._loss = f"lost {need!r}, which it needs,"
+        self._has_lost.set()
+        if self.running is None:
+            self.task.cancel()
+
+    def end_early(self, reason: str) -> str:
+        """Why it was cancelled before it was ready: ``reason``, unless it lost what it needs."""
+        if self._loss:
+            return f"The service {self.spec.name!r} {self._loss} before it was ready."
+        return _ENDED_EARLY.format(reason=reason, name=self.spec.name)
+
+    async def lost_need(self) -> str:
+        """Wait until one that it needs has ended; how that is to be told."""
+        await self._has_lost.wait()
+        return self._loss
 
     def preserve(self) -> None:
         """What has been made in it is worth keeping."""
@@ -345,7 +408,7 @@ class _Service:
 
     def ask(self, client: _Client, number: int) -> None:
         """Answer ``client`` under ``number``, now or when it is known."""
-        self._users.add(client)
+        self._use(client)
         if self._endpoint is None:
             self._waiting.append((client, number))
         else:
@@ -361,18 +424,43 @@ class _Service:
             endpoint=self._endpoint,
         )
 
-    def answer_ready(self, endpoint: Endpoint) -> None:
+    def answer_ready(self, running: Running) -> None:
         """It is up."""
-        self._endpoint = endpoint
+        self.running = running
+        self._endpoint = running.endpoint
         for client, number in self._waiting:
-            client.send(Ready(number, endpoint))
+            client.send(Ready(number, running.endpoint))
         self._waiting.clear()
+        if not self.started.done():
+            self.started.set_result(running)
 
-    def answer_failed(self, message: str) -> None:
+    def answer_failed(self, error: ProvisionError) -> None:
         """It will not be; to those who have its endpoint already this is no answer."""
+        if not isinstance(error, _StartError):
+            error = _StartError((self.spec.name,), str(error))
         for client, number in self._waiting:
-            client.send(Failed(number, message))
+            client.send(Failed(number, str(error)))
         self._waiting.clear()
+        if not self.started.done():
+            self.started.set_exception(error)
+            self.started.exception()  # if nobody needs it, nobody retrieves it
+
+    async def _needs_started(self) -> dict[str, Running]:
+        """Wait for those that it needs, and give them by name.
+
+        Raises:
+            _StartError: The first that failed.
+        """
+        try:
+            running = await asyncio.gather(*(asyncio.shield(need.started) for need in self.needs))
+        except _StartError as error:
+            raise _StartError((self.spec.name, *error.path), error.cause) from None
+        return dict(zip((need.spec.name for need in self.needs), running, strict=True))
+
+    def _use(self, client: _Client) -> None:
+        self._users.add(client)
+        for need in self.needs:
+            need._use(client)  # noqa: SLF001 (of the same class)
 
     def answer_lost(self, problem: str) -> None:
         """It was up, and is not any more."""
@@ -401,6 +489,7 @@ class _Service:
         endpoint, order = self._endpoint, self.order
         if endpoint is None or order is None:
             return
+        handshake = order.kind.handshake
         address = Address(
             host=endpoint.host,
             port=endpoint.port,
@@ -408,8 +497,12 @@ class _Service:
             password=endpoint.password,
             database=endpoint.database,
             tls=endpoint.scheme in order.kind.tls_schemes,
+            socket=endpoint.socket,
         )
-        await wait_ready(order.kind.handshake, address, note=note)
+        if handshake is not None:
+            await wait_ready(lambda: handshake.attempt(address), note)
+        elif endpoint.port:
+            await OpenPort(str(endpoint.port), address, None).wait(note)
 
     async def _is_lost(self) -> None:
         await self.is_lost.wait()

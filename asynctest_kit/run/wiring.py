@@ -9,7 +9,7 @@ import pytest
 
 from asynctest_kit.engine.events import ServicePhase, ServiceReady
 from asynctest_kit.fixtures import shared
-from asynctest_kit.fixtures.session import SERVICE_FIXTURES, needed_services, open_session, session_of
+from asynctest_kit.fixtures.session import open_session, session_of
 
 if TYPE_CHECKING:
     from asynctest_kit.engine.events import Sink
@@ -54,12 +54,13 @@ class Wiring:
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember what is needed, so that the next run starts it before pytest is imported."""
         names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        self.record.keep(session.config, sorted(needed_services(names)))
+        self.record.keep(session.config, sorted(session_of(session.config).needed(names)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
         """Hand on what the services took; their removal is over by now."""
-        client = session_of(config).connected
+        services = session_of(config)
+        client = services.connected
         if client is None:
             return
         for phase in client.phases:
@@ -72,6 +73,8 @@ class Wiring:
                     provider=endpoint.provider,
                     detail=endpoint.detail,
                     at=max(ready, default=0.0),
-                    fixtures=tuple(fixture for fixture, service in SERVICE_FIXTURES.items() if service == name),
+                    fixtures=tuple(
+                        fixture for fixture, service in services.service_fixtures.items() if service == name
+                    ),
                 )
             )

@@ -192,3 +192,32 @@ async def test_many_runs_at_once_share_what_is_up(project, atk):
         assert [run.returncode for run in runs] == [0] * 16, outs
         assert all("was up already" in out for out, _ in outs)
         assert supervisor_of(root).clients == 0
+
+
+async def test_a_container_of_any_image_is_a_service_like_any_other(project, atk):
+    image = os.environ.get("TESTS_BUSYBOX_IMAGE") or "asynctest-kit/busybox:testbed"
+    settings = f"""
+        [tool.asynctest_kit.services.web]
+        image = "{image}"
+        command = ["sh", "-c", "echo serving; httpd -f -p 80"]
+        ports = {{ http = 80 }}
+        scheme = "http"
+        needs = ["job"]
+
+        [tool.asynctest_kit.services.job]
+        image = "{image}"
+        command = ["echo", "all done"]
+        once = true
+    """
+    root = project(pyproject__toml=settings)
+    async with services_up(atk, root, "web", ATK_PROVIDER="docker") as started:
+        assert started.code == 0, started.err
+        assert "web  ready in" in started.out and "http://127.0.0.1:" in started.out
+        shown = await atk("ps", cwd=root)
+        url = await atk("url", "web", cwd=root)
+        none = await atk("url", "job", cwd=root)
+        logs = [(await atk("logs", name, cwd=root)).out for name in ("web", "job")]
+    assert "job  docker  (no port)" in shown.out and "web  docker  http://127.0.0.1:" in shown.out
+    assert url.out.startswith("http://127.0.0.1:")
+    assert (none.code, none.err) == (1, "atk: The service 'job' exposes no port, so it has no URL.\n")
+    assert logs == ["serving\n", "all done\n"]

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from secrets import token_hex
 
 import pytest
-from provision_traces import IMAGES
+from provision_traces import BUSYBOX, HEALTHCHECK, IMAGES
 
 from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.providers import Refusal
@@ -27,7 +27,7 @@ async def engine():
             engine = await stack.enter_async_context(open_engine(os.environ))
         except Refusal as reason:
             pytest.skip(f"no Docker: {reason}")
-        missing = [image for image in IMAGES.values() if not await engine.has_image(image)]
+        missing = [image for image in (*IMAGES.values(), BUSYBOX, HEALTHCHECK) if not await engine.has_image(image)]
         if missing:
             pytest.skip(f"no Docker image {', '.join(missing)}")
         yield engine

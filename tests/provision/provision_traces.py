@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from asynctest_kit.containers import Port
 from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.identity import Identity
 from asynctest_kit.provision.providers import Order
@@ -24,12 +25,22 @@ IMAGES = {
     "redis": os.environ.get("ATK_REDIS_IMAGE") or "asynctest-kit/redis:testbed",
 }
 
+BUSYBOX = os.environ.get("TESTS_BUSYBOX_IMAGE") or "asynctest-kit/busybox:testbed"
+HEALTHCHECK = os.environ.get("TESTS_HEALTHCHECK_IMAGE") or "asynctest-kit/healthcheck:testbed"
+
 LABEL = "asynctest_kit.project"
 SESSION = "asynctest_kit.session"
 
 
 def spec_of(like, **fields):
     return ServiceSpec(**{"name": like, "kind": like, "image": IMAGES[like]} | fields)
+
+
+def container_of(script, *, ports=None, name="box", image=BUSYBOX, **fields):
+    """A container of any image that runs a script of the shell."""
+    exposed = {port: Port(number, "http") for port, number in (ports or {}).items()}
+    how = {"startup_timeout": 20.0} | fields
+    return ServiceSpec(name=name, kind="container", image=image, command=("sh", "-c", script), ports=exposed, **how)
 
 
 def order_of(spec, phases=None):

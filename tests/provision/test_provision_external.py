@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
-from provision_traces import order_of, spec_of
+from provision_traces import container_of, order_of, spec_of
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers import Refusal, external
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
 
@@ -89,3 +91,28 @@ async def test_tls_that_the_server_does_not_offer_is_told():
         with pytest.raises(ProvisionError, match="does not offer TLS"):
             async with External().give(order_of(spec_of("postgres", url=url))):
                 pass
+
+
+async def test_a_server_in_the_place_of_a_container_is_taken_at_its_word():
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"http://user:pass@127.0.0.1:{port}/base/v1?x=1"
+        spec = container_of("", ports={"web": 80, "admin": 81}, url=url)
+        async with External().give(order_of(spec)) as running:
+            endpoint = running.endpoint
+            assert (endpoint.url, endpoint.at("web").url, endpoint.scheme) == (url, url, "http")
+            with pytest.raises(ProvisionError, match=r"'box' has no port 'admin'\. There are: web\."):
+                endpoint.at("admin")
+            assert await running.inside() is None
+    spec = container_of("", ports={"web": 80}, url=f"http://127.0.0.1:{port}", startup_timeout=0.3)
+    with pytest.raises(ProvisionError, match=rf"not ready within 0\.3 s: waited for its port {port} to take"):
+        async with External().give(order_of(spec)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("host", "is_seen"), [("127.0.0.9", False), ("localhost", False), ("::1", False), ("db.internal", True)]
+)
+async def test_containers_reach_no_loopback(host, is_seen):
+    assert external._is_loopback(host) is not is_seen

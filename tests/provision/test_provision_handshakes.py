@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
+from asynctest_kit.provision.readiness import Address, Greeting, NotReadyError, RejectedError
 from asynctest_kit.provision.readiness.postgres import PostgresHandshake
 from asynctest_kit.provision.readiness.redis import RedisHandshake
 
@@ -42,7 +42,7 @@ async def test_postgres_that_starts_up_is_waited_for():
     seen = []
     starting = postgres_error("57P03", "the database system is starting up")
     async with answering(b"", starting, LOGIN_OK + READY) as address:
-        await wait_ready(PostgresHandshake(), address, note=seen.append)
+        await Greeting(PostgresHandshake(), address).wait(seen.append)
     assert seen == ["the connection was closed without an answer", "the database system is starting up"]
 
 

@@ -9,31 +9,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.service import ProviderChoice, ServiceSpec
+from asynctest_kit.provision.service import ServiceSpec
+from asynctest_kit.wiring import needed
 
 if TYPE_CHECKING:
     from asynctest_kit.provision.catalog.kind import Kind
-    from asynctest_kit.settings import ServiceSettings
+    from asynctest_kit.settings import Settings
 
 __all__ = ["kind_of", "spec_for"]
 
 
-def spec_for(service: ServiceSettings, *, provider: ProviderChoice) -> ServiceSpec:
-    """The spec that settings ask for.
-
-    Args:
-        service: One service's settings.
-        provider: The run's choice; the service's own wins, and a URL wins over both.
-    """
+def spec_for(name: str, settings: Settings) -> ServiceSpec:
+    """The spec of a service that the settings know, with those that it needs in it."""
+    service = settings.services[name]
     return ServiceSpec(
         name=service.name,
         kind=service.kind,
-        provider="external" if service.url else service.provider or provider,
+        provider="external" if service.url else service.provider or settings.provider,
         image=service.image,
         url=service.url,
         environment=dict(service.environment),
         command=tuple(service.command),
         startup_timeout=service.startup_timeout,
+        ports=dict(service.ports),
+        wait=service.wait,
+        # A server of the user's own is there already, whatever a container in its place would need.
+        needs=() if service.url else tuple(spec_for(need, settings) for need in needed(service)),
+        once=service.once,
     )
 
 
@@ -52,5 +54,9 @@ def kind_of(spec: ServiceSpec) -> Kind:
             from asynctest_kit.provision.catalog.redis import REDIS
 
             return REDIS
+        case "container":
+            from asynctest_kit.provision.catalog.container import CONTAINER
+
+            return CONTAINER
         case unknown:
             raise ProvisionError(f"Service {spec.name!r} is of the kind {unknown!r}, which the catalogue doesn't have.")

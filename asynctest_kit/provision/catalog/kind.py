@@ -80,7 +80,8 @@ class Site:
         version: The binary's own version number, e.g. ``17.2``.
         directory: Private directory for everything that it writes.
         login: As whom tests will connect.
-        spec: What was asked for.
+        spec: What was asked for, templates filled.
+        recipe: How its kind is run.
     """
 
     server: Path
@@ -88,6 +89,7 @@ class Site:
     directory: Path
     login: Login
     spec: ServiceSpec
+    recipe: Recipe
 
     @property
     def major(self) -> int:
@@ -147,14 +149,14 @@ class Kind:
     Attributes:
         name: What settings call it.
         title: What people call it.
-        schemes: URL schemes that name it; endpoints use the first.
+        schemes: URL schemes that name it; endpoints use the first. None of its own: any, as the user says.
         tls_schemes: Those of them that ask for TLS.
-        port: The protocol's own port.
-        image: Default container image.
-        handshake: What proves that one is ready.
+        port: The protocol's own port; 0 if the user says which.
+        image: Default container image; empty if the user must say which.
+        handshake: What proves that one is ready; None if the user says.
         login: As whom to connect, given the spec and a fresh password.
         container: How to run its image.
-        embedded: How to run it without one.
+        embedded: How to run it without one; None if that can't be done.
         rekey: Gives a server whose data knows another password, with which it is addressed, the login's.
     """
 
@@ -164,8 +166,8 @@ class Kind:
     tls_schemes: tuple[str, ...] = ()
     port: int
     image: str
-    handshake: Handshake
+    handshake: Handshake | None
     login: Callable[[ServiceSpec, str], Login]
     container: Callable[[ServiceSpec, Login], ContainerPlan]
-    embedded: Recipe
+    embedded: Recipe | None
     rekey: Callable[[Address, str], Awaitable[None]] | None = None

@@ -17,22 +17,38 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
+from asynctest_kit.provision.readiness import Address, Greeting, NotReadyError, RejectedError
 from asynctest_kit.provision.service import Endpoint, Phase, ProviderName, ServicePhase, ServiceSpec
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from asynctest_kit.provision.catalog.kind import Kind, Login
+    from asynctest_kit.provision.readiness import Waiting
 
-__all__ = ["Order", "Provider", "Refusal", "Running", "Witness", "await_ready", "quoted"]
+__all__ = [
+    "Order",
+    "Provider",
+    "Refusal",
+    "Running",
+    "Witness",
+    "await_ready",
+    "greeting",
+    "quoted",
+    "rekeyed",
+    "start_error",
+]
 
 #: Lines of a service's log that an error shows.
 TAIL = 20
 
 _URL_SECRET = re.compile(r"(?<=:)[^:/@\s]+(?=@)")
 _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
+
+
+async def _nobody() -> Mapping[str, Running]:
+    return {}
 
 
 class Refusal(Exception):  # noqa: N818 (nothing is wrong: the next provider is asked)
@@ -53,6 +69,8 @@ class Order:
         may_keep: Whether there is time at its end to keep its data; not if its users were killed.
         is_worth_keeping: Whether tests have made something in it that the next run would have to make again.
         project: The project's key; what is kept is kept for it alone.
+        needs: Waits until those that it needs are ready, and gives them by name; a ProvisionError if one fails.
+        met: Those, once :meth:`meet` has awaited them.
     """
 
     spec: ServiceSpec
@@ -62,8 +80,11 @@ class Order:
     project: str = ""
     may_keep: bool = True
     is_worth_keeping: bool = False
+    needs: Callable[[], Awaitable[Mapping[str, Running]]] = _nobody
+    met: Mapping[str, Running] = field(default_factory=dict)
     deadline: float = field(init=False)
     login: Login = field(init=False)
+    _excused: float = 0.0
 
     def __post_init__(self) -> None:
         self.deadline = self.asked + self.spec.startup_timeout
@@ -72,7 +93,27 @@ class Order:
     @property
     def allowed(self) -> str:
         """The time that it has from asked to ready, for messages."""
-        return f"{self.deadline - self.asked:.3g} s"
+        return f"{self.deadline - self.asked - self._excused:.3g} s"
+
+    async def meet(self) -> None:
+        """Wait until what it needs is ready; that takes none of its own time.
+
+        Raises:
+            ProvisionError: One of them can't be had.
+        """
+        with self.excused():
+            self.met = await self.needs()
+
+    @contextmanager
+    def excused(self) -> Iterator[None]:
+        """What the block takes doesn't count: it has a limit of its own."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            took = time.monotonic() - start
+            self.deadline += took
+            self._excused += took
 
     @contextmanager
     def phase(self, phase: Phase, provider: ProviderName, *, since: float | None = None) -> Iterator[None]:
@@ -92,12 +133,17 @@ class Order:
     def redact(self, text: str) -> str:
         """``text`` without this order's secrets."""
         given = (value for name, value in self.spec.environment.items() if _SECRET_NAME.search(name))
-        for secret in filter(None, (self.login.password, *given)):
+        wired = (running.endpoint.password for running in self.met.values())
+        for secret in filter(None, (self.login.password, *given, *wired)):
             text = text.replace(secret, "***")
         return _URL_SECRET.sub("***", text)
 
 
 async def _no_log(_lines: int) -> None:
+    return None
+
+
+async def _nowhere() -> None:
     return None
 
 
@@ -109,11 +155,13 @@ class Running:
         endpoint: Where it answers.
         ended: Waits until it has ended by itself, and tells how.
         log: The last so many lines of its log; None where we can't read one.
+        inside: Finds out where containers reach it, its host an address or a name that all know; None if they can't.
     """
 
     endpoint: Endpoint
     ended: Callable[[], Awaitable[str]]
     log: Callable[[int], Awaitable[str | None]] = _no_log
+    inside: Callable[[], Awaitable[Endpoint | None]] = _nowhere
 
 
 class Witness(Protocol):
@@ -142,19 +190,18 @@ class Provider(Protocol):
         """
 
 
-async def await_ready(order: Order, address: Address, witness: Witness, *, subject: str) -> None:
-    """Wait until what runs at ``address`` has shaken hands.
+async def await_ready(order: Order, waiting: Waiting, witness: Witness, *, subject: str) -> None:
+    """Wait until a service is ready.
 
     Args:
         order: Bounds the time.
-        address: Where it should answer.
+        waiting: What proves it.
         witness: Tells of its end.
         subject: What it is, to begin a message with.
 
     Raises:
-        ProvisionError: It ended, rejected the handshake or was not ready in time; its last words are in the message.
+        ProvisionError: It ended, will never be ready or was not in time; its last words are in the message.
     """
-    handshake = order.kind.handshake
     seen = "nothing yet"
 
     def note(what: str) -> None:
@@ -163,19 +210,28 @@ async def await_ready(order: Order, address: Address, witness: Witness, *, subje
 
     try:
         async with asyncio.timeout_at(order.deadline):
-            ended = await first_of(wait_ready(handshake, address, note=note), witness.ended())
+            ended = await first_of(waiting.wait(note), witness.ended())
     except TimeoutError:
-        problem = (
-            f"was not ready within {order.allowed}: waited for {handshake.expectation} on {address}; last seen: {seen}"
-        )
+        problem = f"was not ready within {order.allowed}: waited for {waiting.expectation}; last seen: {seen}"
     except RejectedError as error:
-        problem = f"answered the handshake with: {error}"
+        problem = str(error)
     else:
         if ended is None:
             return
         problem = ended
 
-    raise ProvisionError(order.redact(f"{subject} {problem}.{quoted(await witness.last_words())}"))
+    raise await start_error(order, witness, f"{subject} {problem}")
+
+
+async def start_error(order: Order, witness: Witness, problem: str) -> ProvisionError:
+    """The error that tells a problem with the service's last words."""
+    return ProvisionError(order.redact(f"{problem}.{quoted(await witness.last_words())}"))
+
+
+def greeting(order: Order, address: Address) -> Greeting:
+    """The handshake of a kind that has one."""
+    assert order.kind.handshake is not None, order.kind.name  # noqa: S101 (containers are waited for otherwise)
+    return Greeting(order.kind.handshake, address)
 
 
 async def rekeyed(order: Order, address: Address) -> Address:

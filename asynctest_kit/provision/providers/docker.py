@@ -16,17 +16,30 @@ import logging
 import os
 import secrets
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
+from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, lifeline, rekeyed
-from asynctest_kit.provision.providers.docker_reach import HOST, Place, Published, Reach, is_within_reach, shared
+from asynctest_kit.provision.providers import (
+    TAIL,
+    Order,
+    Refusal,
+    Running,
+    await_ready,
+    greeting,
+    lifeline,
+    rekeyed,
+    start_error,
+)
+from asynctest_kit.provision.providers.docker_candidate import StartingContainer, await_end
+from asynctest_kit.provision.providers.docker_reach import HOST, Places, Published, Reach, is_within_reach, shared
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, address, open_engine
-from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.providers.wired import View, from_containers, wired
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
@@ -87,41 +100,38 @@ class Docker:
         engine = await self._open()
         image = order.spec.image or order.kind.image
         await _have_image(engine, image, order)
+        await order.meet()
         images = PreparedImages(engine, image, order, self._labels)
         prepared = await images.find()
         async with AsyncExitStack() as stack:
             try:
-                container, address = await stack.enter_async_context(self._ready(engine, image, prepared, order))
+                up = await stack.enter_async_context(self._ready(engine, image, prepared, order))
             except ProvisionError:
                 if prepared.password is None:
                     raise
                 fresh = await images.discard()
-                container, address = await stack.enter_async_context(self._ready(engine, image, fresh, order))
-            stack.push_async_callback(_to_its_end, images.keep, container.name)
-            endpoint = _endpoint(order, address, f"{image} in {container.name}")
-            yield Running(endpoint=endpoint, ended=container.ended, log=container.log)
+                up = await stack.enter_async_context(self._ready(engine, image, fresh, order))
+            stack.push_async_callback(_to_its_end, images.keep, up.container.name)
+            endpoint = _endpoint(order, up, f"{image} in {up.container.name}")
+            ended = _never if order.spec.once else up.container.ended
+
+            mutex = asyncio.Lock()  # several who need it may ask at once
+
+            async def inside() -> Endpoint | None:
+                async with mutex:
+                    return await _inside(order, endpoint, up.container)
+
+            yield Running(endpoint=endpoint, ended=ended, log=up.container.log, inside=inside)
 
     @asynccontextmanager
-    async def _ready(
-        self, engine: Engine, image: str, prepared: PreparedImage, order: Order
-    ) -> AsyncIterator[tuple[_Container, Address]]:
-        """A container that answers with the order's password, removed at the end."""
+    async def _ready(self, engine: Engine, image: str, prepared: PreparedImage, order: Order) -> AsyncIterator[_Up]:
+        """A container that is ready, and answers with the order's password if its kind has any; removed at the end."""
         async with AsyncExitStack() as stack:
-            container, place = await self._start(stack, engine, image, prepared, order)
-            login = order.login
-            address = Address(
-                host=HOST,
-                port=place.port,
-                username=login.username,
-                password=login.password if prepared.password is None else prepared.password,
-                database=login.database,
-                socket=place.socket,
-            )
+            up = await self._start(stack, engine, image, prepared, order)
             subject = f"The container of the service {order.spec.name!r} ({image})"
             with order.phase("ready", self.name):
-                await await_ready(order, address, container, subject=subject)
-                address = await rekeyed(order, address)
-            yield container, address
+                await _await(order, up, prepared, subject)
+            yield up
 
     async def sweep(self, *, now: bool) -> list[str]:
         """Remove containers whose supervisor is proven dead.
@@ -169,15 +179,16 @@ class Docker:
 
     async def _start(
         self, stack: AsyncExitStack, engine: Engine, image: str, prepared: PreparedImage, order: Order
-    ) -> tuple[_Container, Place]:
+    ) -> _Up:
+        view = await from_containers(order)
         ways = await self._ways(engine, order)
         for way in ways[:-1]:
             try:
-                return await stack.enter_async_context(self._started(engine, way, prepared, order))
+                return await stack.enter_async_context(self._started(engine, way, prepared, order, view))
             except EngineError as error:
                 _log.warning("%s can't be reached by a socket: %s", order.spec.name, error)
         try:
-            return await stack.enter_async_context(self._started(engine, ways[-1], prepared, order))
+            return await stack.enter_async_context(self._started(engine, ways[-1], prepared, order, view))
         except EngineError as error:
             raise ProvisionError(
                 order.redact(f"Docker could not start the service {order.spec.name!r} ({image}): {error}")
@@ -185,9 +196,9 @@ class Docker:
 
     async def _ways(self, engine: Engine, order: Order) -> list[AbstractAsyncContextManager[Reach]]:
         """How its container may be reached, what is best first; the last one is for every engine."""
-        published = nullcontext(Published(order.kind.port))
+        published = nullcontext(Published(_exposed(order)))
         plan = order.kind.container(order.spec, order.login)
-        if not plan.socket or self._sockets is None:
+        if not plan.socket or self._sockets is None or order.spec.needs:
             return [published]
         if self._within_reach is None:
             where = is_within_reach(engine, address(self._environ), self._sockets)
@@ -198,19 +209,25 @@ class Docker:
 
     @asynccontextmanager
     async def _started(
-        self, engine: Engine, way: AbstractAsyncContextManager[Reach], prepared: PreparedImage, order: Order
-    ) -> AsyncIterator[tuple[_Container, Place]]:
+        self,
+        engine: Engine,
+        way: AbstractAsyncContextManager[Reach],
+        prepared: PreparedImage,
+        order: Order,
+        view: View,
+    ) -> AsyncIterator[_Up]:
         """A container that was started, removed at the end."""
         container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
         async with way as reach, container.held():
-            config = _config(prepared, reach, order, self._labels | {f"{_LABEL}.service": order.spec.name})
+            labels = self._labels | {f"{_LABEL}.service": order.spec.name}
+            config = _config(prepared, reach, order, labels, view)
             try:
                 with order.phase("create", self.name):
                     await to_its_end(lifeline.create(engine, container.name, config))
                 with order.phase("boot", self.name):
                     await container.start()
-                    place = await reach.place(engine, container.name)
-                yield container, place
+                    places = await reach.places(engine, container.name)
+                yield _Up(container, places)
             finally:
                 with order.phase("remove", self.name):
                     await to_its_end(container.remove())
@@ -262,6 +279,46 @@ class _Container:
             _log.error("container %s could not be removed: %s", self.name, error)
 
 
+@dataclass(frozen=True, slots=True)
+class _Up:
+    """A container that has started, and where its ports are."""
+
+    container: _Container
+    places: Places
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets that event")
+
+
+async def _await(order: Order, up: _Up, prepared: PreparedImage, subject: str) -> None:
+    """Wait until it is ready.
+
+    Raises:
+        ProvisionError: It won't be, or isn't in time.
+    """
+    if order.spec.once:
+        await await_end(order, up.container, subject)
+    elif order.kind.handshake is None:
+        candidate = StartingContainer(up.container.engine, up.container.name, up.places)
+        await await_ready(order, candidate.waiting(order.spec.wait), up.container, subject=subject)
+        if not await candidate.is_running():  # what was waited for may have been its last word
+            raise await start_error(order, up.container, f"{subject} {await up.container.ended()}")
+    else:
+        address = up.places.address(None, order.login)
+        if prepared.password is not None:
+            address = replace(address, password=prepared.password)
+        await await_ready(order, greeting(order, address), up.container, subject=subject)
+        await rekeyed(order, address)
+
+
+def _exposed(order: Order) -> Mapping[str, Port]:
+    """The ports of an order's container."""
+    kind = order.kind
+    return {kind.name: Port(kind.port, kind.schemes[0])} if kind.port else order.spec.ports
+
+
 def _has_failed(engine: asyncio.Future[Engine]) -> bool:
     return engine.done() and engine.exception() is not None
 
@@ -285,14 +342,17 @@ async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> No
     await to_its_end(action(name))
 
 
-def _config(prepared: PreparedImage, reach: Reach, order: Order, labels: Mapping[str, str]) -> dict[str, Any]:
-    plan = order.kind.container(order.spec, order.login)
+def _config(
+    prepared: PreparedImage, reach: Reach, order: Order, labels: Mapping[str, str], view: View
+) -> dict[str, Any]:
+    plan = order.kind.container(wired(order, view), order.login)
     return {
         "Image": prepared.name,
         "Env": [f"{name}={value}" for name, value in plan.environment.items()],
-        "Cmd": [*plan.command, *reach.arguments],
+        "Cmd": [*plan.command, *reach.arguments] or None,
         "Labels": dict(labels),
         "HostConfig": {
+            "ExtraHosts": [f"{name}:{address}" for name, address in view.hosts.items()],
             "Tmpfs": dict.fromkeys(plan.memory if prepared.password is None else (), "rw"),
             "ShmSize": _SHARED_MEMORY,
             "SecurityOpt": ["no-new-privileges"],
@@ -302,20 +362,36 @@ def _config(prepared: PreparedImage, reach: Reach, order: Order, labels: Mapping
     }
 
 
-def _endpoint(order: Order, address: Address, detail: str) -> Endpoint:
+def _endpoint(order: Order, up: _Up, detail: str) -> Endpoint:
+    exposed = _exposed(order)
+    login, published = order.login, up.places.published
     return Endpoint(
         service=order.spec.name,
         kind=order.kind.name,
         provider="docker",
-        scheme=order.kind.schemes[0],
-        host=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        database=address.database,
-        socket=address.socket,
+        scheme=next((port.scheme for port in exposed.values()), ""),
+        host=HOST,
+        port=next(iter(published.values()), 0),
+        username=login.username,
+        password=login.password or None,
+        database=login.database,
+        socket=up.places.socket,
         detail=detail,
+        ports={name: Port(published[name], port.scheme) for name, port in order.spec.ports.items()},
     )
+
+
+async def _inside(order: Order, endpoint: Endpoint, container: _Container) -> Endpoint | None:
+    """The address of a container as another one sees it: its own, on the engine's default network."""
+    try:
+        address = await container.engine.address_of(container.name)
+    except EngineError as error:
+        _log.warning("other containers can't reach %s: %s", order.spec.name, error)
+        return None
+    port = next((port.port for port in _exposed(order).values()), 0)
+    if not address:
+        return None
+    return msgspec.structs.replace(endpoint, host=address, port=port, ports=order.spec.ports, socket="")
 
 
 def _identity_labels() -> dict[str, str]:

@@ -17,22 +17,24 @@ import shutil
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from asynctest_kit.provision.catalog.kind import LONGEST_SOCKET, SOCKETS
 from asynctest_kit.provision.forwarding import forwarded
 from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
+from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
-    from asynctest_kit.provision.catalog.kind import ContainerPlan
+    from asynctest_kit.containers import Port
+    from asynctest_kit.provision.catalog.kind import ContainerPlan, Login
     from asynctest_kit.provision.providers.engine import Engine
 
-__all__ = ["HOST", "Place", "Published", "Reach", "Shared", "is_within_reach", "shared"]
+__all__ = ["HOST", "Places", "Published", "Reach", "Shared", "is_within_reach", "shared"]
 
 HOST = "127.0.0.1"
 
@@ -43,16 +45,48 @@ _SELINUX = Path("/sys/fs/selinux/enforce")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a container's server is reached.
+class Places:
+    """Where a container's ports are.
 
     Attributes:
-        port: Of 127.0.0.1; 0 if the container has ended already, and waiting for it will tell how.
-        socket: Path of its unix socket; empty if it has none.
+        host: Where they are published.
+        published: The ports there, by name; 0 for one that is not.
+        ports: The ports in the container.
+        inside: The container's own address, as other containers see it; empty if it has none.
+        gateway: That of the network's gateway.
+        socket: Path here of its server's unix socket; empty if it has none.
     """
 
-    port: int
+    host: str
+    published: Mapping[str, int]
+    ports: Mapping[str, int] = field(default_factory=dict)
+    inside: str = ""
+    gateway: str = ""
     socket: str = ""
+
+    def address(self, port: str | None, login: Login | None = None) -> Address:
+        """Where to connect to a port, or to the first one."""
+        number = next(iter(self.published.values()), 0) if port is None else self.published[port]
+        if login is None:
+            return Address(host=self.host, port=number)
+        return Address(
+            host=self.host,
+            port=number,
+            username=login.username,
+            password=login.password,
+            database=login.database,
+            socket=self.socket,
+        )
+
+    def direct(self) -> dict[str, Address]:
+        """The ports at the container's own address; empty if this machine is not on its network.
+
+        It is if the gateway's address is one of this machine's. In front of a virtual machine or another network
+        namespace the same address may be anybody's.
+        """
+        if not self.inside or not _is_ours(self.gateway):
+            return {}
+        return {name: Address(host=self.inside, port=port) for name, port in self.ports.items()}
 
 
 class Reach(Protocol):
@@ -70,45 +104,45 @@ class Reach(Protocol):
     def host_settings(self) -> dict[str, Any]:
         """The same, what concerns the host."""
 
-    async def place(self, engine: Engine, container: str) -> Place:
-        """Where the started container is."""
+    async def places(self, engine: Engine, container: str) -> Places:
+        """Where the started container's ports are; those of one that has ended already are nowhere: port 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """By a port that the engine publishes.
+    """By ports that the engine publishes.
 
     Attributes:
-        port: The container's.
+        ports: The container's, by name.
     """
 
-    port: int
+    ports: Mapping[str, Port]
     arguments: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
         """See :class:`Reach`."""
-        return {"ExposedPorts": {f"{self.port}/tcp": {}}}
+        return {"ExposedPorts": {f"{port.port}/tcp": {} for port in self.ports.values()}}
 
     @property
     def host_settings(self) -> dict[str, Any]:
         """See :class:`Reach`."""
-        return {"PortBindings": {f"{self.port}/tcp": [{"HostIp": HOST, "HostPort": ""}]}}
+        drawn = [{"HostIp": HOST, "HostPort": ""}]
+        return {"PortBindings": {f"{port.port}/tcp": drawn for port in self.ports.values()}}
 
-    async def place(self, engine: Engine, container: str) -> Place:
+    async def places(self, engine: Engine, container: str) -> Places:
         """See :class:`Reach`."""
         try:
-            bindings = (await engine.inspect(container))["NetworkSettings"]["Ports"].get(f"{self.port}/tcp")
+            network = (await engine.inspect(container))["NetworkSettings"]
         except NotFoundError:
-            return Place(0)
-        if not bindings:
-            return Place(0)
-
-        # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
-        if strangers := {binding["HostIp"] for binding in bindings} - {HOST}:
-            raise EngineError(f"it published port {self.port} on {', '.join(strangers)} instead of {HOST} alone")
-
-        return Place(int(bindings[0]["HostPort"]))
+            network = {"Ports": {}, "IPAddress": "", "Gateway": ""}
+        return Places(
+            host=HOST,
+            published={name: _published(network["Ports"], port.port) for name, port in self.ports.items()},
+            ports={name: port.port for name, port in self.ports.items()},
+            inside=network["IPAddress"],
+            gateway=network["Gateway"],
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +173,9 @@ class Shared:
         mount = {"Type": "bind", "Source": str(self.folder), "Target": SOCKETS}
         return {"NetworkMode": "none", "Mounts": [mount]}
 
-    async def place(self, engine: Engine, container: str) -> Place:  # noqa: ARG002  # Reach's
+    async def places(self, engine: Engine, container: str) -> Places:  # noqa: ARG002  # Reach's
         """See :class:`Reach`."""
-        return Place(self.port, str(self.folder / self.file))
+        return Places(host=HOST, published={"": self.port}, socket=str(self.folder / self.file))
 
 
 @asynccontextmanager
@@ -172,6 +206,18 @@ async def is_within_reach(engine: Engine, url: str, folder: Path) -> bool:
     except EngineError:
         return False
     return kernel == os.uname().release and any(map(_is_ours, gateways)) and _is_visible_process(url)
+
+
+def _published(bindings: Mapping[str, list[dict[str, str]] | None], port: int) -> int:
+    found = bindings.get(f"{port}/tcp")
+    if not found:
+        return 0
+
+    # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
+    if strangers := {binding["HostIp"] for binding in found} - {HOST}:
+        raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {HOST} alone")
+
+    return int(found[0]["HostPort"])
 
 
 def _make_open(folder: Path) -> None:

@@ -40,7 +40,8 @@ from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, rekeyed
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, greeting, rekeyed
+from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.service import Endpoint, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
@@ -142,16 +143,24 @@ class Embedded:
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
-        recipe = order.kind.embedded
+        recipe = _recipe(order)
         server = self._search.server(recipe)
         prefix = _unprivileged(recipe, self._search)
         version = await self._version_of(server)
         order.resolved(self.name)
+        await order.meet()
         resources = AsyncExitStack()
         try:
             directory = _data_directory()
             resources.push_async_callback(asyncio.to_thread, runtime.remove, directory)
-            site = Site(server=server, version=version, directory=directory, login=order.login, spec=order.spec)
+            site = Site(
+                server=server,
+                version=version,
+                directory=directory,
+                login=order.login,
+                spec=wired(order, from_here(order)),
+                recipe=recipe,
+            )
             prepared = _Prepared(site, prefix, order)
             with order.phase("create", self.name):
                 await prepared.make()
@@ -191,10 +200,16 @@ async def offer(order: Order, search: Search) -> str:
     Raises:
         Refusal: Nothing would.
     """
-    recipe = order.kind.embedded
+    recipe = _recipe(order)
     server = search.server(recipe)
     _unprivileged(recipe, search)
     return f"{order.kind.title} {await _version_of(server)} from {search.origin(server, recipe)}"
+
+
+def _recipe(order: Order) -> Recipe:
+    if order.kind.embedded is None:
+        raise Refusal("an image runs in a container only")
+    return order.kind.embedded
 
 
 class _PortTakenError(Exception):
@@ -270,7 +285,7 @@ class _Prepared:
         self._site = site
         self._prefix = prefix
         self._order = order
-        recipe = order.kind.embedded
+        recipe = site.recipe
         self._data = recipe.data(site) if recipe.data is not None and order.kind.rekey is not None else None
         self._plain = _snapshot_key(site, order)
         self._own = f"{self._plain}-{order.project}"
@@ -313,7 +328,7 @@ def _snapshot_key(site: Site, order: Order) -> str:
     """What decides how prepared data looks: the binary, and the commands without what is each run's own."""
     status = site.server.stat()
     parts = [__version__, str(site.server), site.version, str(status.st_size), str(status.st_mtime_ns)]
-    for command in order.kind.embedded.prepare(site):
+    for command in site.recipe.prepare(site):
         words = [word.replace(str(site.directory), "") for word in command.argv]
         parts += [*words, command.stdin.decode().replace(site.login.password, "")]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
@@ -321,7 +336,7 @@ def _snapshot_key(site: Site, order: Order) -> str:
 
 
 async def _prepare(site: Site, prefix: tuple[str, ...], order: Order) -> None:
-    for command in order.kind.embedded.prepare(site):
+    for command in site.recipe.prepare(site):
         program = Path(command.argv[0]).name
         try:
             async with asyncio.timeout_at(order.deadline):
@@ -371,7 +386,7 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
     log = site.directory / f"log-{address.port}"
     with order.phase("boot", "embedded"):
         try:
-            process = await _spawn(site, prefix, order.kind.embedded, address.port, log)
+            process = await _spawn(site, prefix, site.recipe, address.port, log)
         except OSError as error:
             raise ProvisionError(
                 f"{order.kind.title} for the service {order.spec.name!r} could not be started: {error}"
@@ -379,10 +394,10 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
     try:
         with order.phase("ready", "embedded"):
             subject = f"{order.kind.title} for the service {order.spec.name!r} ({site.server})"
-            await await_ready(order, address, process, subject=subject)
+            await await_ready(order, greeting(order, address), process, subject=subject)
             address = await rekeyed(order, address)
     except BaseException as error:
-        await to_its_end(process.stop(order.kind.embedded.stop))
+        await to_its_end(process.stop(site.recipe.stop))
         if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():
             raise _PortTakenError from None
         raise
@@ -424,7 +439,7 @@ def _free_address(order: Order) -> Address:
 
 
 def _endpoint(site: Site, order: Order, address: Address, detail: str) -> Endpoint:
-    socket_name = order.kind.embedded.socket.format(port=address.port)
+    socket_name = site.recipe.socket.format(port=address.port)
     return Endpoint(
         service=order.spec.name,
         kind=order.kind.name,

@@ -20,21 +20,23 @@ import json
 import socket
 import struct
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from asynctest_kit.provision.providers import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 
     from aiodocker import Docker
     from aiodocker.stream import Stream
     from aiohttp import ClientResponse
 
-__all__ = ["Engine", "EngineError", "NotFoundError", "address", "open_engine"]
+__all__ = ["Ended", "Engine", "EngineError", "NotFoundError", "address", "open_engine"]
 
 #: Seconds for an engine to say its version, and for any other single request.
 _GREETING = 5.0
@@ -51,6 +53,9 @@ _TRANSFER = 60.0
 
 _STDOUT, _STDERR = 1, 2
 
+#: Where containers are that nothing else is said of.
+_DEFAULT_NETWORK = "bridge"
+
 _LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -66,6 +71,15 @@ class EngineError(Exception):
 
 class NotFoundError(EngineError):
     """The engine does not have that image or container."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A program that ran in a container: its exit code and what it wrote."""
+
+    code: int
+    stdout: bytes
+    stderr: bytes
 
 
 class Engine:
@@ -133,6 +147,19 @@ class Engine:
         """All that the engine knows about a container."""
         return cast("dict[str, Any]", await self._json("GET", f"containers/{name}/json"))
 
+    async def address_of(self, name: str) -> str:
+        """A running container's address on the engine's default network; empty once it has ended.
+
+        One that was started without any network joins it for this.
+        """
+        networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
+        if "none" in networks:
+            for network, action in (("none", "disconnect"), (_DEFAULT_NETWORK, "connect")):
+                async with self._query("POST", f"networks/{network}/{action}", data={"Container": name}):
+                    pass
+            networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
+        return str((networks.get(_DEFAULT_NETWORK) or {}).get("IPAddress", ""))
+
     async def image_config(self, image: str) -> dict[str, Any]:
         """What containers of an image inherit: ``Entrypoint``, ``Cmd`` and so on."""
         return cast("dict[str, Any]", (await self._json("GET", f"images/{image}/json"))["Config"] or {})
@@ -147,6 +174,14 @@ class Engine:
         Raises:
             EngineError: It failed; the message has its exit code and what it wrote to its stderr.
         """
+        ended = await self.run(name, argv, environment)
+        if ended.code:
+            words = ended.stderr.decode(errors="replace").strip()
+            raise EngineError(f"{argv[0]} ended with exit code {ended.code}: {words}")
+        return ended.stdout
+
+    async def run(self, name: str, argv: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})) -> Ended:
+        """Run a program in a container to its end, whatever its exit code."""
         variables = [f"{name}={value}" for name, value in environment.items()]
         asked = {"Cmd": list(argv), "Env": variables, "AttachStdout": True, "AttachStderr": True}
         number = (await self._json("POST", f"containers/{name}/exec", data=asked))["Id"]
@@ -156,10 +191,7 @@ class Engine:
             for stream, text in _frames(await response.read()):
                 streams.setdefault(stream, []).append(text)
         code = (await self._json("GET", f"exec/{number}/json"))["ExitCode"]
-        if code:
-            words = b"".join(streams[_STDERR]).decode(errors="replace").strip()
-            raise EngineError(f"{argv[0]} ended with exit code {code}: {words}")
-        return b"".join(streams[_STDOUT])
+        return Ended(code, b"".join(streams[_STDOUT]), b"".join(streams[_STDERR]))
 
     async def unpack(self, name: str, archive: bytes) -> None:
         """Unpack a tar archive at the root of a container's file system, owners and modes included."""
@@ -226,6 +258,32 @@ class Engine:
         params = {"stdout": "1", "stderr": "1", "tail": str(lines)}
         async with self._query("GET", f"containers/{name}/logs", params=params) as response:
             return b"".join(text for _, text in _frames(await response.read())).decode(errors="replace")
+
+    async def follow_log(self, name: str) -> AsyncGenerator[tuple[int, str], None]:
+        """Each line of a container's log, with its stream (1: stdout, 2: stderr), from its beginning to its end.
+
+        Close the iterator (``contextlib.aclosing``) to stop earlier. A last line without a line end is not pushed.
+        """
+        params = {"stdout": "1", "stderr": "1", "follow": "1"}
+        async with self._query("GET", f"containers/{name}/logs", params=params, limit=None) as response:
+            begun = {_STDOUT: b"", _STDERR: b""}
+            with suppress(asyncio.IncompleteReadError):
+                while True:
+                    stream, length = struct.unpack("!B3xI", await response.content.readexactly(8))
+                    *lines, begun[stream] = (begun[stream] + await response.content.readexactly(length)).split(b"\n")
+                    for line in lines:
+                        yield stream, line.decode(errors="replace").rstrip("\r")
+
+    async def health_changes(self, name: str) -> AsyncGenerator[None, None]:
+        """A turn each time that the engine has judged a container's health anew, and one at once.
+
+        Close the iterator (``contextlib.aclosing``) to stop.
+        """
+        params = {"filters": json.dumps({"container": [name], "event": ["health_status"]})}
+        async with self._query("GET", "events", params=params, limit=None) as response:
+            yield
+            while await response.content.readline():
+                yield
 
     async def remove(self, name: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is gone already is no error."""

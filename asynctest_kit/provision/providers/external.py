@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
+from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.providers import Order, Refusal, Running, await_ready
+from asynctest_kit.provision.providers import Order, Refusal, Running, await_ready, greeting
 from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.readiness.listening import OpenPort
 from asynctest_kit.provision.service import Endpoint, ProviderName
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asynctest_kit.provision.catalog.kind import Kind
+    from asynctest_kit.provision.readiness import Waiting
 
 __all__ = ["External"]
 
 #: Seconds to wait for a server that should be up already; CI's may be a moment late.
 _PATIENCE = 5.0
+
+_USUAL_PORTS = {"http": 80, "https": 443}
 
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
 
@@ -43,8 +49,14 @@ class External:
         order.resolved(self.name)
         order.deadline = min(order.deadline, time.monotonic() + _PATIENCE)
         with order.phase("ready", self.name):
-            await await_ready(order, address, _Stranger(), subject=f"The server at {endpoint.safe_url}")
-        yield Running(endpoint=endpoint, ended=_Stranger().ended)
+            await await_ready(
+                order, _waiting(order, address), _Stranger(), subject=f"The server at {endpoint.safe_url}"
+            )
+
+        async def inside() -> Endpoint | None:
+            return None if _is_loopback(address.host) else endpoint
+
+        yield Running(endpoint=endpoint, ended=_Stranger().ended, inside=inside)
 
 
 class _Stranger:
@@ -62,23 +74,40 @@ def _parsed(order: Order) -> SplitResult:
     kind = order.kind
     try:
         url = urlsplit(order.spec.url or "")
-        is_usable = url.scheme in kind.schemes and url.hostname and url.port != 0
+        is_usable = (url.scheme in kind.schemes or not kind.schemes) and url.hostname and _port(kind, url)
     except ValueError:  # of a port that is none; its text is not repeated, for it may be a part of the password
         is_usable = False
     if is_usable:
         return url
 
+    scheme, port = (kind.schemes[0], kind.port) if kind.schemes else ("http", 8080)
     raise ProvisionError(
         f"The URL of the service {order.spec.name!r} can't be used: it should look like "
-        f"{kind.schemes[0]}://user:password@host:{kind.port}/database (a password with one of /?#@: in it must be "
-        "percent-encoded)."
+        f"{scheme}://user:password@host:{port}/database (a password with one of /?#@: in it must be percent-encoded)."
     )
+
+
+def _port(kind: Kind, url: SplitResult) -> int:
+    """Its port, or the one that is usual; 0 if none is."""
+    return kind.port or _USUAL_PORTS.get(url.scheme, 0) if url.port is None else url.port
+
+
+def _waiting(order: Order, address: Address) -> Waiting:
+    if order.kind.handshake is not None:
+        return greeting(order, address)
+    return OpenPort(str(address.port), address, direct=address)
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost" or host.endswith(".localhost")
 
 
 def _address(kind: Kind, url: SplitResult) -> Address:
     return Address(
         host=url.hostname or "",
-        port=url.port or kind.port,
+        port=_port(kind, url),
         username=unquote(url.username) if url.username else None,
         password=unquote(url.password) if url.password else None,
         database=unquote(url.path[1:]) or None,
@@ -91,7 +120,7 @@ def _endpoint(order: Order, address: Address, url: SplitResult) -> Endpoint:
         service=order.spec.name,
         kind=order.kind.name,
         provider="external",
-        scheme=url.scheme if url.scheme in order.kind.tls_schemes else order.kind.schemes[0],
+        scheme=url.scheme if url.scheme in order.kind.tls_schemes or not order.kind.schemes else order.kind.schemes[0],
         host=address.host,
         port=address.port,
         username=address.username,
@@ -99,4 +128,6 @@ def _endpoint(order: Order, address: Address, url: SplitResult) -> Endpoint:
         database=address.database,
         query=url.query,
         detail="as given by its URL",
+        # A URL leads to one port. The others, if it has any, are asked for in vain, and told so.
+        ports={name: Port(address.port, url.scheme) for name in tuple(order.spec.ports)[:1]},
     )

@@ -1,0 +1,208 @@
+"""What services say of each other: who needs whom, and whose address stands in whose configuration.
+
+A template is ``{service.field}`` in a service's environment or command: ``{postgres.url}``, ``{redis.port}``,
+``{api.ports.admin}``. Anything else in braces is left as it is, and so is what a doubled brace begins: ``{{a.b}}`` is
+``{a.b}``. Naming a service in a template is needing it.
+
+All of it is checked before anything starts (:func:`check`), so that a wrong name costs a second and not a time-out.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, Protocol
+
+from asynctest_kit.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from asynctest_kit.containers import Port, Wait
+
+__all__ = ["FIELDS", "KIND_OF_IMAGES", "Wired", "check", "filled", "needed"]
+
+#: The kind of a service that the catalogue knows nothing of: any image.
+KIND_OF_IMAGES: Final = "container"
+
+#: What can be said of a service's endpoint.
+FIELDS: Final = ("database", "host", "password", "port", "scheme", "url", "username")
+_PORTS: Final = "ports."
+
+_TEMPLATE: Final = re.compile(r"\{\{([a-z][\w-]*\.[a-z][\w.-]*)\}\}|\{([a-z][\w-]*)\.([a-z][\w.-]*)\}")
+
+
+class Wired(Protocol):
+    """A service as far as others matter to it."""
+
+    @property
+    def kind(self) -> str:
+        """Its kind."""
+
+    @property
+    def image(self) -> str | None:
+        """Its image."""
+
+    @property
+    def provider(self) -> str | None:
+        """Who should give it."""
+
+    @property
+    def url(self) -> str | None:
+        """Where it is, if it is external."""
+
+    @property
+    def ports(self) -> Mapping[str, Port]:
+        """The ports that it exposes."""
+
+    @property
+    def wait(self) -> Wait | None:
+        """What it waits for."""
+
+    @property
+    def once(self) -> bool:
+        """Whether it is run to its end."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The names of those that it says it needs."""
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """Its variables."""
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """Its arguments."""
+
+
+def filled(text: str, value: Callable[[str, str], str]) -> str:
+    """``text`` with each template replaced by ``value(service, field)``."""
+
+    def one(found: re.Match[str]) -> str:
+        escaped, service, field = found.groups()
+        return f"{{{escaped}}}" if escaped is not None else value(service, field)
+
+    return _TEMPLATE.sub(one, text)
+
+
+def needed(service: Wired) -> tuple[str, ...]:
+    """The names of those that must be ready before it: those that it says, and those in its templates."""
+    names = dict.fromkeys(service.needs)
+    names.update((name, None) for _, name, _ in _templates(service))
+    return tuple(names)
+
+
+def check(services: Mapping[str, Wired], place: Callable[[str, str], str]) -> None:
+    """Check that each service makes sense, by itself and among the others.
+
+    Args:
+        services: All of them, by name.
+        place: Where a service's key was set, for messages.
+
+    Raises:
+        SettingsError: One doesn't.
+    """
+    for name, service in services.items():
+        _check_alone(service, lambda key, name=name: place(name, key))  # type: ignore[misc]
+        for other in service.needs:
+            if other not in services:
+                raise SettingsError(f"{place(name, 'needs')}: {_unknown(other, services)}")
+        for key, other, field in _templates(service):
+            if other not in services:
+                raise SettingsError(
+                    f"{place(name, key)}: {{{other}.{field}}}: {_unknown(other, services)} {_LITERALLY}"
+                )
+            if problem := _unusable(other, services[other], field):
+                raise SettingsError(f"{place(name, key)}: {{{other}.{field}}}: {problem}")
+    _check_no_cycle(services, place)
+
+
+_LITERALLY = "(Double the braces, {{...}}, for a text that is meant as it stands.)"
+
+
+def _templates(service: Wired) -> Iterator[tuple[str, str, str]]:
+    """Key, service and field of each."""
+    for key, texts in (("environment", service.environment.values()), ("command", service.command)):
+        for text in texts:
+            for found in _TEMPLATE.finditer(text):
+                if found[2] is not None:
+                    yield key, found[2], found[3]
+
+
+def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
+    if service.kind != KIND_OF_IMAGES:
+        for key in _given(service):
+            raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')
+    elif service.url is None:
+        _check_container(service, place)
+
+
+def _check_container(service: Wired, place: Callable[[str], str]) -> None:
+    if service.provider == "embedded":
+        raise SettingsError(f'{place("provider")}: an image runs in a container only, so its provider is "docker".')
+    if not service.image:
+        raise SettingsError(f'{place("kind")}: a service of kind "{KIND_OF_IMAGES}" needs the key "image".')
+    match _given(service):
+        case []:
+            raise SettingsError(
+                f'{place("image")}: nothing says when it is ready. Give the key "ports", or "wait", or once = true for '
+                "something that is run to its end."
+            )
+        case [key, *_, "once"]:
+            raise SettingsError(f"{place(key)}: a service that is run to its end (once = true) has none.")
+    if service.wait is not None:
+        _check_ports_in_wait(service.wait, service.ports, place("wait"))
+
+
+def _given(service: Wired) -> list[str]:
+    """Those keys that it has of the ones that only containers of any image have."""
+    keys = {"ports": service.ports, "wait": service.wait, "once": service.once}
+    return [key for key, value in keys.items() if value]
+
+
+def _check_ports_in_wait(wait: Wait, ports: Mapping[str, Port], place: str) -> None:
+    from asynctest_kit.containers import needs_port, ports_named_by
+
+    for port in ports_named_by(wait):
+        if port not in ports:
+            raise SettingsError(f'{place}: no port is called "{port}". There are: {", ".join(ports) or "none"}.')
+    if needs_port(wait) and not ports:
+        raise SettingsError(f'{place}: it waits for a port, so the key "ports" is needed.')
+
+
+def _unusable(name: str, service: Wired, field: str) -> str:
+    """Why a field of a service can't be had; empty if it can."""
+    if field not in FIELDS and not field.startswith(_PORTS):
+        return f"no service has that. There are: {', '.join((*FIELDS, 'ports.NAME'))}."
+    if service.kind != KIND_OF_IMAGES:
+        return f'"{name}" is of kind "{service.kind}" and has no named ports.' if field.startswith(_PORTS) else ""
+    if not service.ports:
+        return f'"{name}" exposes no port, so it has no address.'
+    if field.startswith(_PORTS) and field.removeprefix(_PORTS) not in service.ports:
+        return f'"{name}" exposes no port of that name. There are: {", ".join(service.ports)}.'
+    return ""
+
+
+def _check_no_cycle(services: Mapping[str, Wired], place: Callable[[str, str], str]) -> None:
+    settled: set[str] = set()
+
+    def visit(path: tuple[str, ...]) -> None:
+        for name in needed(services[path[-1]]):
+            if name in path:
+                cycle = path[path.index(name) :]
+                chain = " needs ".join(f'"{step}"' for step in (*cycle, name))
+                raise SettingsError(f"{place(name, 'needs')}: none of these could start first: {chain}.")
+            if name not in settled:
+                visit((*path, name))
+        settled.add(path[-1])
+
+    for name in services:
+        visit((name,))
+
+
+def _unknown(name: str, services: Mapping[str, Wired]) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, services, n=1)
+    meant = f' Did you mean "{close[0]}"?' if close else ""
+    return f'no service is called "{name}".{meant} There are: {", ".join(sorted(services))}.'
