@@ -21,7 +21,8 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Refusal, await_ready
 from asynctest_kit.provision.providers import docker as docker_provider
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.docker_candidate import Places, StartingContainer
+from asynctest_kit.provision.providers.docker_candidate import StartingContainer
+from asynctest_kit.provision.providers.docker_reach import Places
 from asynctest_kit.provision.providers.engine import open_engine
 from asynctest_kit.provision.service import ServiceSpec
 

@@ -168,7 +168,9 @@ class Engine:
         """The digest of an image that is there."""
         return str((await self._json("GET", f"images/{image}/json"))["Id"])
 
-    async def execute(self, name: str, argv: Sequence[str], environment: Mapping[str, str]) -> bytes:
+    async def execute(
+        self, name: str, argv: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> bytes:
         """Run a program in a container, with more variables than the container's; what it wrote to its stdout.
 
         Raises:
