@@ -22,7 +22,7 @@ from asynctest_kit.provision.providers import Refusal, await_ready
 from asynctest_kit.provision.providers import docker as docker_provider
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.docker_candidate import StartingContainer
-from asynctest_kit.provision.providers.docker_reach import Places
+from asynctest_kit.provision.providers.docker_reach import Places, Published
 from asynctest_kit.provision.providers.engine import open_engine
 from asynctest_kit.provision.service import ServiceSpec
 
@@ -78,7 +78,7 @@ async def box():
         script = f"{SERVE}; {TELL}; touch /tmp/well; sleep 600"
         spec = container_of(script, image=HEALTHCHECK, ports=CLOSED, wait=Log("go"))
         found = Box(engine, await stack.enter_async_context(provider.give(order_of(spec))))
-        found.places = await found.container.places({"web": Port(8080), "closed": Port(8081)})
+        found.places = await Published({"web": Port(8080), "closed": Port(8081)}).places(engine, found.name)
         yield found
 
 
