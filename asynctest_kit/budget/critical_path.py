@@ -36,8 +36,9 @@ def lower_bound(facts: Facts) -> float:
     if facts.unfinished or not facts.tests:
         return facts.wall
 
-    ready = _EarliestReady(facts)
-    ends = (min(test.end, ready.of(test.needs, test.ready) + test.total) for test in facts.tests)
+    earliest = _EarliestReady(facts)
+    ready = {needs: earliest.of(needs, facts.wall) for needs in {test.needs for test in facts.tests}}
+    ends = [min(test.end, min(ready[test.needs], test.ready) + test.end - test.ready) for test in facts.tests]
     return min(facts.wall, max(*ends, facts.loop_start) + (facts.wall - facts.cases_end))
 
 

@@ -131,12 +131,12 @@ def _boundaries(
     collection = _last(events, ev.CollectionFinished)
     started = _last(events, ev.LoopStarted)
     finished = _last(events, ev.LoopFinished)
-    starts = [*(frame(event.at) for event in _of(events, ev.CaseStarted)), *unfinished.values()]
+    first = next((event for event in events if isinstance(event, ev.CaseStarted)), None)
     collect_end = frame(collection.end) if collection else frame.wall
-    loop_start = frame(started.at) if started else min(starts, default=collect_end)
+    loop_start = frame(started.at) if started else frame(first.at) if first else collect_end
     # What no event names went into start-up: a run that was interrupted in collection tells no more.
     collect_start = min(frame(collection.start) if collection else loop_start, loop_start)
-    loop_ran = bool(started or starts)
+    loop_ran = bool(started or first)
     loop_end = frame(finished.at) if finished else frame.wall if loop_ran else loop_start
     loop_end = max(loop_end, loop_start)
     if unfinished or not ends:
@@ -218,10 +218,10 @@ def _unfinished(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
     running: dict[str, float] = {}
     for event in events:
         if isinstance(event, ev.CaseStarted):
-            running[event.nodeid] = frame(event.at)
+            running[event.nodeid] = event.at
         elif isinstance(event, ev.CaseFinished):
             running.pop(event.nodeid, None)
-    return running
+    return {nodeid: frame(at) for nodeid, at in running.items()}
 
 
 def _waiting(service: Service, fixtures: Mapping[str, Fixture]) -> frozenset[str]:
