@@ -5,8 +5,9 @@
 
 A Docker Engine that answers is used as it is; without one, Debian's docker.io is installed and its daemon started. The
 official images are pulled where a registry is reachable; where none is, images with the same contract are made from
-Debian's packages. Every step is skipped when its result is there, so the second call takes a moment. Needs only Python;
-root if something must be installed. Progress goes to standard error.
+Debian's packages. A registry's program is fetched for the tests that pull from one of their own. Every step is skipped
+when its result is there, so the second call takes a moment. Needs only Python; root if something must be installed.
+Progress goes to standard error.
 """
 
 from __future__ import annotations
@@ -94,6 +95,8 @@ def main() -> None:
             if missing:
                 _build()
         small = _small_images()
+        if registry := _registry():
+            print(f"export TESTBED_REGISTRY={registry}")
     for image in wanted:
         print(f"export {image.variable}={image.official if _has(image.official) else image.own}")
     for variable, name in small.items():
@@ -300,6 +303,26 @@ def _import_tree(root: Path, name: str, changes: tuple[str, ...]) -> None:
         subprocess.run(
             ["docker", "import", *flags, "-", name], stdin=archive.stdout, stdout=subprocess.DEVNULL, check=True
         )
+
+
+def _registry() -> Path | None:
+    """A registry's program, for tests that pull: Debian's, unpacked and not installed; None where it can't be had."""
+    program = _STATE / "registry/usr/bin/docker-registry"
+    if program.exists() or shutil.which("apt-get") is None:
+        return program if program.exists() else None
+
+    if not _try("apt-cache", "show", "docker-registry", seconds=60):
+        if os.geteuid() != 0:
+            return None
+        _run("apt-get", "update", "-qq")
+    _say("fetching docker-registry")
+    with tempfile.TemporaryDirectory(dir=_STATE) as folder:
+        _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "docker-registry", folder=Path(folder))
+        (archive,) = Path(folder).glob("*.deb")
+        unpacked = Path(folder) / "unpacked"
+        _run("dpkg-deb", "-x", str(archive), str(unpacked))
+        unpacked.rename(_STATE / "registry")
+    return program
 
 
 def _recipe_hash() -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from asynctest_kit.container_options import Build, ContainerOptions, CopiedFile, Ulimit, Volume
 from asynctest_kit.containers import AllOf, AnyOf, Command, Handshake, Health, Http, Listening, Log, Port, Wait
 from asynctest_kit.provision.service import Endpoint
 from asynctest_kit.settings import ProviderChoice
@@ -30,7 +31,10 @@ from asynctest_kit.settings import ServiceSettings as Service
 __all__ = [
     "AllOf",
     "AnyOf",
+    "Build",
     "Command",
+    "ContainerOptions",
+    "CopiedFile",
     "Endpoint",
     "Handshake",
     "Health",
@@ -39,6 +43,8 @@ __all__ = [
     "Log",
     "Port",
     "Service",
+    "Ulimit",
+    "Volume",
     "Wait",
     "container",
 ]
@@ -57,6 +63,7 @@ def container(  # noqa: PLR0913 (what a container may be told)
     once: bool = False,
     provider: ProviderChoice | None = None,
     startup_timeout: float = 60.0,
+    options: ContainerOptions | None = None,
 ) -> Service:
     """Declare a container of any image.
 
@@ -72,6 +79,7 @@ def container(  # noqa: PLR0913 (what a container may be told)
         once: Whether it is run to its end, once, and is ready when that was with exit code 0.
         provider: Who should give it; containers are Docker's to give.
         startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
+        options: How its container is made beyond that: limits, volumes, files and so on.
     """
     exposed = {key: port if isinstance(port, Port) else Port(port, scheme) for key, port in (ports or {}).items()}
     return Service(
@@ -85,4 +93,5 @@ def container(  # noqa: PLR0913 (what a container may be told)
         wait=AllOf(tuple(wait)) if isinstance(wait, Sequence) else wait,
         needs=tuple(needs),
         once=once,
+        container=options or ContainerOptions(),
     )

@@ -21,7 +21,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 
+from asynctest_kit.container_options import ContainerOptions, ImageSource, PullPolicy
 from asynctest_kit.errors import SettingsError
+from asynctest_kit.setting_errors import listing as _listing
+from asynctest_kit.setting_errors import shown as _shown
+from asynctest_kit.setting_errors import suggestion as _suggestion
 from asynctest_kit.wiring import KIND_OF_IMAGES, check
 
 if TYPE_CHECKING:
@@ -48,15 +52,15 @@ KINDS: Final = ("postgres", "redis")
 
 _TABLE: Final = "tool.asynctest_kit"
 _RUN_KEYS: Final = (
-    "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "interference",
-    "provider", "repeat", "report-json", "retries", "shuffle", "timeout",
+    "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
+    "interference", "provider", "pull", "pull-stall", "repeat", "report-json", "retries", "shuffle", "timeout",
 )  # fmt: skip
-_TABLES: Final = ("groups", "overrides", "services")
+_TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
-    "command", "environment", "image", "kind", "migrations", "needs", "once", "ports", "provider", "scheme",
-    "startup-timeout", "url", "wait",
+    "command", "container", "environment", "image", "kind", "migrations", "needs", "once", "ports", "provider",
+    "scheme", "startup-timeout", "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _MIGRATION_KEYS: Final = ("alembic", "command", "sql")
@@ -113,6 +117,7 @@ class ServiceSettings:
         wait: What a container waits for until it is ready; None for all of its ports.
         needs: Names of services that must be ready before it starts, besides those that its templates name.
         once: Whether a container is run to its end, once, and is ready when it ended with exit code 0.
+        container: How its container is made, beyond what its kind says.
     """
 
     name: str
@@ -128,6 +133,7 @@ class ServiceSettings:
     wait: Wait | None = None
     needs: tuple[str, ...] = ()
     once: bool = False
+    container: ContainerOptions = field(default_factory=ContainerOptions, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +176,7 @@ class Settings:
         explain_plan: Whether the plan is shown instead of carried out.
         groups: How many tests of a group run at once; a group that isn't here has 1.
         overrides: The first that matches a test and sets a thing wins.
+        images: Where container images come from.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
     """
@@ -190,6 +197,7 @@ class Settings:
     explain_plan: bool = False
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     overrides: tuple[Override, ...] = ()
+    images: ImageSource = field(default_factory=ImageSource)
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -218,8 +226,10 @@ def load(
     services: dict[str, _Givens] = {kind: {} for kind in KINDS}
     groups: Mapping[str, int] = {}
     overrides: tuple[Override, ...] = ()
+    substitutes: dict[str, str] = {}
     if file:
         _add_table(file, table, run, services)
+        substitutes = _substitutes(file, table.get("images", {}))
         groups = _groups(file, table.get("groups", {}))
         overrides = _overrides(file, table.get("overrides", []))
     _add_environment(environ, directory, run, services)
@@ -246,6 +256,12 @@ def load(
         explain_plan=_last(run, "explain-plan", _truth, default=False),
         groups=MappingProxyType(dict(groups)),
         overrides=overrides,
+        images=ImageSource(
+            prefix=_last(run, "image-prefix", _image_name, None),
+            substitutes=substitutes,
+            pull=_last(run, "pull", _pull, "missing"),
+            stall=_last(run, "pull-stall", _positive_duration, 30.0),
+        ),
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
     )
@@ -383,6 +399,14 @@ def _groups(file: Path, value: object) -> Mapping[str, int]:
     }
 
 
+def _substitutes(file: Path, value: object) -> dict[str, str]:
+    place = f"{file}, [{_TABLE}.images]"
+    return {
+        name: _image_name(_Given(substitute, "", f"{place}, {name}", file.parent))
+        for name, substitute in _table(value, place).items()
+    }
+
+
 def _overrides(file: Path, value: object) -> tuple[Override, ...]:
     header = f"{_TABLE}.overrides"
     if not isinstance(value, list):
@@ -462,6 +486,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         wait=_last(givens, "wait", _wait, None),
         needs=_last(givens, "needs", _names, ()),
         once=_last(givens, "once", _truth, default=False),
+        container=_last(givens, "container", _container, ContainerOptions()),
     )
 
 
@@ -695,6 +720,27 @@ def _migrations(given: _Given) -> Migrations:
     return Migrations(sql=path)
 
 
+def _container(given: _Given) -> ContainerOptions:
+    from asynctest_kit.container_settings import container_options
+
+    def duration(value: object, place: str) -> float:
+        return _positive_duration(_Given(value, given.source, place, given.folder))
+
+    return container_options(given.value, place=given.place, folder=given.folder, duration=duration)
+
+
+def _pull(given: _Given) -> PullPolicy:
+    from asynctest_kit.container_settings import pull_policy
+
+    return pull_policy(given.value, given.place)
+
+
+def _image_name(given: _Given) -> str:
+    from asynctest_kit.container_settings import image_name
+
+    return image_name(given.value, given.place)
+
+
 def _table(value: object, place: str) -> Mapping[str, object]:
     if isinstance(value, dict):
         return value
@@ -708,19 +754,3 @@ def _variable(name: str) -> str:
 
 def _error(given: _Given, what: str) -> SettingsError:
     return SettingsError(f"{given.place}: {_shown(given.value)} {what}.")
-
-
-def _shown(value: object) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
-
-
-def _suggestion(name: str, allowed: Iterable[str]) -> str:
-    from difflib import get_close_matches
-
-    known = sorted(allowed)
-    close = get_close_matches(name, known, n=1, cutoff=0.6)
-    return (f" Did you mean {close[0]}?" if close else "") + f" Allowed: {_listing(known)}."
-
-
-def _listing(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))

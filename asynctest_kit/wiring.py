@@ -17,6 +17,7 @@ from asynctest_kit.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from asynctest_kit.container_options import ContainerOptions
     from asynctest_kit.containers import Port, Wait
 
 __all__ = ["FIELDS", "KIND_OF_IMAGES", "Wired", "check", "filled", "needed"]
@@ -41,6 +42,10 @@ class Wired(Protocol):
     @property
     def image(self) -> str | None:
         """Its image."""
+
+    @property
+    def container(self) -> ContainerOptions:
+        """How its container is made."""
 
     @property
     def provider(self) -> str | None:
@@ -140,8 +145,10 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
 def _check_container(service: Wired, place: Callable[[str], str]) -> None:
     if service.provider == "embedded":
         raise SettingsError(f'{place("provider")}: an image runs in a container only, so its provider is "docker".')
-    if not service.image:
-        raise SettingsError(f'{place("kind")}: a service of kind "{KIND_OF_IMAGES}" needs the key "image".')
+    if not service.image and not service.container.build:
+        raise SettingsError(
+            f'{place("kind")}: a service of kind "{KIND_OF_IMAGES}" needs the key "image", or "build" in "container".'
+        )
     match _given(service):
         case []:
             raise SettingsError(

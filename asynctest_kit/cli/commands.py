@@ -113,11 +113,27 @@ def url(service: str) -> None:
 @atk.command()
 @click.argument("service")
 @click.option("-n", "--lines", metavar="N", type=click.IntRange(1), default=100, help="So many at most (100).")
-def logs(service: str, lines: int) -> None:
-    """Print the end of the log of a service that is up."""
+@click.option("-f", "--follow", is_flag=True, help="Go on with what is written from now on.")
+def logs(service: str, lines: int, *, follow: bool) -> None:
+    """Print the end of the log of a service that is up: what it wrote to stdout there, and to stderr there."""
     from asynctest_kit.cli import services
 
-    services.logs(service, lines=lines)
+    services.logs(service, lines=lines, follow=follow)
+
+
+@atk.command("exec", context_settings={"ignore_unknown_options": True})
+@click.option("-u", "--user", metavar="NAME", help="As whom, instead of the service's user.")
+@click.option("-w", "--directory", metavar="PATH", help="Where, instead of its working directory.")
+@click.option("-e", "--env", "environ", metavar="NAME=VALUE", multiple=True, help="A variable beside its own.")
+@click.argument("service")
+@click.argument("argv", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- PROGRAM [ARGUMENT]...")
+def execute(
+    service: str, argv: tuple[str, ...], user: str | None, directory: str | None, environ: tuple[str, ...]
+) -> None:
+    """Run a program in the container of a service that is up; exits with its code."""
+    from asynctest_kit.cli import services
+
+    services.execute(service, argv, user=user, directory=directory, environ=environ)
 
 
 @atk.command()

@@ -244,5 +244,7 @@ class _Passed:
 
 
 def _doing(client: Client, name: str) -> str:
+    if note := client.notes.get(name):
+        return note
     done = [phase.phase for phase in client.phases if phase.service == name]
     return _NEXT.get(done[-1], done[-1]) if done else "looking for who can give it"

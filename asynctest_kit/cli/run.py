@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -83,12 +84,14 @@ class _Run:
         known = [name for name in self.record.services() if name in self.settings.services]
         if not known or self.settings.explain_plan:
             return None
+        from asynctest_kit.errors import ProvisionError
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
 
-        client = Client.connect(self.settings.root)
+        client, settings = Client.connect(self.settings.root), self.settings
         for name in known:
-            client.ensure(spec_for(name, self.settings))
+            with suppress(ProvisionError):  # it is raised again where the service is used
+                client.ensure(spec_for(name, settings))
         return client
 
     def _pytest(self, client: Client | None) -> int:

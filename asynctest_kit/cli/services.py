@@ -1,11 +1,11 @@
-"""``atk up``, ``ps``, ``url``, ``logs``, ``down``, ``gc``: the project's services, outside of a run."""
+"""``atk up``, ``ps``, ``url``, ``logs``, ``exec``, ``down``, ``gc``: the project's services, outside of a run."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from asynctest_kit.provision.client import Visit
-    from asynctest_kit.provision.service import ServiceState
+    from asynctest_kit.provision.service import Output, ServiceState
 
-__all__ = ["down", "gc", "logs", "ps", "up", "url"]
+__all__ = ["down", "execute", "gc", "logs", "ps", "up", "url"]
 
 #: Seconds after which a snapshot that nobody has used is no use.
 _UNUSED = 30 * 86400.0
@@ -76,14 +76,24 @@ def url(name: str) -> None:
         _say(ready[-1].url)
 
 
-def logs(name: str, *, lines: int) -> None:
-    """Print the end of a service's log."""
+def logs(name: str, *, lines: int, follow: bool) -> None:
+    """Print the end of a service's log, its two streams to ours, and if told to what follows."""
+    from asynctest_kit.provision.messages import Read
+
+    with _told(), _visit() as visit, suppress(KeyboardInterrupt):
+        _there(visit, name).reach(Read(0, name, lines, follow), _write)
+
+
+def execute(name: str, argv: Sequence[str], *, user: str | None, directory: str | None, environ: Sequence[str]) -> None:
+    """Run a program in a service; exit with its code."""
+    from asynctest_kit.provision.messages import Run
+    from asynctest_kit.provision.service import Program
+
     with _told(), _visit() as visit:
-        if visit is None:
-            raise SettingsError(f"The service {name!r} is not up. {_ups(())}")
-        text = visit.quote(name, lines)
-        if text:
-            _say(text.rstrip("\n"))
+        environment = dict(map(_variable, environ))
+        program = Program(argv=tuple(argv), environment=environment, user=user, directory=directory)
+        code = _there(visit, name).reach(Run(0, name, program), _write)
+    sys.exit(code)
 
 
 def down() -> None:
@@ -110,15 +120,16 @@ def gc(*, snapshots: bool) -> None:
     async def all_that_is_left() -> tuple[Swept, list[str], list[str]]:
         async with Docker(session="gc", project="gc") as docker:
             swept = await sweep(docker, always=True)
-            pruned = await asyncio.to_thread(prune, 0.0 if snapshots else _UNUSED)
-            return swept, pruned, await docker.remove_unknown_snapshots()
+            pruned = await asyncio.to_thread(prune, unused)
+            return swept, pruned, await docker.remove_unused_images(unused)
 
+    unused = 0.0 if snapshots else _UNUSED
     with _told():
         swept, pruned, images = asyncio.run(all_that_is_left())
         for directory in swept.directories:
             _say(f"removed the directory {directory}, and the server in it")
-        for container in swept.containers:
-            _say(f"removed the container {container[:12]}")
+        for thing in swept.containers:
+            _say(f"removed from Docker: {thing[:12] if thing.isalnum() else thing}")
         for snapshot in pruned:
             _say(f"removed the snapshot {snapshot}")
         for image in images:
@@ -133,6 +144,25 @@ def _line(service: ServiceState, now: float) -> str:
         return f"{service.name}  starting for {duration(now - service.asked)}"
     users = several(service.users, "user")
     return f"{service.name}  {endpoint.provider}  {endpoint.safe_url}  {users}\n  {endpoint.detail}"
+
+
+def _there(visit: Visit | None, name: str) -> Visit:
+    if visit is None:
+        raise SettingsError(f"The service {name!r} is not up. {_ups(())}")
+    return visit
+
+
+def _write(output: Output) -> None:
+    target = sys.stdout if output.stream == "stdout" else sys.stderr
+    target.buffer.write(output.data)
+    target.buffer.flush()
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise SettingsError(f"--env: {text!r} is no variable. Allowed: NAME=VALUE.")
+    return name, value
 
 
 def _ups(states: Sequence[ServiceState]) -> str:

@@ -19,7 +19,7 @@ from asynctest_kit.provision import runtime
 from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.providers import Order, Refusal
 from asynctest_kit.provision.providers.embedded import Search, offer
-from asynctest_kit.provision.providers.engine import EngineError, address, open_engine
+from asynctest_kit.provision.providers.engine import EngineError, open_engine
 from asynctest_kit.provision.providers.external import External
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def examine(specs: Sequence[ServiceSpec], environ: Mapping[str, str]) -> A
         except Refusal as reason:
             yield Finding("docker", "note", str(reason), "start an engine, or set DOCKER_HOST to where one is")
         else:
-            yield Finding("docker", "ok", f"Docker Engine {engine.version} at {address(environ)}")
+            yield Finding("docker", "ok", f"Docker Engine {engine.version} at {engine.location}")
         for spec in specs:
             for finding in await _service(spec, engine):
                 yield finding
@@ -101,20 +101,33 @@ async def _service(spec: ServiceSpec, engine: Engine | None) -> list[Finding]:
 
 
 async def _image(order: Order, engine: Engine | None) -> Finding:
-    image = order.spec.image or order.kind.image
+    image = order.image
     if engine is None:
         return Finding(order.spec.name, "note", "no engine answers")
+    if build := order.spec.container.build:
+        return Finding(order.spec.name, "ok", f"its image is built from {build.context}/{build.dockerfile}")
     try:
         if await engine.has_image(image):
             return Finding(order.spec.name, "ok", f"the image {image} is there")
     except EngineError as error:
         return Finding(order.spec.name, "note", f"the engine refuses: {error}")
+    return await _registry(order, engine)
+
+
+async def _registry(order: Order, engine: Engine) -> Finding:
+    """Whether the image, which is not there, can be pulled."""
+    problem, name, image = "", order.spec.name, order.image
+    if (order.spec.container.pull or order.spec.images.pull) == "never":
+        problem = 'may not be pulled (pull = "never")'
+    else:
+        try:
+            await engine.find_in_registry(image)
+        except EngineError as error:
+            problem = f"can't be pulled: {error}"
+    if not problem:
+        return Finding(name, "ok", f"the image {image} is not there yet, and will be pulled")
     mend = f"docker pull {image}, or name another in the settings"
-    try:
-        await engine.find_in_registry(image)
-    except EngineError as error:
-        return Finding(order.spec.name, "note", f"the image {image} is not there and can't be pulled: {error}", mend)
-    return Finding(order.spec.name, "ok", f"the image {image} is not there yet, and will be pulled")
+    return Finding(name, "note", f"the image {image} is not there and {problem}", mend)
 
 
 async def _binaries(order: Order) -> Finding:

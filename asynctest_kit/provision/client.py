@@ -45,29 +45,36 @@ from asynctest_kit.provision.messages import (
     Keep,
     Lost,
     Measured,
+    Noted,
+    Over,
     Preserve,
-    Quote,
-    Quoted,
+    Read,
     Ready,
     Reply,
     Request,
+    Run,
+    Stop,
     Survey,
     Surveyed,
+    Wrote,
 )
+from asynctest_kit.provision.service import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
-__all__ = ["Asked", "Client", "Visit"]
+__all__ = ["Asked", "Client", "Visit", "unreached"]
 
 _LAST_WORDS = 20
 
 #: Seconds in which a supervisor finds out whether a service still answers.
 _CHECK = 5.0
 
-_Answer = TypeVar("_Answer", Surveyed, Quoted, Farewell)
+_ENDED = "The project's supervisor has ended meanwhile."
+
+_Answer = TypeVar("_Answer", Surveyed, Farewell)
 
 
 class Asked(NamedTuple):
@@ -92,8 +99,10 @@ class Client:
         self._mutex = threading.Lock()
         self._questions: list[_Question] = []
         self._asked: dict[bytes, _Question] = {}
+        self._reached: list[_Reach | None] = []
         self._epitaph = ""
         self._phases: list[ServicePhase] = []
+        self._notes: dict[str, str] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._losses: dict[str, str] = {}
         self._checks: list[Future[None]] = []
@@ -185,6 +194,41 @@ class Client:
         with suppress(TimeoutError):
             check.result(_CHECK)
 
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """What is being done for services right now, for people, by name; only where it lasts, as a pull does."""
+        with self._mutex:
+            return MappingProxyType(dict(self._notes))
+
+    def reach(self, ask: Callable[[int], Read | Run], take: Callable[[Wrote | Over], None]) -> int:
+        """Read the log of a service that is up, or run a program in it.
+
+        Args:
+            ask: Makes the request, given its number.
+            take: Gets what comes of it, in another thread; last of all the end.
+
+        Returns:
+            The number to :meth:`stop` it by.
+        """
+        with self._mutex:
+            number = len(self._reached)
+            reach = _Reach(ask(number), take)
+            self._reached.append(reach)
+            epitaph = self._epitaph
+            if not epitaph:
+                self._link.send(reach.request)
+        if epitaph:
+            self._take_piece(Over(number, problem=epitaph))
+        return number
+
+    def stop(self, number: int) -> None:
+        """Hear nothing more of what was asked under that number; no-op if it has ended."""
+        with self._mutex:
+            is_open = self._reached[number] is not None
+            self._reached[number] = None
+            if is_open:
+                self._link.send(Stop(number))
+
     def close(self, *, timeout: float = 10.0) -> None:
         """Leave; idempotent.
 
@@ -237,8 +281,22 @@ class Client:
                 link.greeted(Path(log))
             case Elsewhere():
                 link.referred()
+            case Farewell(is_end=is_end):
+                link.parted(is_end=is_end)
+            case Wrote() | Over():
+                self._take_piece(reply)
+            case _:
+                self._take_news(reply)
+
+    def _take_news(self, reply: Reply) -> None:
+        match reply:
             case Measured(phase=phase):
                 self.record(phase)
+                with self._mutex:
+                    self._notes.pop(phase.service, None)
+            case Noted(service=name, text=text):
+                with self._mutex:
+                    self._notes[name] = text
             case Ready(number=number, endpoint=endpoint):
                 with self._mutex:
                     self._endpoints[endpoint.service] = endpoint
@@ -250,8 +308,14 @@ class Client:
                     self._losses[service] = message
             case Checked(number=number):
                 self._checks[number].set_result(None)
-            case Farewell(is_end=is_end):
-                link.parted(is_end=is_end)
+
+    def _take_piece(self, piece: Wrote | Over) -> None:
+        with self._mutex:
+            reach = self._reached[piece.number]
+            if isinstance(piece, Over):
+                self._reached[piece.number] = None
+        if reach is not None:
+            reach.take(piece)
 
     def _ask_another(self) -> None:
         with self._mutex:
@@ -261,6 +325,8 @@ class Client:
                 self._link.send(Keep(self._idle))
             for question in self._questions:
                 self._link.send(question.request)
+            for reach in filter(None, self._reached):
+                self._link.send(reach.request)
 
     def _mourn(self, epitaph: str) -> None:
         with self._mutex:
@@ -274,8 +340,11 @@ class Client:
             self._epitaph = self._epitaph or epitaph
             pending = [question for question in self._questions if not question.future.done()]
             checks = [check for check in self._checks if not check.done()]
+            reached = [reach.request.number for reach in self._reached if reach is not None]
         for check in checks:
             check.set_result(None)
+        for number in reached:
+            self._take_piece(Over(number, problem=epitaph))
         for question in pending:
             question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
 
@@ -311,16 +380,24 @@ class Visit:
         """
         return self._ask(Survey(), Surveyed)
 
-    def quote(self, service: str, lines: int) -> str:
-        """The last ``lines`` of a service's log.
+    def reach(self, request: Read | Run, take: Callable[[Output], None]) -> int:
+        """Read the log of a service, or run a program in it; returns the program's exit code.
 
         Raises:
-            ProvisionError: There is none; the message says why.
+            ProvisionError: It can't be done; the message says why.
         """
-        quoted = self._ask(Quote(service, lines), Quoted)
-        if quoted.text is None:
-            raise ProvisionError(f"There is no log of the service {service!r}: {quoted.reason}.")
-        return quoted.text
+        self._link.send(request)
+        for reply in self._replies:
+            match reply:
+                case Wrote():
+                    take(Output(reply.stream, reply.data))
+                case Over(problem=""):
+                    return reply.code
+                case Over(problem=problem):
+                    raise ProvisionError(unreached(request, problem))
+        if isinstance(request, Read) and request.follow:
+            return 0  # the log has ended with all the rest
+        raise ProvisionError(_ENDED)
 
     def end(self) -> None:
         """Have everything removed, whoever else uses it; returns when it is.
@@ -340,7 +417,20 @@ class Visit:
         for reply in self._replies:
             if isinstance(reply, kind):
                 return reply
-        raise ProvisionError("The project's supervisor has ended meanwhile.")
+        raise ProvisionError(_ENDED)
+
+
+class _Reach(NamedTuple):
+    """What was asked of a running service, and who takes what comes of it."""
+
+    request: Read | Run
+    take: Callable[[Wrote | Over], None]
+
+
+def unreached(request: Read | Run, problem: str) -> str:
+    """What to tell of a service whose log can't be read, or in which nothing can be run."""
+    what = "read the log of" if isinstance(request, Read) else f"run {request.program.argv[0]} in"
+    return f"Nobody can {what} the service {request.service!r}: {problem}."
 
 
 class _Question:

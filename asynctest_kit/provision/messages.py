@@ -1,11 +1,11 @@
 """What client and supervisor say to each other: one JSON object a line, told apart by its ``type``.
 
 A client asks with :class:`Ensure` and goes with :class:`Bye`; a socket that closes without one means the same, only
-that nobody hears the answer. Who only looks in asks with :class:`Survey` or :class:`Quote`; :class:`Keep` and
-:class:`End` say how long the services live. The supervisor greets each client with :class:`Hello` before anything else,
-so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that died; one
-that came second says :class:`Elsewhere` in its place.
-:class:`Lost` comes unasked, when a service has ended while it was in use.
+that nobody hears the answer. Who only looks in asks with :class:`Survey`; :class:`Keep` and :class:`End` say how long
+the services live; :class:`Read` and :class:`Run` reach into one. The supervisor greets each client with :class:`Hello`
+before anything else, so that a client can tell a supervisor that never served it (end of stream before the greeting)
+from one that died; one that came second says :class:`Elsewhere` in its place. :class:`Lost` comes unasked, when a
+service has ended while it was in use.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import msgspec
 
 from asynctest_kit.provision.service import (  # noqa: TC001 (msgspec reads them)
     Endpoint,
+    Program,
     ServicePhase,
     ServiceSpec,
     ServiceState,
+    Stream,
 )
 
 __all__ = [
@@ -33,14 +35,18 @@ __all__ = [
     "Keep",
     "Lost",
     "Measured",
+    "Noted",
+    "Over",
     "Preserve",
-    "Quote",
-    "Quoted",
+    "Read",
     "Ready",
     "Reply",
     "Request",
+    "Run",
+    "Stop",
     "Survey",
     "Surveyed",
+    "Wrote",
     "line",
     "reply",
     "request",
@@ -92,11 +98,30 @@ class Survey(msgspec.Struct, frozen=True, tag=True):
     """Client: tell what you hold; answer :class:`Surveyed`."""
 
 
-class Quote(msgspec.Struct, frozen=True, tag=True):
-    """Client: tell the last ``lines`` of a service's log; answer :class:`Quoted`."""
+class Read(msgspec.Struct, frozen=True, tag=True):
+    """Client: tell the last ``lines`` of a service's log, and if I ``follow`` it what comes then.
 
+    Answer :class:`Wrote` for each piece, and :class:`Over` when there is no more.
+    """
+
+    number: int
     service: str
     lines: int
+    follow: bool
+
+
+class Run(msgspec.Struct, frozen=True, tag=True):
+    """Client: run this program in a service; answers as to :class:`Read`."""
+
+    number: int
+    service: str
+    program: Program
+
+
+class Stop(msgspec.Struct, frozen=True, tag=True):
+    """Client: tell me nothing more under this number. A program that runs is not ended by it."""
+
+    number: int
 
 
 class Hello(msgspec.Struct, frozen=True, tag=True):
@@ -157,11 +182,27 @@ class Surveyed(msgspec.Struct, frozen=True, tag=True):
     idle: float
 
 
-class Quoted(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the end of the log that was asked for; None if there is none, and ``reason`` says why."""
+class Noted(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: what is being done for a service that you asked for, for people; until its phase is measured."""
 
-    text: str | None
-    reason: str = ""
+    service: str
+    text: str
+
+
+class Wrote(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: a piece of the log that you read, or of what the program that you run has written."""
+
+    number: int
+    stream: Stream
+    data: bytes
+
+
+class Over(msgspec.Struct, frozen=True, tag=True):
+    """Supervisor: the log has ended, or the program, and with which exit code; or ``problem`` kept me from it."""
+
+    number: int
+    code: int = 0
+    problem: str = ""
 
 
 class Farewell(msgspec.Struct, frozen=True, tag=True):
@@ -170,8 +211,8 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Ensure | Bye | Keep | End | Preserve | Check | Survey | Quote
-Reply = Hello | Elsewhere | Measured | Ready | Failed | Lost | Checked | Surveyed | Quoted | Farewell
+Request = Ensure | Bye | Keep | End | Preserve | Check | Survey | Read | Run | Stop
+Reply = Hello | Elsewhere | Noted | Measured | Ready | Failed | Lost | Checked | Surveyed | Wrote | Over | Farewell
 
 _encoder = msgspec.json.Encoder()
 _requests: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)

@@ -6,19 +6,33 @@ so spans taken in the supervisor line up with spans taken in the runner.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import quote
 
 import msgspec
 
+from asynctest_kit.container_options import ContainerOptions, ImageSource
 from asynctest_kit.containers import Port, Wait  # noqa: TC001 (msgspec reads them)
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.wiring import KIND_OF_IMAGES
 
-__all__ = ["Endpoint", "Phase", "ProviderChoice", "ProviderName", "ServicePhase", "ServiceSpec", "ServiceState"]
+__all__ = [
+    "Endpoint",
+    "Output",
+    "Phase",
+    "Program",
+    "ProviderChoice",
+    "ProviderName",
+    "ServicePhase",
+    "ServiceSpec",
+    "ServiceState",
+    "Stream",
+]
 
 ProviderName = Literal["docker", "embedded", "external"]
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
+
+Stream = Literal["stdout", "stderr"]
 
 Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapshot", "remove"]
 
@@ -34,12 +48,15 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         url: Where an external service is; None otherwise.
         environment: Extra environment variables of the service.
         command: Extra arguments of the service's command.
-        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
+        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready; those for its image
+            don't count.
         ports: The ports that a container exposes, by name, the main one first; empty for the kinds that have their own.
         wait: What a container waits for; None for all of its ports.
         needs: Those that must be ready before it starts. They are a part of what it is: with another one it is
             another service.
         once: Whether it is run to its end, and is ready when it ended with exit code 0.
+        container: How its container is made, beyond what its kind says.
+        images: Where container images come from.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
     ``needs`` alone.
@@ -57,6 +74,8 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     wait: Wait | None = None
     needs: tuple[ServiceSpec, ...] = ()
     once: bool = False
+    container: ContainerOptions = ContainerOptions()
+    images: ImageSource = ImageSource()
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
@@ -167,3 +186,29 @@ class ServicePhase(msgspec.Struct, frozen=True, kw_only=True):
     start: float
     end: float
     provider: ProviderName | None = None
+
+
+class Output(NamedTuple):
+    """A piece of what a service or a program in it has written, and to which of its streams."""
+
+    stream: Stream
+    data: bytes
+
+
+class Program(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to run in a service. Its repr shows no arguments, which may be secret.
+
+    Attributes:
+        argv: The program and its arguments; no shell reads them.
+        environment: Variables beside the service's own.
+        user: As whom, as ``name``, ``uid`` or ``uid:gid``; None for the service's user.
+        directory: Where; None for the service's working directory.
+    """
+
+    argv: tuple[str, ...]
+    environment: dict[str, str] = {}
+    user: str | None = None
+    directory: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<Program {self.argv[0]}>"

@@ -61,16 +61,20 @@ from asynctest_kit.provision.messages import (
     Keep,
     Lost,
     Measured,
+    Noted,
+    Over,
     Preserve,
-    Quote,
-    Quoted,
+    Read,
     Ready,
     Reply,
     Request,
+    Run,
+    Stop,
     Survey,
     Surveyed,
+    Wrote,
 )
-from asynctest_kit.provision.providers import TAIL, Order, Provider, Running, quoted
+from asynctest_kit.provision.providers import Order, Provider, Running, quoted
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
@@ -84,7 +88,7 @@ from asynctest_kit.provision.waiting import first_of
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
-    from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
+    from asynctest_kit.provision.service import Endpoint, Output, ServicePhase, ServiceSpec
 
 __all__ = ["Supervisor", "main"]
 
@@ -165,6 +169,7 @@ class Supervisor:
             try:
                 await first_of(self._obey(client, reader), _process_ended(connection))
             finally:
+                client.end_conversations()
                 self._forget(client)
             if client in self._leaving:
                 await client.parted.wait()
@@ -197,8 +202,10 @@ class Supervisor:
                 client.send(Checked(number))
             case Survey():
                 client.send(self._survey())
-            case Quote(service=name, lines=lines):
-                client.send(await self._quote(name, lines))
+            case Read(number=number) | Run(number=number):
+                client.converse(number, self._tasks.create_task(self._reach(client, request)))
+            case Stop(number=number):
+                client.stop(number)
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
@@ -234,15 +241,34 @@ class Supervisor:
         services = tuple(service.state(self._clients) for service in self._services.values())
         return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle)
 
-    async def _quote(self, name: str, lines: int) -> Quoted:
+    async def _reach(self, client: _Client, request: Read | Run) -> None:
+        """Carry out what a client wants of a running service, and tell it all that comes of it."""
+
+        async def take(output: Output) -> None:
+            await client.tell(Wrote(request.number, output.stream, output.data))
+
+        code, problem = 0, ""
+        try:
+            running = self._running(client, request.service)
+            if isinstance(request, Run):
+                code = await running.run(request.program, take)
+            else:
+                await running.log(request.lines, request.follow, take)
+        except ProvisionError as error:
+            problem = str(error)
+        except Exception:  # noqa: BLE001 (one question's fault must not take the services with it)
+            _log.exception("a look into %s failed unexpectedly", request.service)
+            problem = f"the supervisor failed by a fault of its own; see its log {self._log_path}"
+        client.send(Over(request.number, code, problem))
+
+    def _running(self, client: _Client, name: str) -> Running:
         held = [service for service in self._services.values() if service.spec.name == name]
         if not held:
-            return Quoted(None, "it is not up")
-        running = held[-1].running
-        if running is None:
-            return Quoted(None, "it is still starting")
-        text = await running.log(lines)
-        return Quoted(text, "" if text is not None else f"{running.endpoint.provider} has no log that could be read")
+            raise ProvisionError("it is not up")
+        service = next((service for service in held if service.is_used_by(client)), held[-1])
+        if service.running is None:
+            raise ProvisionError("it is still starting")
+        return service.running
 
     def _ensure(self, client: _Client, request: Ensure) -> None:
         if self._over.is_set():
@@ -271,7 +297,7 @@ class Supervisor:
                 how = await first_of(running.ended(), service.lost_need())
                 self._retire(service)
                 _log.error("%s %s while it was in use", service.spec.name, how)
-                service.answer_lost(f"{how} while it was in use.{quoted(await running.log(TAIL))}")
+                service.answer_lost(f"{how} while it was in use.{quoted(await running.last_words())}")
         except ProvisionError as error:
             service.answer_failed(error)
         except asyncio.CancelledError:
@@ -311,6 +337,7 @@ class _Client:
     task: asyncio.Task[None] = field(init=False)
     parted: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: asyncio.StreamWriter | None = None
+    _conversations: dict[int, asyncio.Task[None]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def connected(self, connection: socket.socket) -> AsyncIterator[asyncio.StreamReader]:
@@ -327,6 +354,28 @@ class _Client:
         """Send if it is still there. Nobody waits for a client that doesn't read."""
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(messages.line(message))
+
+    async def tell(self, message: Reply) -> None:
+        """Send, and wait until it has read most of what came before."""
+        self.send(message)
+        if self._writer is not None:
+            with suppress(ConnectionError):
+                await self._writer.drain()
+
+    def converse(self, number: int, task: asyncio.Task[None]) -> None:
+        """Have ``task`` answer it, until it has ended or is stopped."""
+        self._conversations[number] = task
+        task.add_done_callback(lambda _: self._conversations.pop(number, None))
+
+    def stop(self, number: int) -> None:
+        """End a conversation; no-op if it has ended."""
+        if number in self._conversations:
+            self._conversations[number].cancel()
+
+    def end_conversations(self) -> None:
+        """It is gone, or wants nothing any more."""
+        for task in self._conversations.values():
+            task.cancel()
 
 
 class _StartError(ProvisionError):
@@ -355,6 +404,7 @@ class _Service:
     order: Order | None = None
     running: Running | None = None
     is_lost: asyncio.Event = field(default_factory=asyncio.Event)
+    _noted: str = ""
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
@@ -371,6 +421,7 @@ class _Service:
             record=self._record,
             project=project,
             needs=self._needs_started,
+            note=self._note,
         )
         return self.order
 
@@ -515,6 +566,12 @@ class _Service:
     def _record(self, phase: ServicePhase) -> None:
         for client in self._users:
             client.send(Measured(phase))
+
+    def _note(self, text: str) -> None:
+        if text != self._noted:
+            self._noted = text
+            for client in self._users:
+                client.send(Noted(self.spec.name, text))
 
 
 class _Meeting:

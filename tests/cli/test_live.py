@@ -107,6 +107,7 @@ class Asking:
     def __init__(self):
         self.asked = []
         self.phases = []
+        self.notes = {}
 
     def ask(self, name, since=0.0):
         one = Asked(len(self.asked), name, time.monotonic() - since, Future())

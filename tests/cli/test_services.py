@@ -21,10 +21,16 @@ pytestmark = pytest.mark.anyio
 
 EMBEDDED = {"ATK_PROVIDER": "embedded"}
 
+IMAGE = os.environ.get("ATK_REDIS_IMAGE") or "asynctest-kit/redis:testbed"
+
 SUITE = """
     async def test_row(pg):
         assert await pg.fetchval("SELECT 1") == 1
 """
+
+
+def in_docker():
+    return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
 @asynccontextmanager
@@ -84,7 +90,7 @@ async def test_a_log_is_quoted(project, atk):
         quoted = await atk("logs", "postgres", "-n", "1", cwd=root)
         unknown = await atk("logs", "redis", cwd=root)
     assert quoted.out.count("\n") == 1 and " UTC [" in quoted.out
-    assert (unknown.code, unknown.err) == (1, "atk: There is no log of the service 'redis': it is not up.\n")
+    assert (unknown.code, unknown.err) == (1, "atk: Nobody can read the log of the service 'redis': it is not up.\n")
 
 
 async def test_a_failure_is_told_and_the_others_stay(project, atk):
@@ -221,3 +227,106 @@ async def test_a_container_of_any_image_is_a_service_like_any_other(project, atk
     assert url.out.startswith("http://127.0.0.1:")
     assert (none.code, none.err) == (1, "atk: The service 'job' exposes no port, so it has no URL.\n")
     assert logs == ["serving\n", "all done\n"]
+
+
+IN_DOCKER = {"ATK_PROVIDER": "docker", "ATK_REDIS_IMAGE": IMAGE}
+
+CONTAINER = """
+    [tool.asynctest_kit.services.redis.container]
+    entrypoint = ["sh", "/entry.sh"]
+    files = { "/entry.sh" = "entry.sh" }
+"""
+
+ENTRY = """
+    echo "to stdout"
+    echo "to stderr" >&2
+    exec "$@"
+"""
+
+
+@asynccontextmanager
+async def following(root):
+    """``atk logs redis --follow``, once it follows; it ends with the service."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "asynctest_kit", "logs", "redis", "--follow",
+        cwd=root, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert await process.stdout.readline() == b"to stdout\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_a_container_is_looked_into(project, atk):
+    if not in_docker():
+        pytest.skip(f"no Docker with the image {IMAGE}")
+    root = project(pyproject__toml=CONTAINER, entry__sh=ENTRY)
+    async with services_up(atk, root, "redis", **IN_DOCKER) as started:
+        assert started.code == 0, started.out
+        async with following(root) as log:
+            script = "echo I am $WHO; echo no >&2; exit 3"
+            ran, wrong, nobody = await asyncio.gather(
+                atk("exec", "-e", "WHO=me", "redis", "--", "sh", "-c", script, cwd=root),
+                atk("exec", "-e", "WHO", "redis", "--", "true", cwd=root),
+                atk("exec", "postgres", "--", "true", cwd=root),
+            )
+            down = await atk("down", cwd=root)
+            out, err = await log.communicate()
+    assert (ran.code, ran.out, ran.err) == (3, "I am me\n", "no\n")
+    assert (wrong.code, wrong.err) == (4, "atk: --env: 'WHO' is no variable. Allowed: NAME=VALUE.\n")
+    assert (nobody.code, nobody.err) == (1, "atk: Nobody can run true in the service 'postgres': it is not up.\n")
+    assert "Removed: redis" in down.out
+    assert (log.returncode, err) == (0, b"to stderr\n")
+    assert b"Ready to accept connections" in out
+
+
+async def test_nothing_is_run_in_a_local_program(project, atk):
+    root = project()
+    async with services_up(atk, root, "redis"):
+        refused = await atk("exec", "redis", "redis-cli", cwd=root)
+    assert refused.code == 1
+    assert "Nobody can run redis-cli in the service 'redis': it is in no container" in refused.err
+
+
+async def test_a_setting_that_needs_a_container_is_told_where_there_is_none(project, atk):
+    root = project(pyproject__toml=CONTAINER, entry__sh=ENTRY)
+    async with services_up(atk, root, "redis") as started:
+        assert started.code == 1
+    assert "embedded: it starts a local program, and the settings under `container` want more: entrypoint, files" in (
+        started.out
+    )
+
+
+async def test_a_registry_that_hangs_fails_only_the_tests_that_need_it(project, atk):
+    if not in_docker():
+        pytest.skip("no Docker")
+    root = project(
+        test_it__py="""
+            async def test_key(redis):
+                assert await redis.dbsize() == 0
+
+            async def test_sum():
+                assert 1 + 1 == 2
+        """
+    )
+    gone = asyncio.Event()
+
+    async def say_nothing(_reader, writer):
+        await gone.wait()
+        writer.close()
+
+    async with await asyncio.start_server(say_nothing, "127.0.0.1", 0) as registry:
+        host = f"127.0.0.1:{registry.sockets[0].getsockname()[1]}"
+        environment = {"ATK_PROVIDER": "docker", "ATK_REDIS_IMAGE": f"{host}/cache:1", "ATK_PULL_STALL": "0.5"}
+        ran = await atk("run", "-q", cwd=root, **environment)
+        gone.set()
+    assert ran.code == 1
+    assert "1 passed, 1 error" in ran.out, ran.out
+    assert "No provider can give the service 'redis'" in ran.out
+    assert (
+        f"docker: the image {host}/cache:1 is not there and can't be pulled from {host}: the registry {host} made"
+        in (ran.out)
+    )

@@ -34,7 +34,7 @@ async def imported(engine, archive):
     """The archive as an image of the engine, for the block."""
     repository, tag = "asynctest-kit/small", token_hex(6)
     params = {"fromSrc": "-", "repo": repository, "tag": tag}
-    async with engine._query("POST", "images/create", params=params, archive=archive):
+    async with engine._query("POST", "images/create", params=params, archive=io.BytesIO(archive)):
         pass
     try:
         yield f"{repository}:{tag}"

@@ -99,7 +99,7 @@ async def test_an_image_that_is_nowhere_is_told_with_its_name(engine, root):
     assert code == 1, out
     assert failed(out) == {"redis"}
     assert "No provider can give the service 'redis'" in out
-    assert f"docker: the image {image} is not there and can't be pulled: " in out
+    assert f"docker: the image {image} is not there and can't be pulled from localhost:1: " in out
 
 
 async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root, short_path):

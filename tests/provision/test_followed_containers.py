@@ -26,8 +26,8 @@ async def test_a_log_is_followed_line_by_line_with_its_streams_to_its_end(engine
     script = "echo one; echo two >&2; printf ha; sleep 0.1; echo lf"
     async with container(engine, script) as name, aclosing(engine.follow_log(name)) as lines:
         seen = [line async for line in lines]
-    assert [text for stream, text in seen if stream == 1] == ["one", "half"]
-    assert [text for stream, text in seen if stream == 2] == ["two"]
+    assert [text for stream, text in seen if stream == "stdout"] == ["one", "half"]
+    assert [text for stream, text in seen if stream == "stderr"] == ["two"]
 
 
 async def test_a_program_tells_its_exit_code_and_both_outputs(engine):

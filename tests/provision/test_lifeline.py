@@ -81,7 +81,7 @@ async def test_a_signal_reaches_the_server_and_its_exit_code_us(engine, docker):
         async with engine._query("POST", f"containers/{container['Id']}/stop"):
             pass
         assert await running.ended() == "ended with exit code 0"
-        assert "Received SIGTERM" in await running.log(20)  # the engine has removed it by now
+        assert "Received SIGTERM" in await running.last_words()  # the engine has removed it by now
 
 
 async def test_a_program_s_input_is_empty_and_its_output_is_heard_though_it_ends_at_once(engine, docker):

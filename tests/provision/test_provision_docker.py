@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from hashlib import sha256
 from secrets import token_hex
 
 import asyncpg
@@ -17,7 +15,7 @@ from asynctest_kit.provision.identity import Identity, this_process
 from asynctest_kit.provision.providers import Refusal, docker_reach
 from asynctest_kit.provision.providers import docker as docker_provider
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.engine import EngineError, address
+from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.readiness import Address, RejectedError
 from asynctest_kit.provision.readiness.redis import RedisHandshake
 
@@ -107,7 +105,9 @@ async def test_a_port_that_is_open_to_others_is_an_error_and_no_refusal(engine, 
 async def test_a_missing_image_is_a_refusal_with_its_name_and_cause(docker):
     phases = []
     order = order_of(spec_of("redis", image="localhost:1/no/such:image"), phases)
-    with pytest.raises(Refusal, match=r"the image localhost:1/no/such:image is not there and can't be pulled: .+"):
+    with pytest.raises(
+        Refusal, match=r"the image localhost:1/no/such:image is not there and can't be pulled from localhost:1: .+"
+    ):
         async with docker.give(order):
             pass
     assert [phase.phase for phase in phases] == ["resolve", "pull"]
@@ -159,31 +159,12 @@ async def test_only_a_proven_death_makes_an_orphan(change, is_orphan):
     assert docker_provider._is_orphan({f"asynctest_kit.{name}": value for name, value in fields.items()}) is is_orphan
 
 
-async def test_an_engine_elsewhere_is_refused():
-    with pytest.raises(Refusal, match=r"the Docker engine tcp://build\.example is not on this machine"):
-        address({"DOCKER_HOST": "tcp://build.example:2375"})
-
-
 async def test_an_engine_that_does_not_answer_is_refused(tmp_path):
     nowhere = tmp_path / "docker.sock"
     async with Docker(session="none", project="tests", environ={"DOCKER_HOST": f"unix://{nowhere}"}) as provider:
         with pytest.raises(Refusal, match=r"no Docker engine answers at .*docker\.sock"):
             async with provider.give(order_of(spec_of("redis"))):
                 pass
-
-
-@pytest.mark.parametrize("by", ["variable", "file"])
-async def test_the_engine_of_a_docker_context_is_found(tmp_path, by):
-    meta = tmp_path / "contexts/meta" / sha256(b"mine").hexdigest()
-    meta.mkdir(parents=True)
-    (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": {"Host": "unix:///mine.sock"}}}))
-    environ = {"DOCKER_CONFIG": str(tmp_path)}
-    if by == "variable":
-        environ["DOCKER_CONTEXT"] = "mine"
-    else:
-        (tmp_path / "config.json").write_text('{"currentContext": "mine"}')
-    assert address(environ) == "unix:///mine.sock"
-    assert address(environ | {"DOCKER_HOST": "unix:///first.sock"}) == "unix:///first.sock"
 
 
 async def test_a_log_that_can_not_be_read_is_an_error_of_the_engine(engine):

@@ -13,14 +13,19 @@ from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.wiring import needed
 
 if TYPE_CHECKING:
+    from asynctest_kit.container_options import ContainerOptions
     from asynctest_kit.provision.catalog.kind import Kind
-    from asynctest_kit.settings import Settings
+    from asynctest_kit.settings import ServiceSettings, Settings
 
 __all__ = ["kind_of", "spec_for"]
 
 
 def spec_for(name: str, settings: Settings) -> ServiceSpec:
-    """The spec of a service that the settings know, with those that it needs in it."""
+    """The spec of a service that the settings know, with those that it needs in it.
+
+    Raises:
+        ProvisionError: A file that goes into its container can't be read.
+    """
     service = settings.services[name]
     return ServiceSpec(
         name=service.name,
@@ -36,7 +41,19 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         # A server of the user's own is there already, whatever a container in its place would need.
         needs=() if service.url else tuple(spec_for(need, settings) for need in needed(service)),
         once=service.once,
+        container=_read(service),
+        images=settings.images,
     )
+
+
+def _read(service: ServiceSettings) -> ContainerOptions:
+    options = service.container
+    if not (options.files or options.init_scripts or options.build):
+        return options
+
+    from asynctest_kit.provision.copied_files import with_digests
+
+    return with_digests(options, service.name)
 
 
 def kind_of(spec: ServiceSpec) -> Kind:

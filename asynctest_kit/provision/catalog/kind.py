@@ -47,6 +47,7 @@ class ContainerPlan:
         backup_environment: Variables of that program, the password among them.
         socket: Name of the server's unix socket in :data:`SOCKETS`; empty if it can't have one.
         socket_arguments: What to add to the command so that it has.
+        scripts: Folder in the container whose scripts run once, when the data is made; None if it has none.
     """
 
     environment: dict[str, str] = field(repr=False)
@@ -57,6 +58,7 @@ class ContainerPlan:
     backup_environment: dict[str, str] = field(default_factory=dict, repr=False)
     socket: str = ""
     socket_arguments: tuple[str, ...] = ()
+    scripts: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

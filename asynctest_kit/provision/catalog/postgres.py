@@ -69,6 +69,7 @@ def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
         backup_environment={"PGPASSWORD": login.password},
         socket=".s.PGSQL.5432",
         socket_arguments=("-c", f"unix_socket_directories={_SOCKETS},{SOCKETS}"),
+        scripts="/docker-entrypoint-initdb.d",
     )
 
 

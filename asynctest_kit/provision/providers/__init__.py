@@ -14,11 +14,11 @@ import secrets
 import time
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.readiness import Address, Greeting, NotReadyError, RejectedError
-from asynctest_kit.provision.service import Endpoint, Phase, ProviderName, ServicePhase, ServiceSpec
+from asynctest_kit.provision.service import Endpoint, Output, Phase, Program, ProviderName, ServicePhase, ServiceSpec
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ __all__ = [
     "Provider",
     "Refusal",
     "Running",
+    "Take",
     "Witness",
     "await_ready",
     "greeting",
@@ -49,6 +50,10 @@ _SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
 
 async def _nobody() -> Mapping[str, Running]:
     return {}
+
+
+def _ignore(_text: str) -> None:
+    pass
 
 
 class Refusal(Exception):  # noqa: N818 (nothing is wrong: the next provider is asked)
@@ -71,6 +76,7 @@ class Order:
         project: The project's key; what is kept is kept for it alone.
         needs: Waits until those that it needs are ready, and gives them by name; a ProvisionError if one fails.
         met: Those, once :meth:`meet` has awaited them.
+        note: Takes what is being done now, for people, where that lasts.
     """
 
     spec: ServiceSpec
@@ -78,6 +84,7 @@ class Order:
     asked: float
     record: Callable[[ServicePhase], None]
     project: str = ""
+    note: Callable[[str], None] = _ignore
     may_keep: bool = True
     is_worth_keeping: bool = False
     needs: Callable[[], Awaitable[Mapping[str, Running]]] = _nobody
@@ -94,6 +101,11 @@ class Order:
     def allowed(self) -> str:
         """The time that it has from asked to ready, for messages."""
         return f"{self.deadline - self.asked - self._excused:.3g} s"
+
+    @property
+    def image(self) -> str:
+        """The image that it is started from, unless one is built, under the name by which it is to be had."""
+        return self.spec.images.name_of(self.spec.image or self.kind.image)
 
     async def meet(self) -> None:
         """Wait until what it needs is ready; that takes none of its own time.
@@ -132,14 +144,28 @@ class Order:
 
     def redact(self, text: str) -> str:
         """``text`` without this order's secrets."""
-        given = (value for name, value in self.spec.environment.items() if _SECRET_NAME.search(name))
+        build = self.spec.container.build
+        named = (*self.spec.environment.items(), *(build.arguments.items() if build else ()))
+        given = (value for name, value in named if _SECRET_NAME.search(name))
         wired = (running.endpoint.password for running in self.met.values())
         for secret in filter(None, (self.login.password, *given, *wired)):
             text = text.replace(secret, "***")
         return _URL_SECRET.sub("***", text)
 
 
-async def _no_log(_lines: int) -> None:
+#: Takes what is written, piece by piece.
+Take: TypeAlias = "Callable[[Output], Awaitable[None]]"
+
+
+async def _no_log(_lines: int, _follow: bool, _take: Take) -> None:
+    raise ProvisionError("its provider has no log that could be read")
+
+
+async def _no_place(_program: Program, _take: Take) -> int:
+    raise ProvisionError("it is in no container: run the program here (`atk url` tells where the service is)")
+
+
+async def _no_words() -> None:
     return None
 
 
@@ -154,13 +180,20 @@ class Running:
     Attributes:
         endpoint: Where it answers.
         ended: Waits until it has ended by itself, and tells how.
-        log: The last so many lines of its log; None where we can't read one.
+        log: Give the last so many lines of its log, and if told to what follows, until it ends. First of all an empty
+            piece says that what is written from then on will come.
+        run: Run a program in it, and return its exit code.
+        last_words: The end of its log, also when it has ended; None where there is none that we could read.
         inside: Finds out where containers reach it, its host an address or a name that all know; None if they can't.
+
+    ``log`` and ``run`` raise ProvisionError, whose message is the end of a sentence, where that can't be done.
     """
 
     endpoint: Endpoint
     ended: Callable[[], Awaitable[str]]
-    log: Callable[[int], Awaitable[str | None]] = _no_log
+    log: Callable[[int, bool, Take], Awaitable[None]] = _no_log
+    run: Callable[[Program, Take], Awaitable[int]] = _no_place
+    last_words: Callable[[], Awaitable[str | None]] = _no_words
     inside: Callable[[], Awaitable[Endpoint | None]] = _nowhere
 
 
@@ -252,8 +285,8 @@ async def rekeyed(order: Order, address: Address) -> Address:
     return replace(address, password=password)
 
 
-def quoted(log: str | None) -> str:
-    """A log's end, to be put after a sentence; empty if there is no log that could be read."""
+def quoted(log: str | None, title: str = "Its last words") -> str:
+    """The end of a log, to end a message with; nothing if there is none that could be read."""
     if log is None:
         return ""
 
@@ -261,4 +294,4 @@ def quoted(log: str | None) -> str:
     if not lines:
         return " It wrote no log."
 
-    return "\n".join([" Its last words:", *(f"  | {line}" for line in lines)])
+    return "\n".join([f" {title}:", *(f"  | {line}" for line in lines)])

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import os
 import secrets
+import time
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
@@ -36,18 +37,21 @@ from asynctest_kit.provision.providers import (
     start_error,
 )
 from asynctest_kit.provision.providers.docker_candidate import StartingContainer, await_end
-from asynctest_kit.provision.providers.docker_reach import HOST, Places, Published, Reach, is_within_reach, shared
+from asynctest_kit.provision.providers.docker_images import Images, remove_old_builds
+from asynctest_kit.provision.providers.docker_options import CommonParts, check, with_options
+from asynctest_kit.provision.providers.docker_reach import Places, Published, Reach, is_within_reach, shared
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
-from asynctest_kit.provision.providers.engine import Engine, EngineError, address, open_engine
+from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.providers.wired import View, from_containers, wired
-from asynctest_kit.provision.service import Endpoint, ProviderName
+from asynctest_kit.provision.service import Endpoint, Output, Program, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from asynctest_kit.provision.providers import Take
     from asynctest_kit.provision.providers.lifeline import Lifeline
 
 __all__ = ["Docker"]
@@ -77,6 +81,8 @@ class Docker:
         self, *, session: str, project: str, sockets: Path | None = None, environ: Mapping[str, str] = os.environ
     ) -> None:
         self._labels = {_SESSION: session, f"{_LABEL}.project": project} | _identity_labels()
+        self._common = CommonParts(session, self._labels)
+        self._images = Images()
         self._sockets = sockets
         self._environ = environ
         self._resources = AsyncExitStack()
@@ -98,12 +104,13 @@ class Docker:
     async def give(self, order: Order) -> AsyncIterator[Running]:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
         engine = await self._open()
-        image = order.spec.image or order.kind.image
-        await _have_image(engine, image, order)
+        check(order, engine)
+        image = await self._images.provide(engine, order)
         await order.meet()
         images = PreparedImages(engine, image, order, self._labels)
         prepared = await images.find()
         async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self._common.held(engine, order))
             try:
                 up = await stack.enter_async_context(self._ready(engine, image, prepared, order))
             except ProvisionError:
@@ -121,7 +128,14 @@ class Docker:
                 async with mutex:
                     return await _inside(order, endpoint, up.container)
 
-            yield Running(endpoint=endpoint, ended=ended, log=up.container.log, inside=inside)
+            yield Running(
+                endpoint=endpoint,
+                ended=ended,
+                log=up.container.log,
+                run=up.container.run,
+                last_words=up.container.last_words,
+                inside=inside,
+            )
 
     @asynccontextmanager
     async def _ready(self, engine: Engine, image: str, prepared: PreparedImage, order: Order) -> AsyncIterator[_Up]:
@@ -134,13 +148,13 @@ class Docker:
             yield up
 
     async def sweep(self, *, now: bool) -> list[str]:
-        """Remove containers whose supervisor is proven dead.
+        """Remove containers, volumes and networks whose supervisor is proven dead.
 
         Args:
             now: Whether to open the engine for it; otherwise it waits until an order has, or nobody will.
 
         Returns:
-            The ids of the containers removed.
+            The ids of the containers and networks, and the names of the volumes, removed.
         """
         if not now:
             await self._is_decided.wait()
@@ -148,25 +162,32 @@ class Docker:
                 return []
         try:
             engine = await self._open()
-            found = await engine.labelled(_SESSION)
+            orphans = _orphans(await engine.labelled(_SESSION))
+            await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
+            volumes = _orphans(await engine.labelled_volumes(_SESSION))
+            networks = _orphans(await engine.labelled_networks(_SESSION))
+            await asyncio.gather(*map(engine.remove_volume, volumes), *map(engine.remove_network, networks))
         except (Refusal, EngineError) as reason:
             _log.info("no sweep for containers: %s", reason)
             return []
 
-        orphans = [container for container, labels in found if _is_orphan(labels)]
-        await asyncio.gather(*(_Container(engine, orphan).remove() for orphan in orphans))
-        return orphans
+        return [*orphans, *volumes, *networks]
 
     def close_doors(self) -> None:
         """Nobody will order any more."""
         self._is_decided.set()
 
-    async def remove_unknown_snapshots(self) -> list[str]:
-        """Remove images with prepared data that nobody knows of; give their names."""
+    async def remove_unused_images(self, unused: float) -> list[str]:
+        """Remove images with prepared data that nobody knows of, and those built before; give their names.
+
+        Args:
+            unused: Seconds since an image was built, after which it is of no use.
+        """
         try:
-            return await remove_unknown(await self._open())
+            engine = await self._open()
+            return await remove_unknown(engine) + await remove_old_builds(engine, unused)
         except (Refusal, EngineError) as reason:
-            _log.info("no look at snapshots: %s", reason)
+            _log.info("no look at images: %s", reason)
             return []
 
     async def _open(self) -> Engine:
@@ -196,12 +217,13 @@ class Docker:
 
     async def _ways(self, engine: Engine, order: Order) -> list[AbstractAsyncContextManager[Reach]]:
         """How its container may be reached, what is best first; the last one is for every engine."""
-        published = nullcontext(Published(_exposed(order)))
-        plan = order.kind.container(order.spec, order.login)
-        if not plan.socket or self._sockets is None or order.spec.needs:
+        published = nullcontext(Published(_exposed(order), engine.location.host))
+        plan, options = order.kind.container(order.spec, order.login), order.spec.container
+        has_network = order.spec.needs or options.networks or options.extra_hosts
+        if not plan.socket or self._sockets is None or has_network:
             return [published]
         if self._within_reach is None:
-            where = is_within_reach(engine, address(self._environ), self._sockets)
+            where = is_within_reach(engine, engine.location.url, self._sockets)
             self._within_reach = asyncio.ensure_future(where)
         if not await asyncio.shield(self._within_reach):
             return [published]
@@ -220,10 +242,12 @@ class Docker:
         container = _Container(engine, f"asynctest_kit-{order.spec.name}-{secrets.token_hex(6)}")
         async with way as reach, container.held():
             labels = self._labels | {f"{_LABEL}.service": order.spec.name}
-            config = _config(prepared, reach, order, labels, view)
+            options, has_data = order.spec.container, prepared.password is not None
+            config = with_options(_config(prepared, reach, order, labels, view), options, self._common.name)
             try:
                 with order.phase("create", self.name):
-                    await to_its_end(lifeline.create(engine, container.name, config))
+                    await to_its_end(lifeline.create(engine, container.name, config, platform=options.platform))
+                    await self._common.fill(engine, container.name, order, has_data=has_data)
                 with order.phase("boot", self.name):
                     await container.start()
                     places = await reach.places(engine, container.name)
@@ -259,12 +283,23 @@ class _Container:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
         return await self._started.tail(TAIL)
 
-    async def log(self, lines: int) -> str:
+    async def log(self, lines: int, follow: bool, take: Take) -> None:
+        """See :class:`~asynctest_kit.provision.providers.Running`."""
+        since = time.time()
+        await take(Output("stdout", b""))
+        try:
+            await self.engine.log(self.name, lines, take, follow=follow, since=0.0 if lines else since)
+        except NotFoundError:  # run to its end, and removed by the engine
+            await take(Output("stdout", f"{await self._started.tail(lines)}\n".encode()))
+        except EngineError as error:
+            raise ProvisionError(str(error)) from None
+
+    async def run(self, program: Program, take: Take) -> int:
         """See :class:`~asynctest_kit.provision.providers.Running`."""
         try:
-            return await self.engine.log_tail(self.name, lines)
-        except EngineError:
-            return await self._started.tail(lines)
+            return await self.engine.stream(self.name, program, take)
+        except EngineError as error:
+            raise ProvisionError(str(error)) from None
 
     @property
     def _started(self) -> Lifeline:
@@ -323,21 +358,6 @@ def _has_failed(engine: asyncio.Future[Engine]) -> bool:
     return engine.done() and engine.exception() is not None
 
 
-async def _have_image(engine: Engine, image: str, order: Order) -> None:
-    order.resolved("docker")
-    try:
-        if await engine.has_image(image):
-            return
-
-        with order.phase("pull", "docker"):
-            async with asyncio.timeout_at(order.deadline):
-                await engine.pull(image)
-    except EngineError as error:
-        raise Refusal(f"the image {image} is not there and can't be pulled: {error}") from None
-    except TimeoutError:
-        raise Refusal(f"the image {image} could not be pulled within {order.allowed}") from None
-
-
 async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> None:
     await to_its_end(action(name))
 
@@ -370,7 +390,7 @@ def _endpoint(order: Order, up: _Up, detail: str) -> Endpoint:
         kind=order.kind.name,
         provider="docker",
         scheme=next((port.scheme for port in exposed.values()), ""),
-        host=HOST,
+        host=up.places.host,
         port=next(iter(published.values()), 0),
         username=login.username,
         password=login.password or None,
@@ -396,6 +416,10 @@ async def _inside(order: Order, endpoint: Endpoint, container: _Container) -> En
 
 def _identity_labels() -> dict[str, str]:
     return {f"{_LABEL}.{field}": str(value) for field, value in msgspec.structs.asdict(this_process()).items()}
+
+
+def _orphans(found: Iterable[tuple[str, Mapping[str, str]]]) -> list[str]:
+    return [name for name, labels in found if _is_orphan(labels)]
 
 
 def _is_orphan(labels: Mapping[str, str]) -> bool:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StartingContainer", "await_end"]
 
-_STREAMS: dict[int, Stream] = {1: "stdout", 2: "stderr"}
-
 #: What a container's end is called when it is the one that was wanted.
 _DONE = "ended with exit code 0"
 
@@ -54,7 +52,7 @@ class StartingContainer:
         with suppress(EngineError):  # it is gone; its witness tells
             async with aclosing(self._engine.follow_log(self._name)) as lines:
                 async for stream, line in lines:
-                    yield _STREAMS[stream], line
+                    yield stream, line
 
     async def run(self, argv: Sequence[str]) -> tuple[int, str]:
         """See :class:`~asynctest_kit.provision.readiness.candidate.Candidate`."""

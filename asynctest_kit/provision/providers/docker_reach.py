@@ -6,7 +6,8 @@ trip is several times faster. For who speaks TCP, a port of 127.0.0.1 is passed 
 :mod:`asynctest_kit.provision.forwarding`).
 
 Everywhere else (Docker Desktop, rootless engines, an engine in another container) a socket in a shared folder is dead,
-and the engine publishes the port on 127.0.0.1, on a number that it draws.
+and the engine publishes the port on 127.0.0.1, on a number that it draws; one on another machine on all of its
+addresses, for there is no other way to reach it, behind the service's random password if its kind has one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from asynctest_kit.provision.catalog.kind import LONGEST_SOCKET, SOCKETS
 from asynctest_kit.provision.forwarding import forwarded
 from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
+from asynctest_kit.provision.providers.engine.location import LOOPBACK
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.waiting import to_its_end
 
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = ["HOST", "Places", "Published", "Reach", "Shared", "is_within_reach", "shared"]
 
-HOST = "127.0.0.1"
+HOST = LOOPBACK
+
+#: Where an engine on another machine publishes: which of its addresses we reach it at, it may not even know.
+_EVERYWHERE = "0.0.0.0"  # noqa: S104
 
 #: Bytes that the names of a container's folder and its socket take.
 _NAMES = len("/0123456789ab/.s.PGSQL.5432")
@@ -114,9 +119,11 @@ class Published:
 
     Attributes:
         ports: The container's, by name.
+        host: Where the engine publishes: this machine's loopback, or all addresses of another machine.
     """
 
     ports: Mapping[str, Port]
+    host: str = LOOPBACK
     arguments: tuple[str, ...] = ()
 
     @property
@@ -127,7 +134,7 @@ class Published:
     @property
     def host_settings(self) -> dict[str, Any]:
         """See :class:`Reach`."""
-        drawn = [{"HostIp": HOST, "HostPort": ""}]
+        drawn = [{"HostIp": HOST if self.host == LOOPBACK else _EVERYWHERE, "HostPort": ""}]
         return {"PortBindings": {f"{port.port}/tcp": drawn for port in self.ports.values()}}
 
     async def places(self, engine: Engine, container: str) -> Places:
@@ -137,8 +144,8 @@ class Published:
         except NotFoundError:
             network = {"Ports": {}, "IPAddress": "", "Gateway": ""}
         return Places(
-            host=HOST,
-            published={name: _published(network["Ports"], port.port) for name, port in self.ports.items()},
+            host=self.host,
+            published={name: _published(network["Ports"], port.port, self.host) for name, port in self.ports.items()},
             ports={name: port.port for name, port in self.ports.items()},
             inside=network["IPAddress"],
             gateway=network["Gateway"],
@@ -208,13 +215,14 @@ async def is_within_reach(engine: Engine, url: str, folder: Path) -> bool:
     return kernel == os.uname().release and any(map(_is_ours, gateways)) and _is_visible_process(url)
 
 
-def _published(bindings: Mapping[str, list[dict[str, str]] | None], port: int) -> int:
+def _published(bindings: Mapping[str, list[dict[str, str]] | None], port: int, host: str) -> int:
     found = bindings.get(f"{port}/tcp")
     if not found:
         return 0
 
     # Docker 20.10 publishes on every address if it can't make sense of the one that it was given.
-    if strangers := {binding["HostIp"] for binding in found} - {HOST}:
+    strangers = {binding["HostIp"] for binding in found} - {HOST}
+    if strangers and host == LOOPBACK:
         raise EngineError(f"it published port {port} on {', '.join(strangers)} instead of {HOST} alone")
 
     return int(found[0]["HostPort"])

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING
 
 from asynctest_kit import __version__
 from asynctest_kit.provision import snapshots
+from asynctest_kit.provision.copied_files import fingerprint
+from asynctest_kit.provision.providers.docker_options import is_mounted
 from asynctest_kit.provision.providers.engine import EngineError
 
 if TYPE_CHECKING:
@@ -75,7 +77,8 @@ class PreparedImages:
 
     async def find(self) -> PreparedImage:
         """The project's own, or that of all projects, or the service's image as it is."""
-        if self._plan.data is None or self._order.kind.rekey is None:
+        is_elsewhere = self._plan.data is None or is_mounted(self._order.spec.container, self._plan.data)
+        if is_elsewhere or self._order.kind.rekey is None:
             return PreparedImage(self._image)
         try:
             self._plain = await self._key()
@@ -140,6 +143,7 @@ class PreparedImages:
         """What decides how prepared data looks: the image, and all it is started with but the password."""
         secret, plan = self._order.login.password, self._plan
         parts = [__version__, await self._engine.image_id(self._image), plan.data or "", *plan.command]
+        parts += [fingerprint(self._order.spec.container)]
         parts += [f"{name}={value.replace(secret, '')}" for name, value in sorted(plan.environment.items())]
         digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         return f"docker-{self._order.kind.name}-{digest}"

@@ -40,10 +40,10 @@ from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
 from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, await_ready, greeting, rekeyed
+from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, Take, await_ready, greeting, rekeyed
 from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
-from asynctest_kit.provision.service import Endpoint, ProviderName
+from asynctest_kit.provision.service import Endpoint, Output, ProviderName
 from asynctest_kit.provision.waiting import to_its_end
 
 __all__ = ["Embedded", "Search", "installed_wheels", "no_wheels", "offer"]
@@ -57,6 +57,10 @@ _PORTS = 5
 
 #: Seconds for a server to end when it is told to, before it is killed.
 _STOP = 2.0
+
+#: Seconds between two looks at a log that is followed, and bytes to take of it at once.
+_LOOK = 0.05
+_CHUNK = 1 << 16
 
 _PORT_TAKEN = "address already in use"
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
@@ -175,7 +179,12 @@ class Embedded:
             resources.push_async_callback(prepared.keep, process)
             resources.push_async_callback(process.stop, recipe.stop)
             detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
-            yield Running(endpoint=_endpoint(site, order, address, detail), ended=process.ended, log=process.log)
+            yield Running(
+                endpoint=_endpoint(site, order, address, detail),
+                ended=process.ended,
+                log=process.log,
+                last_words=process.last_words,
+            )
         finally:
             with order.phase("remove", self.name):
                 await to_its_end(resources.aclose())
@@ -207,8 +216,13 @@ async def offer(order: Order, search: Search) -> str:
 
 
 def _recipe(order: Order) -> Recipe:
+    """How to run it; refuses what only a container can have. Limits and the like are not of the essence."""
     if order.kind.embedded is None:
         raise Refusal("an image runs in a container only")
+    if essential := order.spec.container.essential:
+        raise Refusal(
+            f"it starts a local program, and the settings under `container` want more: {', '.join(essential)}"
+        )
     return order.kind.embedded
 
 
@@ -230,14 +244,23 @@ class _Process:
 
     async def last_words(self) -> str:
         """See :class:`~asynctest_kit.provision.providers.Witness`."""
-        return await self.log(TAIL)
+        return "" if self._log is None else _tail(self._log.read_bytes(), TAIL).decode(errors="replace")
 
-    async def log(self, lines: int) -> str:
-        """See :class:`~asynctest_kit.provision.providers.Running`."""
-        if self._log is None:
-            return ""
-
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-lines:])
+    async def log(self, lines: int, follow: bool, take: Take) -> None:
+        """See :class:`~asynctest_kit.provision.providers.Running`. Both streams are in one file: told as stdout."""
+        assert self._log is not None  # noqa: S101 (every server has one)
+        with self._log.open("rb") as file:
+            written = _tail(await asyncio.to_thread(file.read), lines)
+            await take(Output("stdout", b""))
+            while True:
+                has_ended = self.process.returncode is not None
+                if written:
+                    await take(Output("stdout", written))
+                elif has_ended or not follow:
+                    return
+                else:
+                    await asyncio.sleep(_LOOK)  # no event tells that a file has grown
+                written = await asyncio.to_thread(file.read, _CHUNK) if follow else b""
 
     async def stop(self, how: signal.Signals) -> None:
         """End it: by ``how``, and if it doesn't listen, by SIGKILL."""
@@ -453,6 +476,10 @@ def _endpoint(site: Site, order: Order, address: Address, detail: str) -> Endpoi
         socket=str(site.sockets / socket_name) if site.sockets and socket_name else "",
         detail=detail,
     )
+
+
+def _tail(log: bytes, lines: int) -> bytes:
+    return b"".join(log.splitlines(keepends=True)[-lines:]) if lines else b""
 
 
 def _end_with_us(how: signal.Signals) -> Callable[[], None] | None:

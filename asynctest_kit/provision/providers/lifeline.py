@@ -79,13 +79,13 @@ class Lifeline:
             self._is_watched.set()
 
 
-async def create(engine: Engine, name: str, config: Mapping[str, Any]) -> None:
+async def create(engine: Engine, name: str, config: Mapping[str, Any], *, platform: str | None = None) -> None:
     """Create a container that can be held; don't cancel this."""
     image = await engine.image_config(config["Image"])
-    await engine.create(name, _tied(config, image, has_init=engine.has_init))
+    await engine.create(name, _tied(config, image, has_init=engine.has_init), platform=platform)
     if not await engine.has_file(name, _SHELL):
         await engine.remove(name)
-        await engine.create(name, _tied(config, image, has_init=False))
+        await engine.create(name, _tied(config, image, has_init=False), platform=platform)
 
 
 @asynccontextmanager

@@ -1,0 +1,262 @@
+"""Where an engine is found, and ways to one that is not a socket of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from hashlib import sha256
+from pathlib import Path
+from secrets import token_hex
+
+import pytest
+from provision_traces import order_of, spec_of
+from redis.asyncio import Redis
+
+from asynctest_kit.container_options import ContainerOptions, Volume
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers.docker import Docker
+from asynctest_kit.provision.providers.engine import locate, location, open_engine
+
+pytestmark = pytest.mark.anyio
+
+
+def contexts(folder, name, **endpoint):
+    """A Docker configuration with one context; the folder of its TLS material."""
+    key = sha256(name.encode()).hexdigest()
+    meta = folder / "contexts/meta" / key
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": endpoint}}))
+    return folder / "contexts/tls" / key / "docker"
+
+
+@pytest.mark.parametrize("by", ["variable", "file"])
+async def test_the_engine_of_a_docker_context_is_found(tmp_path, by):
+    contexts(tmp_path, "mine", Host="unix:///mine.sock")
+    environ = {"DOCKER_CONFIG": str(tmp_path)}
+    if by == "variable":
+        environ["DOCKER_CONTEXT"] = "mine"
+    else:
+        (tmp_path / "config.json").write_text('{"currentContext": "mine"}')
+    assert locate(environ).url == "unix:///mine.sock"
+    assert locate(environ | {"DOCKER_HOST": "unix:///first.sock"}).url == "unix:///first.sock"
+
+
+@pytest.mark.parametrize(
+    ("environ", "url", "host"),
+    [
+        ({"DOCKER_HOST": "tcp://localhost"}, "http://localhost:2375", "127.0.0.1"),
+        ({"DOCKER_HOST": "tcp://build.example"}, "http://build.example:2375", "build.example"),
+        ({"DOCKER_HOST": "tcp://[::2]:1"}, "http://[::2]:1", "::2"),
+        (
+            {"DOCKER_HOST": "tcp://build.example", "DOCKER_TLS_VERIFY": "1"},
+            "https://build.example:2376",
+            "build.example",
+        ),
+        ({"DOCKER_HOST": "ssh://me@build.example"}, "ssh://me@build.example", "build.example"),
+    ],
+)
+async def test_an_address_is_read_as_docker_reads_it(environ, url, host):
+    found = locate(environ)
+    assert (found.url, found.host, found.is_local) == (url, host, host == "127.0.0.1")
+
+
+@pytest.mark.parametrize("address", ["npipe:////./pipe/docker_engine", "docker.sock", "tcp://", "tcp://host:port"])
+async def test_an_address_that_is_none_is_refused(address):
+    with pytest.raises(Refusal, match=r"DOCKER_HOST is .*no address of a Docker engine"):
+        locate({"DOCKER_HOST": address})
+
+
+async def test_rootless_and_podman_sockets_are_looked_for(tmp_path):
+    looked = list(location._usual_sockets({"HOME": "/home/me", "XDG_RUNTIME_DIR": str(tmp_path)}))
+    assert looked[:2] == [Path("/var/run/docker.sock"), tmp_path / "docker.sock"]
+    assert looked.index(Path("/home/me/.docker/run/docker.sock")) < looked.index(tmp_path / "podman/podman.sock")
+
+
+async def test_a_socket_where_nobody_answers_is_passed_over(tmp_path, monkeypatch):
+    dead, alive = tmp_path / "dead.sock", tmp_path / "podman.sock"
+    monkeypatch.setattr(location, "_usual_sockets", lambda _: [tmp_path / "none.sock", dead, alive])
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(dead))  # and nobody listens
+        with pytest.raises(Refusal, match=r"no Docker engine answers: .*dead\.sock: Connection refused"):
+            locate({})
+        with socket.socket(socket.AF_UNIX) as podman:
+            podman.bind(str(alive))
+            podman.listen()
+            assert locate({}).url == f"unix://{alive}"
+
+
+async def test_no_socket_at_all_is_a_refusal(tmp_path, monkeypatch):
+    monkeypatch.setattr(location, "_usual_sockets", lambda _: [tmp_path / "none.sock"])
+    with pytest.raises(Refusal, match=r"DOCKER_HOST is not set and there is no .*none\.sock"):
+        locate({})
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """An authority, a server's certificate for loopback, a client's, and another authority, as Docker names them."""
+    folder = tmp_path_factory.mktemp("tls")
+
+    def make(name, *more):
+        files = ("-keyout", folder / f"{name}-key.pem", "-out", folder / f"{name}.pem")
+        key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1")
+        subprocess.run(
+            ["openssl", "req", "-x509", *key, "-subj", f"/CN={name}", *files, *more], check=True, capture_output=True
+        )
+
+    for authority in ("ca", "other"):
+        make(authority)
+    signed = ("-CA", folder / "ca.pem", "-CAkey", folder / "ca-key.pem")
+    make(
+        "server", *signed, "-addext", "subjectAltName=IP:127.0.0.1,IP:127.0.0.2", "-addext", "basicConstraints=CA:FALSE"
+    )
+    make("client", *signed, "-addext", "basicConstraints=CA:FALSE")
+    return folder
+
+
+def material(certificates, folder, *, authority="ca", client=True):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ca.pem").write_bytes((certificates / f"{authority}.pem").read_bytes())
+    if client:
+        (folder / "cert.pem").write_bytes((certificates / "client.pem").read_bytes())
+        (folder / "key.pem").write_bytes((certificates / "client-key.pem").read_bytes())
+    return folder
+
+
+@asynccontextmanager
+async def proxy(engine, certificates=None, host="127.0.0.1"):
+    """The machine's engine behind a TCP port, with TLS and for known clients alone if there are certificates."""
+    tls = None
+    if certificates is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificates / "server.pem", certificates / "server-key.pem")
+        tls.load_verify_locations(certificates / "ca.pem")
+        tls.verify_mode = ssl.CERT_REQUIRED
+
+    async def copy(source, target):
+        try:
+            while data := await source.read(65536):
+                target.write(data)
+                await target.drain()
+        except OSError:
+            pass
+        finally:
+            target.close()
+
+    async def carry(reader, writer):
+        there, back = await asyncio.open_unix_connection(engine.location.url.removeprefix("unix://"))
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    server = await asyncio.start_server(carry, host, 0, ssl=tls)
+    try:
+        yield f"tcp://{host}:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+async def serves_redis(environ, **fields):
+    """The endpoint of a service that was given by the engine that ``environ`` names, and answered."""
+    async with (
+        Docker(session=token_hex(6), project="tests", environ=environ) as docker,
+        docker.give(order_of(spec_of("redis", **fields))) as running,
+        Redis.from_url(running.endpoint.url) as redis,
+    ):
+        assert await redis.ping()
+        return running.endpoint
+
+
+@pytest.mark.parametrize("by", ["variables", "context"])
+async def test_an_engine_behind_tls_serves(engine, certificates, tmp_path, by):
+    async with proxy(engine, certificates) as url:
+        if by == "context":
+            material(certificates, contexts(tmp_path, "mine", Host=url))
+            environ = {"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "mine"}
+        else:
+            folder = material(certificates, tmp_path / "certs")
+            environ = {"DOCKER_HOST": url, "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(folder)}
+        assert (await serves_redis(environ)).host == "127.0.0.1"
+
+
+async def refused(environ):
+    with pytest.raises(Refusal) as caught:
+        async with open_engine(environ):
+            pass
+    return str(caught.value)
+
+
+async def test_an_engine_with_a_strange_certificate_is_refused(engine, certificates, tmp_path):
+    folder = material(certificates, tmp_path / "certs", authority="other")
+    async with proxy(engine, certificates) as url:
+        environ = {"DOCKER_HOST": url, "DOCKER_CERT_PATH": str(folder)}
+        assert "certificate verify failed" in await refused(environ | {"DOCKER_TLS_VERIFY": "1"})
+        async with open_engine(environ | {"DOCKER_TLS": "1"}) as unverified:
+            assert unverified.version == engine.version
+
+
+async def test_files_that_are_missing_or_broken_are_told(tmp_path):
+    environ = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": str(tmp_path)}
+    assert f"the TLS files of the Docker engine in {tmp_path} can't be used" in await refused(environ)
+    (tmp_path / "ca.pem").write_text("no certificate")
+    assert "DOCKER_CERT_PATH names another folder" in await refused(environ)
+
+
+async def test_an_engine_elsewhere_is_reached_at_its_host(engine):
+    """127.0.0.2 stands for another machine: it isn't one of our own names, and reaches the same ports."""
+    async with proxy(engine, host="127.0.0.2") as url:
+        assert (await serves_redis({"DOCKER_HOST": url})).host == "127.0.0.2"
+        bind = ContainerOptions(volumes=(Volume(source="/etc", target="/here"),))
+        with pytest.raises(
+            ProvisionError, match=r"volumes: /etc is on this machine, and the engine at http://127.0.0.2"
+        ):
+            await serves_redis({"DOCKER_HOST": url}, container=bind)
+
+
+_SSH = f"""#!{sys.executable}
+# A double of ssh: the other machine is this one, and the command's only meaning is Docker's dial-stdio.
+import os, socket, sys, threading
+words = sys.argv[1:]
+if "unknown.example" in words:
+    sys.exit("ssh: Could not resolve hostname unknown.example")
+if words[-5:] != ["--", "localhost", "docker", "system", "dial-stdio"] or words[:2] != ["-l", "me"]:
+    sys.exit(f"not expected: {{words}}")
+engine = socket.socket(socket.AF_UNIX)
+engine.connect("SOCKET")
+def there():
+    while data := os.read(0, 65536):
+        engine.sendall(data)
+    engine.shutdown(socket.SHUT_WR)
+threading.Thread(target=there, daemon=True).start()
+while data := engine.recv(65536):
+    os.write(1, data)
+"""
+
+
+@pytest.fixture
+def ssh(engine, tmp_path):
+    """An environment in which ``ssh`` is a double."""
+    program = tmp_path / "ssh"
+    program.write_text(_SSH.replace("SOCKET", engine.location.url.removeprefix("unix://")))
+    program.chmod(0o755)
+    return {"PATH": str(tmp_path)}
+
+
+async def test_an_engine_behind_ssh_serves(ssh):
+    endpoint = await serves_redis(ssh | {"DOCKER_HOST": "ssh://me@localhost"})
+    assert endpoint.host == "127.0.0.1"
+
+
+async def test_what_ssh_complains_of_is_told(ssh):
+    message = await refused(ssh | {"DOCKER_HOST": "ssh://unknown.example"})
+    assert message == (
+        "the Docker engine at ssh://unknown.example can't be reached: ssh: Could not resolve hostname unknown.example"
+    )
+
+
+async def test_no_ssh_is_told(tmp_path):
+    environ = {"DOCKER_HOST": "ssh://build.example", "PATH": str(tmp_path)}
+    assert "there is no `ssh` on PATH" in await refused(environ)
