@@ -209,7 +209,7 @@ async def test_ports_are_open_when_it_is_ready_and_each_has_a_name(docker):
 
 async def test_a_container_without_ports_has_no_url(docker):
     async with docker.give(order_of(container_of("echo works; sleep 60", wait=Log("works")))) as running:
-        assert (await running.log(10)).strip() == "works"
+        assert (await running.last_words()).strip() == "works"
         assert running.endpoint.safe_url == "(no port)"
         with pytest.raises(ProvisionError, match="'box' exposes no port, so it has no URL"):
             _ = running.endpoint.url
@@ -268,7 +268,7 @@ async def test_last_words_are_no_readiness(docker, monkeypatch):
 
 async def test_a_job_is_ready_when_it_has_ended_well(docker):
     async with docker.give(order_of(container_of("echo migrated", once=True))) as running:
-        assert (await running.log(5)).strip() == "migrated"
+        assert (await running.last_words()).strip() == "migrated"
         assert running.endpoint.port == 0
 
 
