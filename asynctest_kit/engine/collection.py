@@ -483,9 +483,11 @@ class _Kept(StringIO):
         return super().write(text)
 
 
-def writes_letters(reporter: object) -> bool:
+def writes_letters(reporter: Any) -> bool:
     """Whether the terminal's reporter is pytest's own, and writes one letter a test."""
-    return type(reporter) is TerminalReporter and type(reporter._tw) is TerminalWriter and reporter.verbosity <= 0
+    if type(reporter) is not TerminalReporter or type(reporter._tw) is not TerminalWriter:
+        return False
+    return reporter.config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) <= 0
 
 
 def wants_interaction(call: pytest.CallInfo[None], report: pytest.TestReport) -> bool:

@@ -37,6 +37,11 @@ def test_junit_file(bench, tmp_path):
     assert faults_of(engine.trail) == []
 
 
+def test_lines_instead_of_letters(bench):
+    finished = bench.engine("-o", "verbosity_test_cases=1")
+    assert sum("PASSED" in line for line in finished.out.splitlines()) > 1, finished.out
+
+
 def test_selection(bench):
     by_mark = bench.engine("-m", "colour")
     by_name = bench.engine("-k", "red or broken")
