@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.foreign_hooks import has_foreign
 
@@ -18,14 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    import pytest
-
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.executor import Execution
 
 __all__ = ["Announcer"]
 
 _Call = tuple[object, "Callable[..., object]"]
+
+#: The hooks of those who tell of tests.
+_TELLING = (
+    "pytest_runtest_logstart",
+    "pytest_runtest_logreport",
+    "pytest_runtest_logfinish",
+    "pytest_exception_interact",
+)
 
 _PHASES = ("setup", "call", "teardown")
 
@@ -41,18 +49,23 @@ class Announcer:
         capture: Is suspended while reporters write.
         after: Called when something was told, for it may have told the session to stop.
         at_once: Whether nothing may wait: the run may be told to stop by any report.
+
+    Attributes:
+        interrupt: What a reporter ended the run with, or None.
     """
 
     def __init__(self, config: pytest.Config, capture: Capture, after: Callable[[], None], *, at_once: bool) -> None:
         self._capture = capture
         self._reporter = config.pluginmanager.getplugin("terminalreporter")
         self._is_quiet = self._reporter is not None and not has_foreign(config, "pytest_report_teststatus")
+        self._are_alone = not any(has_foreign(config, name) for name in _TELLING)
         self._after = after
         self._at_once = at_once
         self._untold: list[Execution] = []
         self._timer: asyncio.TimerHandle | None = None
         self._hooks: dict[Path, _Hooks] = {}
         self._turn = 0
+        self.interrupt: BaseException | None = None
 
     def tell(self, execution: Execution) -> None:
         """Tell of a test, now or in a moment."""
@@ -72,12 +85,16 @@ class Announcer:
             return
         self._turn += 1
         letters = self._is_quiet and collection.writes_letters(self._reporter)
-        with (
-            self._capture.suspended(),
-            collection.written_at_once(self._reporter) if letters else contextlib.nullcontext(),
-        ):
-            for execution in untold:
-                self._tell(execution, letters=letters)
+        at_once = letters and self._are_alone  # what others write has its place among the letters
+        try:
+            with (
+                self._capture.suspended(),
+                collection.written_at_once(self._reporter) if at_once else contextlib.nullcontext(),
+            ):
+                for execution in untold:
+                    self._tell(execution, letters=letters)
+        except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
+            self.interrupt = interrupt
         self._after()
 
     def _tell(self, execution: Execution, *, letters: bool) -> None:
@@ -96,10 +113,9 @@ class Announcer:
         for report in execution.reports:
             if execution.verdict:
                 vars(report)["atk_verdict"] = execution.verdict
-            is_quiet = self._is_quiet and report.outcome == "passed"
-            if is_quiet and report.when != "call":
+            if self._is_quiet and report.when != "call":
                 hooks.report(report, collection.count_quietly)
-            elif is_quiet and is_plain and not hasattr(report, "wasxfail"):
+            elif self._is_quiet and is_plain:
                 hooks.report(report, collection.count_passed)
             else:
                 hooks.report(report)
@@ -142,14 +158,14 @@ class _Hooks:
     def report(
         self, report: pytest.TestReport, shorter: Callable[[Any, pytest.TestReport], None] | None = None
     ) -> None:
-        """Call the hooks of a report; in place of the terminal's ``shorter``, if that does the same."""
+        """Call the hooks of a report; in place of the terminal's ``shorter``, which does the same if it has passed."""
         name = "pytest_runtest_logreport"
         known = self._known[name] if name in self._known else self._look_up(name, ("report",))
         if known is None:
             self._relay.pytest_runtest_logreport(report=report)
             return
         for plugin, call in known:
-            if shorter is not None and plugin is self._reporter:
+            if shorter is not None and plugin is self._reporter and collection.has_plainly_passed(report, call):
                 shorter(self._reporter, report)
             else:
                 call(report)

@@ -103,12 +103,12 @@ class _Kind:
     """Tests that differ in their names only.
 
     Attributes:
-        models: The items of the first: one for each parameter of its fixtures. None before there is a first one, empty
-            if others can't be made like it.
+        models: Of the items of the first: one for each parameter of its fixtures. None before there is a first one,
+            empty if others can't be made like it.
     """
 
     def __init__(self, marks: list[pytest.Mark]) -> None:
-        self.models: list[pytest.Function] | None = None
+        self.models: list[collection.Model] | None = None
         self._marks = marks
         self._added: list[pytest.Mark] = []
 
@@ -118,7 +118,7 @@ class _Kind:
         if isinstance(items, list) and collection.are_simple(items):
             marks = getattr(function, "pytestmark", [])
             self._added = marks[len(self._marks) :]
-            self.models = items[:]
+            self.models = [*map(collection.Model.of, items)]
 
     def made(self, name: str, function: Any) -> list[pytest.Item]:
         """Make the items of another test."""

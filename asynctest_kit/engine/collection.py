@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
+    "Model",
     "Owner",
     "Parameter",
     "PassedReports",
@@ -77,6 +78,7 @@ __all__ = [
     "fixtures_defined_in",
     "forget_value",
     "has_fixtures",
+    "has_plainly_passed",
     "is_coroutine_item",
     "item_made_by_others",
     "log_handler",
@@ -398,13 +400,19 @@ def call_info(
     )
 
 
+def _own_keywords(item: pytest.Item) -> int:
+    """How many it has, beside those of what it is in."""
+    return len(cast("Any", item.keywords)._markers)
+
+
 class PassedReports:
     """Makes what pytest's own hooks would make of the phases of one test that pass, for a third of what that costs."""
 
-    __slots__ = ("_first", "_item")
+    __slots__ = ("_first", "_item", "_own_keywords")
 
     def __init__(self, item: pytest.Item) -> None:
         self._item = item
+        self._own_keywords = 0
         self._first: pytest.TestReport | None = None
 
     def report(
@@ -418,6 +426,7 @@ class PassedReports:
         captured = item._report_sections
         sections = [(f"Captured {key} {phase}", text) for phase, key, text in captured] if captured else []
         if self._first is None:
+            self._own_keywords = _own_keywords(item)
             self._first = pytest.TestReport(
                 getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
                 item.location,
@@ -434,6 +443,9 @@ class PassedReports:
             return self._first
         report = object.__new__(pytest.TestReport)
         vars(report).update(vars(self._first))
+        # Marks may have come since.
+        has_grown = _own_keywords(item) != self._own_keywords
+        report.keywords = dict.fromkeys(item.keywords, 1) if has_grown else dict(self._first.keywords)
         report.when, report.sections, report.user_properties = when, sections, list(item.user_properties)
         report.duration, report.start, report.stop = duration, start, start + duration
         return report
@@ -443,6 +455,15 @@ def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
     """What the terminal's reporter makes of a set-up or tear-down that passed."""
     reporter._tests_ran = True
     reporter._add_stats("", [report])
+
+
+_LOGREPORT = TerminalReporter.pytest_runtest_logreport
+
+
+def has_plainly_passed(report: pytest.TestReport, reporters: object) -> bool:
+    """Whether the terminal's hook is pytest's own, and is about to be told of a phase that simply passed."""
+    is_pytests = getattr(reporters, "__func__", None) is _LOGREPORT
+    return is_pytests and report.outcome == "passed" and not hasattr(report, "wasxfail")
 
 
 def count_passed(reporter: Any, report: pytest.TestReport) -> None:
@@ -841,11 +862,27 @@ def are_simple(items: Sequence[Any]) -> bool:
     return not any(one.params is not None and (not one.params or callable(one.ids)) for one in definitions)
 
 
-def made_like(models: Sequence[pytest.Function], name: str, function: FunctionType) -> list[pytest.Item]:
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An item like which others are made: what pytest made it of, whatever becomes of the item."""
+
+    item: pytest.Function
+    info: FuncFixtureInfo
+    callspec: Any
+    suffix: str
+
+    @classmethod
+    def of(cls, item: pytest.Function) -> Model:
+        """Take an item as it is now."""
+        callspec = getattr(item, "callspec", None)
+        suffix = item.name[len(item.originalname) :]
+        return cls(item, _copied_info(item._fixtureinfo), callspec and _copied_callspec(callspec), suffix)
+
+
+def made_like(models: Sequence[Model], name: str, function: FunctionType) -> list[pytest.Item]:
     """Items of another plain test that requests the same fixtures as that of ``models``."""
-    model = models[0]
-    info = model._fixtureinfo
-    own = FuncFixtureInfo(info.argnames, info.initialnames, info.names_closure[:], dict(info.name2fixturedefs))
+    model = models[0].item
+    own = _copied_info(models[0].info)
     in_module = isinstance(model.parent, pytest.Module)
     is_beside = in_module and function.__code__.co_filename == model.function.__code__.co_filename
     made: list[pytest.Item] = []
@@ -858,19 +895,26 @@ def made_like(models: Sequence[pytest.Function], name: str, function: FunctionTy
     return made
 
 
-def _one_like(model: pytest.Function, name: str, info: FuncFixtureInfo) -> pytest.Function:
-    callspec = getattr(model, "callspec", None)
-    item: pytest.Function
-    if callspec is None:
-        item = pytest.Function.from_parent(model.parent, name=name, fixtureinfo=info)
+def _one_like(model: Model, name: str, info: FuncFixtureInfo) -> pytest.Function:
+    parent = model.item.parent
+    if model.callspec is None:
+        item: pytest.Function = pytest.Function.from_parent(parent, name=name, fixtureinfo=info)
         return item
-    own = replace(callspec, params=dict(callspec.params), indices=dict(callspec.indices), marks=callspec.marks[:])
-    item = pytest.Function.from_parent(
-        model.parent,
-        name=name + model.name[len(model.originalname) :],
+    own = _copied_callspec(model.callspec)
+    made: pytest.Function = pytest.Function.from_parent(
+        parent,
+        name=name + model.suffix,
         callspec=own,
         fixtureinfo=info,
         keywords={own.id: True},
         originalname=name,
     )
-    return item
+    return made
+
+
+def _copied_info(info: FuncFixtureInfo) -> FuncFixtureInfo:
+    return FuncFixtureInfo(info.argnames, info.initialnames, info.names_closure[:], dict(info.name2fixturedefs))
+
+
+def _copied_callspec(callspec: Any) -> Any:
+    return replace(callspec, params=dict(callspec.params), indices=dict(callspec.indices), marks=callspec.marks[:])

@@ -463,6 +463,7 @@ class Dispatcher:
         self._end_early_if_told()
 
     def _end_early_if_told(self) -> None:
+        self.interrupt = self.interrupt or self._announcer.interrupt
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
 

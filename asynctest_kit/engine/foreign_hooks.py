@@ -11,6 +11,7 @@ import contextlib
 import inspect
 import sys
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -231,8 +232,10 @@ _PROTOCOLS = pytest.StashKey[tuple[pluggy.HookImpl, ...]]()
 def let_idle_go(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
     """Let go of plugins that run some tests by a protocol of their own, and are asked to by none of ``items``.
 
-    Their other hooks look at every phase of every test, for nothing.
+    Their other hooks look at every phase of every test, for nothing. A wrapper around the protocol may ask later.
     """
+    if _impls(config, "pytest_runtest_protocol", wrappers=True):
+        return
     for impl in _impls(config, "pytest_runtest_protocol"):
         asked = _ONLY_IF.get(_module_of(impl.plugin).partition(".")[0])
         if asked is not None and not any(map(asked, items)):
@@ -240,14 +243,24 @@ def let_idle_go(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
 
 
 def _is_flaky(item: pytest.Item) -> bool:
-    function = getattr(item, "function", None)
+    function, case = getattr(item, "function", None), getattr(item, "cls", None)
     marked = any(name.startswith("_flaky_") for name in getattr(function, "__dict__", ()))
-    return marked or item.get_closest_marker("flaky") is not None or _are_all_flaky(item.config)
+    return (
+        marked
+        or (case is not None and _is_flaky_class(case))
+        or item.get_closest_marker("flaky") is not None
+        or _are_all_flaky(item.config)
+    )
+
+
+@cache
+def _is_flaky_class(case: type) -> bool:
+    return any(name.startswith("_flaky_") for name in dir(case))
 
 
 def _are_all_flaky(config: pytest.Config) -> bool:
     if _FLAKY not in config.stash:
-        asked = any(config.getoption(name, None) for name in ("reruns", "force_flaky"))
+        asked = any(config.getoption(name, None) for name in ("reruns", "force_reruns", "force_flaky"))
         config.stash[_FLAKY] = asked or _reruns_of_ini(config)
     return config.stash[_FLAKY]
 

@@ -12,8 +12,9 @@ pytest have made is kept until the last look is over, so that this look is for w
 from __future__ import annotations
 
 import gc
+import sys
 from contextlib import contextmanager
-from functools import wraps
+from functools import update_wrapper
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,6 +26,9 @@ __all__ = ["Garbage"]
 
 #: What shows the collector's sight, or depends on it.
 _QUESTIONS = ("collect", "get_objects", "get_referrers")
+
+#: Modules that look for garbage at the end of a run: for what tests have left.
+_LAST_LOOKS = frozenset({__name__, "_pytest.unraisableexception"})
 
 #: How many objects are made from one look for what is young to the next, at least; before Python 3.13 700.
 _YOUNG = 2000
@@ -38,7 +42,11 @@ class Garbage:
 
     def __init__(self) -> None:
         self._kept: list[object] = []
+        self._thresholds = gc.get_threshold()
         self._originals: dict[str, Callable[..., Any]] = {}
+        for name in _QUESTIONS:  # now: a conftest file may keep one of them under a name of its own
+            self._originals[name] = getattr(gc, name)
+            setattr(gc, name, _Seeing(self._originals[name]))
 
     def keep(self, value: object) -> None:
         """Don't let ``value`` become garbage before the last look is over."""
@@ -46,12 +54,9 @@ class Garbage:
 
     @pytest.hookimpl
     def pytest_configure(self, config: pytest.Config) -> None:
-        """Let questions to the collector be answered as ever; at the end, after what pytest does then, too."""
+        """Leave the collector as it was, after what pytest does at its end."""
         config.add_cleanup(gc.unfreeze)
         config.add_cleanup(self._answer_no_more)
-        for name in _QUESTIONS:
-            self._originals[name] = getattr(gc, name)
-            setattr(gc, name, _seeing(self._originals[name]))
 
     def _answer_no_more(self) -> None:
         while self._originals:
@@ -66,12 +71,14 @@ class Garbage:
 
     @contextmanager
     def unlooked(self) -> Iterator[None]:
-        """Don't look for garbage while the block runs, nor later at what it has made: almost all of that stays."""
+        """Look for garbage once after the block, and not later at what it has made: almost all of that stays."""
         was_enabled = gc.isenabled()
         gc.disable()
+        gc.freeze()
         try:
             yield
         finally:
+            self._originals.get("collect", gc.collect)(0)  # what was made in the block
             gc.freeze()
             if was_enabled:
                 gc.enable()
@@ -80,7 +87,8 @@ class Garbage:
     def pytest_runtestloop(self) -> Generator[None, object, object]:
         """Look less often for what is young, and rarely for what is old."""
         young, middle, old = before = gc.get_threshold()
-        gc.set_threshold(max(young, _YOUNG) if young else 0, middle, max(old, _OLD))
+        if young and before == self._thresholds:  # else the suite has its own
+            gc.set_threshold(max(young, _YOUNG), middle, max(old, _OLD))
         try:
             return (yield)
         finally:
@@ -89,7 +97,6 @@ class Garbage:
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_unconfigure(self) -> Generator[None, object, object]:
         """Look once for what finalizers raise, and not again."""
-        self._answer_no_more()
         before = _full_passes()
         try:
             return (yield)
@@ -99,13 +106,17 @@ class Garbage:
             gc.freeze()
 
 
-def _seeing(question: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(question)
-    def asked(*arguments: Any, **options: Any) -> Any:
-        gc.unfreeze()
-        return question(*arguments, **options)
+class _Seeing:
+    """A question to the collector that it answers with everything in sight. No function: it is no method of a class."""
 
-    return asked
+    def __init__(self, question: Callable[..., Any]) -> None:
+        update_wrapper(self, question)
+        self._question = question
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if sys._getframe(1).f_globals.get("__name__") not in _LAST_LOOKS:  # noqa: SLF001  # the fast way
+            gc.unfreeze()
+        return self._question(*arguments, **options)
 
 
 def _full_passes() -> int:

@@ -259,6 +259,7 @@ class Lifetime:
             await self._finalizers.run(title, lambda: self._limit("the tear-down"))
         except BaseException as error:  # noqa: BLE001  # kept, and reported by the last test that used it
             self._teardown_error = error
+        self._value = None  # it is nobody's any more: what its end raises is told
         self._emit("teardown", start, failed=self._teardown_error is not None)
 
     def _emit(self, phase: Any, start: float, *, failed: bool) -> None:
