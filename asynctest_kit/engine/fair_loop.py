@@ -9,8 +9,11 @@ further apart than that stay in their order, and what runs between them has its 
 time-out passes through several tasks before anybody sees it. A busy loop's timers are late, as they are on any busy
 loop; they are just not all late at once. While the loop stands still its clock does too.
 
-For tests that run alone the clock is asyncio's own, less what it fell behind before, so that those that move
-``time.monotonic`` move it as well, and what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
+What it falls behind it makes up for where nothing is to be done, by half a turn for each wait: code that adds seconds
+to ``time.monotonic()`` and waits until then on the loop's clock is not to wait for much longer than that.
+
+For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well, and
+what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
 """
 
 from __future__ import annotations
@@ -29,30 +32,31 @@ __all__ = ["FairLoop"]
 #: Seconds that a turn counts for at most.
 _TURN = 0.001
 
+#: Seconds that one wait makes up for: less than what keeps timers apart.
+_MADE_UP = _TURN / 2
+
 
 class _Clock:
     """The loop's time while tests run beside each other, made of turns and waits.
 
     Attributes:
         runs: Whether they do.
-        behind: By how much it has fallen behind asyncio's clock; that is kept when asyncio's counts again.
     """
 
-    __slots__ = ("_passed", "_since", "behind", "runs")
+    __slots__ = ("_behind", "_passed", "_since", "runs")
 
     def __init__(self) -> None:
         self.runs = False
-        self.behind = 0.0
-        self._passed = self._since = 0.0
+        self._behind = self._passed = self._since = 0.0
 
     def start(self, now: float) -> None:
         """Count from ``now`` on asyncio's clock."""
         self.runs = True
-        self._passed, self._since = now - self.behind, time.monotonic()
+        self._behind = 0.0
+        self._passed, self._since = now, time.monotonic()
 
-    def stop(self, now: float) -> None:
-        """Leave the time to asyncio's clock, which says ``now``."""
-        self.behind = now - self.now()
+    def stop(self) -> None:
+        """Leave the time to asyncio's clock."""
         self.runs = False
 
     def now(self) -> float:
@@ -61,13 +65,19 @@ class _Clock:
 
     def end_turn(self) -> None:
         """Count the turn that ends now."""
-        self._passed = self.now()
-        self._since = time.monotonic()
-
-    def end_wait(self) -> None:
-        """Count in full what has passed since the turn's end."""
         now = time.monotonic()
-        self._passed += now - self._since
+        took = now - self._since
+        counted = min(took, _TURN)
+        self._passed += counted
+        self._behind += took - counted
+        self._since = now
+
+    def end_wait(self, *, idle: bool) -> None:
+        """Count in full what has passed since the turn's end, and a little more if there was time."""
+        now = time.monotonic()
+        made_up = min(self._behind, _MADE_UP) if idle else 0.0
+        self._passed += now - self._since + made_up
+        self._behind -= made_up
         self._since = now
 
 
@@ -85,7 +95,7 @@ class _Selector(selectors.DefaultSelector):
         try:
             return super().select(timeout)
         finally:
-            self._clock.end_wait()
+            self._clock.end_wait(idle=timeout is None or timeout > 0)
 
 
 class FairLoop(asyncio.SelectorEventLoop):
@@ -97,7 +107,7 @@ class FairLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         """Seconds on the loop's clock."""
-        return self._fair_clock.now() if self._fair_clock.runs else super().time() - self._fair_clock.behind
+        return self._fair_clock.now() if self._fair_clock.runs else super().time()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
@@ -106,4 +116,4 @@ class FairLoop(asyncio.SelectorEventLoop):
         try:
             yield
         finally:
-            self._fair_clock.stop(super().time())
+            self._fair_clock.stop()

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import asynccontextmanager
 
@@ -140,6 +141,15 @@ async def test_without_up_the_last_client_ends_it(project, atk):
     assert Visit.at(root) is None
 
 
+@pytest.fixture
+def apart(monkeypatch):
+    """A runtime directory of the test's own: in the common one anybody's supervisor may be the first to clean up."""
+    with tempfile.TemporaryDirectory(prefix="atk-") as folder:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", folder)
+        yield
+
+
+@pytest.mark.usefixtures("apart")
 async def test_what_a_killed_supervisor_left_is_removed(project, atk):
     root = project()
     await atk("up", "redis", cwd=root, **EMBEDDED)

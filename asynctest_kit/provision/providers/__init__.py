@@ -60,6 +60,11 @@ class Refusal(Exception):  # noqa: N818 (nothing is wrong: the next provider is 
     """A provider does not take the order; the message is the reason, as the end of a sentence."""
 
 
+def now_on_loop() -> float:
+    """Seconds on the clock of the running loop, which all limits go by."""
+    return asyncio.get_running_loop().time()
+
+
 @dataclass(slots=True, kw_only=True)
 class Order:
     """One service to be started, and where the time that it takes is written down.
@@ -69,7 +74,7 @@ class Order:
         kind: Its entry in the catalogue.
         asked: When (seconds, CLOCK_MONOTONIC).
         record: Takes each phase as it ends.
-        deadline: When it must be ready.
+        deadline: When it must be ready, on the clock of the loop that starts it.
         login: As whom tests will connect; the password is drawn afresh.
         may_keep: Whether there is time at its end to keep its data; not if its users were killed.
         is_worth_keeping: Whether tests have made something in it that the next run would have to make again.
@@ -91,21 +96,27 @@ class Order:
     met: Mapping[str, Running] = field(default_factory=dict)
     deadline: float = field(init=False)
     login: Login = field(init=False)
-    _excused: float = 0.0
+    _limit: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.deadline = self.asked + self.spec.startup_timeout
+        self._limit = self.spec.startup_timeout
+        self.deadline = now_on_loop() - (time.monotonic() - self.asked) + self.spec.startup_timeout
         self.login = self.kind.login(self.spec, secrets.token_hex(16))
 
     @property
     def allowed(self) -> str:
         """The time that it has from asked to ready, for messages."""
-        return f"{self.deadline - self.asked - self._excused:.3g} s"
+        return f"{self._limit:.3g} s"
 
     @property
     def image(self) -> str:
         """The image that it is started from, unless one is built, under the name by which it is to be had."""
         return self.spec.images.name_of(self.spec.image or self.kind.image)
+
+    def shorten(self, seconds: float) -> None:
+        """Let it have ``seconds`` from now on, if that is less than what it has."""
+        self._limit = min(self._limit, seconds)
+        self.deadline = min(self.deadline, now_on_loop() + seconds)
 
     async def meet(self) -> None:
         """Wait until what it needs is ready; that takes none of its own time.
@@ -119,13 +130,11 @@ class Order:
     @contextmanager
     def excused(self) -> Iterator[None]:
         """What the block takes doesn't count: it has a limit of its own."""
-        start = time.monotonic()
+        start = now_on_loop()
         try:
             yield
         finally:
-            took = time.monotonic() - start
-            self.deadline += took
-            self._excused += took
+            self.deadline += now_on_loop() - start
 
     @contextmanager
     def phase(self, phase: Phase, provider: ProviderName, *, since: float | None = None) -> Iterator[None]:

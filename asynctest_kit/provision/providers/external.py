@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
@@ -47,7 +46,7 @@ class External:
         address = _address(order.kind, url)
         endpoint = _endpoint(order, address, url)
         order.resolved(self.name)
-        order.deadline = min(order.deadline, time.monotonic() + _PATIENCE)
+        order.shorten(_PATIENCE)
         with order.phase("ready", self.name):
             await await_ready(
                 order, _waiting(order, address), _Stranger(), subject=f"The server at {endpoint.safe_url}"
