@@ -2,7 +2,7 @@
 
 A ``.dockerignore`` means what it means to Docker: patterns from the context's root, ``*`` within a name, ``**`` across
 folders, ``!`` for exceptions, the last that matches wins, and what matches a folder matches all in it. The Dockerfile
-and the ``.dockerignore`` are sent in any case.
+and the ``.dockerignore`` are sent in any case, sockets never.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -78,7 +79,8 @@ def _members(build: Build) -> Iterator[tuple[str, Path]]:
         for name in sorted((*folders, *files)):
             path = here / name
             relative = path.relative_to(root).as_posix()
-            if relative in always or not _is_ignored(relative, rules):
+            is_sent = relative in always or not _is_ignored(relative, rules)
+            if is_sent and not stat.S_ISSOCK(path.lstat().st_mode):
                 yield relative, path
         if not any(is_exception for _, is_exception in rules):
             kept = [name for name in folders if not _is_ignored((here / name).relative_to(root).as_posix(), rules)]

@@ -309,7 +309,7 @@ async def _watch(engine, scene):
         async for line in response.content:
             scene.containers += 1
             with suppress(NotFoundError, EngineError):
-                inspected = await engine.inspect(json.loads(line)["id"])
+                inspected = await engine.inspect(json.loads(line)["Actor"]["ID"])
                 scene.volumes |= {mount["Name"] for mount in inspected["Mounts"] if mount["Type"] == "volume"}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import tarfile
 from secrets import token_hex
 
@@ -165,6 +166,16 @@ def test_a_dockerignore_means_what_it_means_to_docker(context, ignored, sent):
     tree(context, "a.py", "a.txt", "sub/a.py", "sub/deep/b.txt", "sub/deep/c.md", "Dockerfile")
     (context / ".dockerignore").write_text(ignored)
     assert names(context) == sent | {"Dockerfile", ".dockerignore"}
+
+
+def test_a_socket_is_passed_over(context, monkeypatch):
+    tree(context, "Dockerfile")
+    before = build_context.digest(Build(context=str(context)), None)
+    monkeypatch.chdir(context)  # its path may be too long for a socket
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("server.sock")
+    assert names(context) == {"Dockerfile"}
+    assert build_context.digest(Build(context=str(context)), None) == before
 
 
 def test_the_dockerfile_is_sent_from_a_folder_that_is_ignored(context):

@@ -14,11 +14,12 @@ import pytest
 from provision_traces import SESSION, order_of, spec_of
 from redis.asyncio import Redis
 
+from asynctest_kit.containers import Port
 from asynctest_kit.isolation import postgres as postgres_slots
 from asynctest_kit.provision.providers import docker_reach
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.docker_reach import is_within_reach
-from asynctest_kit.provision.providers.engine import EngineError
+from asynctest_kit.provision.providers.docker_reach import Published, is_within_reach
+from asynctest_kit.provision.providers.engine import Engine, EngineError
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +77,28 @@ async def test_an_engine_that_refuses_to_share_publishes_a_port(engine, docker, 
         async with Redis.from_url(running.endpoint.url) as by_tcp:
             assert await by_tcp.ping()
         assert await network_of(engine, docker) != "none"
+
+
+async def test_an_engine_that_tells_addresses_by_network_alone_serves(engine, monkeypatch):
+    """As Docker 29 does."""
+    inspect = Engine.inspect
+
+    async def inspect_without(self, name):
+        found = await inspect(self, name)
+        for removed in ("IPAddress", "Gateway"):
+            found["NetworkSettings"].pop(removed, None)
+        return found
+
+    monkeypatch.setattr(Engine, "inspect", inspect_without)
+    async with (
+        Docker(session=token_hex(6), project="tests") as docker,
+        docker.give(order_of(spec_of("redis"))) as running,
+        Redis.from_url(running.endpoint.url) as redis,
+    ):
+        assert await redis.ping()
+        ((container, _),) = await engine.labelled(f"{SESSION}={docker._labels[SESSION]}")
+        places = await Published({"": Port(6379, "redis")}).places(engine, container)
+        assert places.direct()[""].host == (await running.inside()).host
 
 
 @pytest.fixture

@@ -26,6 +26,7 @@ from asynctest_kit.provision.catalog.kind import LONGEST_SOCKET, SOCKETS
 from asynctest_kit.provision.forwarding import forwarded
 from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
 from asynctest_kit.provision.providers.engine.location import LOOPBACK
+from asynctest_kit.provision.providers.engine.requests import DEFAULT_NETWORK
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.waiting import to_its_end
 
@@ -142,13 +143,15 @@ class Published:
         try:
             network = (await engine.inspect(container))["NetworkSettings"]
         except NotFoundError:
-            network = {"Ports": {}, "IPAddress": "", "Gateway": ""}
+            network = {}
+        # Docker 29 tells addresses by network alone, Podman calls its default network otherwise.
+        address = (network.get("Networks") or {}).get(DEFAULT_NETWORK) or network
         return Places(
             host=self.host,
-            published={name: _published(network["Ports"], port.port, self.host) for name, port in self.ports.items()},
+            published={name: _published(network.get("Ports") or {}, port.port, self.host) for name, port in self.ports.items()},
             ports={name: port.port for name, port in self.ports.items()},
-            inside=network["IPAddress"],
-            gateway=network["Gateway"],
+            inside=address.get("IPAddress", ""),
+            gateway=address.get("Gateway", ""),
         )
 
 

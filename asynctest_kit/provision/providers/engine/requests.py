@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.providers.engine.location import Location
     from asynctest_kit.provision.service import Output, Stream
 
-__all__ = ["Ended", "Engine", "EngineError", "NotFoundError"]
+__all__ = ["DEFAULT_NETWORK", "Ended", "Engine", "EngineError", "NotFoundError"]
 
 #: Seconds for an engine to take a connection, and to answer a single request.
 _GREETING = 15.0
@@ -53,7 +53,7 @@ _LOOK_UP = 10.0
 _TRANSFER = 60.0
 
 #: Where containers are that nothing else is said of.
-_DEFAULT_NETWORK = "bridge"
+DEFAULT_NETWORK = "bridge"
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -210,11 +210,11 @@ class Engine:
         """
         networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
         if "none" in networks:
-            for network, action in (("none", "disconnect"), (_DEFAULT_NETWORK, "connect")):
+            for network, action in (("none", "disconnect"), (DEFAULT_NETWORK, "connect")):
                 async with self._query("POST", f"networks/{network}/{action}", data={"Container": name}):
                     pass
             networks = (await self.inspect(name))["NetworkSettings"]["Networks"]
-        return str((networks.get(_DEFAULT_NETWORK) or {}).get("IPAddress", ""))
+        return str((networks.get(DEFAULT_NETWORK) or {}).get("IPAddress", ""))
 
     async def image_config(self, image: str) -> dict[str, Any]:
         """What containers of an image inherit: ``Entrypoint``, ``Cmd`` and so on."""
