@@ -91,6 +91,30 @@ async def test_it_is_built_once_for_each_change(docker, engine, context):
     assert sorted(await docker.remove_unused_images(0.0)) == sorted(made)
 
 
+async def labelled_image(engine, name):
+    """An image by that name that says it was built by us; its id."""
+    container = f"asynctest_kit-{token_hex(6)}"
+    await engine.create(container, {"Image": IMAGES["redis"], "Labels": {"any": token_hex(6)}})
+    try:
+        await engine.commit(container, name, {"asynctest_kit.build": snapshots.cache_id()})
+    finally:
+        await engine.remove(container)
+    return await engine.image_id(name)
+
+
+async def test_a_build_that_lost_its_name_to_the_next_is_removed_too(docker, engine):
+    name = f"asynctest_kit/build:{token_hex(6)}"
+    first, second = [await labelled_image(engine, name) for _ in range(2)]
+    assert set(await docker.remove_unused_images(0.0)) == {first, name}
+    assert not any([await engine.has_image(image) for image in (first, second)])
+
+
+async def test_an_image_that_the_engine_does_not_remove_keeps_no_other(docker, engine):
+    name = f"asynctest_kit/build:{token_hex(6)}"
+    await labelled_image(engine, name)
+    assert await engine.remove_images(["no:valid:name", name]) == [name]
+
+
 async def test_two_services_of_one_build_wait_for_one(docker, context):
     dockerfile(context, "FROM BASE\nENV ONE=1\n")
     options = built(context)

@@ -64,9 +64,7 @@ class Images:
 async def remove_old_builds(engine: Engine, unused: float) -> list[str]:
     """Remove images that this user built more than ``unused`` seconds ago; give their names."""
     made = await engine.labelled_images(f"{_LABEL}={snapshots.cache_id()}", before=time.time() - unused)
-    for image in made:
-        await engine.remove_image(image)
-    return made
+    return await engine.remove_images(made)
 
 
 async def _pulled(engine: Engine, order: Order) -> None:

@@ -153,10 +153,7 @@ async def remove_unknown(engine: Engine) -> list[str]:
     """Remove those images of this user's that no note tells of; give their names."""
     known = await asyncio.to_thread(snapshots.images)
     made = await engine.labelled_images(f"{LABEL}={snapshots.cache_id()}")
-    unknown = [image for image in made if image not in known]
-    for image in unknown:
-        await engine.remove_image(image)
-    return unknown
+    return await engine.remove_images(image for image in made if image not in known)
 
 
 def _under(folder: PurePosixPath, backup: bytes) -> bytes:

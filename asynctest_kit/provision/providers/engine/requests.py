@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
@@ -29,7 +30,7 @@ from asynctest_kit.provision.providers.engine.streams import Progress, news, out
 from asynctest_kit.provision.service import Program
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
     from typing import IO
 
     from aiodocker import Docker
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Output, Stream
 
 __all__ = ["DEFAULT_NETWORK", "Ended", "Engine", "EngineError", "NotFoundError"]
+
+_log = logging.getLogger(__name__)
 
 #: Seconds for an engine to take a connection, and to answer a single request.
 _GREETING = 15.0
@@ -54,6 +57,8 @@ _TRANSFER = 60.0
 
 #: Where containers are that nothing else is said of.
 DEFAULT_NETWORK = "bridge"
+
+_UNTAGGED = "<none>:<none>"
 
 _NOT_FOUND = 404
 _CONFLICT = 409
@@ -289,10 +294,25 @@ class Engine:
             if error.status != _CONFLICT:
                 raise
 
+    async def remove_images(self, images: Iterable[str]) -> list[str]:
+        """Remove each of them that the engine agrees to; give these."""
+        removed = []
+        for image in images:
+            try:
+                await self.remove_image(image)
+            except EngineError as error:
+                _log.warning("the image %s could not be removed: %s", image, error)
+            else:
+                removed.append(image)
+        return removed
+
     async def labelled_images(self, label: str, *, before: float = inf) -> list[str]:
-        """The tags of every image that has ``label``, if it was made before then (seconds since the epoch)."""
+        """The tags of every image that has ``label``, if it was made before then (seconds since the epoch).
+
+        One that has no tag any more is given by its id.
+        """
         found = await self._json("GET", "images/json", params=_labelled(label))
-        return [tag for image in found if image["Created"] <= before for tag in image["RepoTags"] or ()]
+        return [name for image in found if image["Created"] <= before for name in _names(image)]
 
     async def has_file(self, name: str, path: str) -> bool:
         """Whether there is something by that path in a container, started or not."""
@@ -494,6 +514,11 @@ class Engine:
 
 def _labelled(label: str) -> dict[str, str]:
     return {"filters": json.dumps({"label": [label]})}
+
+
+def _names(image: Mapping[str, Any]) -> list[str]:
+    # Engines before 25 have a tag for what has none.
+    return [tag for tag in image["RepoTags"] or () if tag != _UNTAGGED] or [image["Id"]]
 
 
 def _message(text: str) -> str:
