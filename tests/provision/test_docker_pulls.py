@@ -250,6 +250,13 @@ async def test_an_identity_token_is_sent_as_one(tmp_path):
     assert await header(tmp_path, {"auths": {hub: {"identitytoken": "my-token"}}}, "docker.io") == token
 
 
+@pytest.mark.parametrize("key", ["https://index.docker.io/v1/", "docker.io"])
+async def test_docker_hub_has_a_helper_of_its_own(tmp_path, key):
+    helper(tmp_path, "keys", ANSWER)
+    found = await header(tmp_path, {"credHelpers": {key: "keys"}, "credsStore": "none-such"}, "docker.io")
+    assert found == {"username": USER, "password": PASSWORD, "serveraddress": "https://index.docker.io/v1/"}
+
+
 async def test_a_damaged_login_is_told(tmp_path):
     with pytest.raises(auth.CredentialsError, match=r"entry of reg.example in Docker's configuration is damaged"):
         await header(tmp_path, {"auths": {"reg.example": {"auth": "%"}}}, "reg.example")

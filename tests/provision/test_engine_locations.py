@@ -48,6 +48,19 @@ async def test_the_engine_of_a_docker_context_is_found(tmp_path, by):
 
 
 @pytest.mark.parametrize(
+    ("environ", "config", "source"),
+    [({"DOCKER_CONTEXT": "typo"}, {}, "DOCKER_CONTEXT"), ({}, {"currentContext": "typo"}, "currentContext in .*json")],
+)
+async def test_a_docker_context_that_is_not_there_is_refused(tmp_path, environ, config, source):
+    contexts(tmp_path, "mine", Host="unix:///mine.sock")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    environ |= {"DOCKER_CONFIG": str(tmp_path)}
+    with pytest.raises(Refusal, match=f"^{source} names the Docker context 'typo', and no engine .*`docker context ls"):
+        locate(environ)
+    assert locate(environ | {"DOCKER_CONTEXT": "default", "DOCKER_HOST": ""}).url.startswith("unix://")
+
+
+@pytest.mark.parametrize(
     ("environ", "url", "host"),
     [
         ({"DOCKER_HOST": "tcp://localhost"}, "http://localhost:2375", "127.0.0.1"),

@@ -63,7 +63,8 @@ async def header_for_build(registries: Collection[str], environ: Mapping[str, st
 async def _credentials(registry: str, environ: Mapping[str, str]) -> dict[str, str] | None:
     config = await asyncio.to_thread(_configuration, environ)
     key = _key(registry)
-    helper = _table(config, "credHelpers").get(registry) or config.get("credsStore")
+    helpers = _table(config, "credHelpers")
+    helper = helpers.get(key) or helpers.get(registry) or config.get("credsStore")
     if helper:
         return await _ask_helper(str(helper), key, environ)
 

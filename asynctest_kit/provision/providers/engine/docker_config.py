@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from asynctest_kit.provision.providers import Refusal
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,15 +26,26 @@ def configuration(environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def context_endpoint(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path] | None:
-    """The engine of the context in use, and the folder of its TLS material; None for the default context."""
-    name = environ.get("DOCKER_CONTEXT") or configuration(environ).get("currentContext")
-    if not name or name == "default":
+    """The engine of the context in use, and the folder of its TLS material; None for the default context.
+
+    Raises:
+        Refusal: There is no such context, or it has no engine.
+    """
+    chosen = environ.get("DOCKER_CONTEXT")
+    name = str(chosen or configuration(environ).get("currentContext") or "default")
+    if name == "default":
         return None
 
     key = hashlib.sha256(name.encode()).hexdigest()
     contexts = folder(environ) / "contexts"
     endpoint = _json_file(contexts / "meta" / key / "meta.json").get("Endpoints", {}).get("docker", {})
-    return (endpoint, contexts / "tls" / key / "docker") if endpoint.get("Host") else None
+    if not endpoint.get("Host"):
+        source = "DOCKER_CONTEXT" if chosen else f"currentContext in {folder(environ) / 'config.json'}"
+        raise Refusal(
+            f"{source} names the Docker context {name!r}, and no engine of that name is known in {contexts} "
+            "(`docker context ls` shows those that are)"
+        )
+    return endpoint, contexts / "tls" / key / "docker"
 
 
 def _json_file(path: Path) -> dict[str, Any]:
