@@ -107,7 +107,7 @@ async def _image(order: Order, engine: Engine | None) -> Finding:
     if build := order.spec.container.build:
         return Finding(order.spec.name, "ok", f"its image is built from {build.context}/{build.dockerfile}")
     try:
-        if await engine.has_image(image):
+        if await engine.has_image(image, platform=order.spec.container.platform):
             return Finding(order.spec.name, "ok", f"the image {image} is there")
     except EngineError as error:
         return Finding(order.spec.name, "note", f"the engine refuses: {error}")

@@ -61,7 +61,7 @@ async def _port(stderr):
     raise AssertionError("the registry ended")
 
 
-async def publish(host, name, *, size=64):
+async def publish(host, name, *, size=64, architecture=None):
     """Put an image there with one layer of about ``size`` bytes, which no other one has; its full name."""
     layer = io.BytesIO()
     with tarfile.open(fileobj=layer, mode="w") as archive:
@@ -72,7 +72,7 @@ async def publish(host, name, *, size=64):
     packed = gzip.compress(layer.getvalue(), compresslevel=1, mtime=0)
     config = json.dumps(
         {
-            "architecture": _MACHINES.get(platform.machine(), platform.machine()),
+            "architecture": architecture or _MACHINES.get(platform.machine(), platform.machine()),
             "os": "linux",
             "config": {},
             "rootfs": {"type": "layers", "diff_ids": [_digest(layer.getvalue())]},

@@ -236,8 +236,8 @@ async def test_what_makes_no_sense_is_told(docker, options, problem):
 
 
 async def test_a_platform_that_the_engine_has_not_is_told(docker):
-    with pytest.raises(ProvisionError, match=r"Docker could not start the service 'cache'.*platform"):
-        async with docker.give(redis_with(platform="linux/s390x")):
+    with pytest.raises(Refusal, match=r"the image .*redis.* for linux/s390x is not there, and may not be pulled"):
+        async with docker.give(redis_with(platform="linux/s390x", pull="never")):
             pass
 
 

@@ -17,7 +17,7 @@ from asynctest_kit.container_options import ContainerOptions, ImageSource
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Refusal
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.engine import auth, open_engine
+from asynctest_kit.provision.providers.engine import auth, open_engine, platforms
 from asynctest_kit.provision.providers.engine.streams import Progress
 
 pytestmark = pytest.mark.anyio
@@ -38,9 +38,11 @@ async def image(engine, tmp_path):
         await engine.remove_image(name)
 
 
-async def start(docker, image, *, phases=None, notes=None, **source):
+async def start(docker, image, *, phases=None, notes=None, platform=None, **source):
     """Start a service from an image that can't run: the message tells how far it came."""
-    order = order_of(spec_of("redis", name="cache", image=image, images=ImageSource(**source)), phases)
+    options = ContainerOptions(platform=platform)
+    spec = spec_of("redis", name="cache", image=image, images=ImageSource(**source), container=options)
+    order = order_of(spec, phases)
     order.note = (notes if notes is not None else []).append
     async with docker.give(order):
         pass
@@ -58,6 +60,37 @@ async def test_what_is_missing_is_pulled_and_what_is_there_is_not(docker, image)
     assert not await pulls(docker, image)
     assert not await pulls(docker, image, pull="never")
     assert await pulls(docker, image, pull="always")
+
+
+async def test_an_image_for_another_platform_is_not_the_one_that_is_missing(docker, engine, tmp_path):
+    async with registry(tmp_path) as host:
+        name = await publish(host, f"team/{token_hex(4)}:1")
+        assert await pulls(docker, name)
+        first = await engine.image_id(name)
+        await publish(host, name.removeprefix(f"{host}/"), architecture="s390x")
+        other = "linux/s390x"
+        assert not await engine.has_image(name, platform=other)
+        assert await pulls(docker, name, platform=other)
+        assert not await pulls(docker, name, platform=other)
+        assert await engine.has_image(name, platform=other)
+        assert await engine.remove_images([name, first]) == [name, first]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "image", "is_met"),
+    [
+        ("linux/amd64", {"Os": "linux", "Architecture": "amd64"}, True),
+        ("linux/aarch64", {"Os": "linux", "Architecture": "arm64", "Variant": ""}, True),
+        ("linux/arm64/v8", {"Os": "linux", "Architecture": "arm64"}, True),
+        ("linux/arm64", {"Os": "linux", "Architecture": "arm64", "Variant": "v8"}, True),
+        ("linux/arm/v7", {"Os": "linux", "Architecture": "arm", "Variant": "v6"}, True),
+        ("linux/arm/v6", {"Os": "linux", "Architecture": "arm", "Variant": "v7"}, False),
+        ("linux/arm64", {"Os": "linux", "Architecture": "amd64"}, False),
+        ("windows/amd64", {"Os": "linux", "Architecture": "amd64"}, False),
+    ],
+)
+async def test_a_platform_is_met_by_an_image(wanted, image, is_met):
+    assert platforms.is_for(wanted, image) is is_met
 
 
 async def test_never_means_never(docker, image):

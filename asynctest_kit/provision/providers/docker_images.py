@@ -71,18 +71,19 @@ async def _pulled(engine: Engine, order: Order) -> None:
     options, source, image = order.spec.container, order.spec.images, order.image
     policy = options.pull or source.pull
     lack = "is not there and"
+    subject = f"the image {image} for {options.platform}" if options.platform else f"the image {image}"
     try:
-        if await engine.has_image(image):
+        if await engine.has_image(image, platform=options.platform):
             if policy != "always":
                 return
             lack = 'is to be pulled always (pull = "always"), and'
         elif policy == "never":
-            raise Refusal(f'the image {image} is not there, and may not be pulled (pull = "never")')
+            raise Refusal(f'{subject} is not there, and may not be pulled (pull = "never")')
 
         with order.phase("pull", "docker"):
             await engine.pull(image, platform=options.platform, stall=source.stall, note=order.note)
     except EngineError as error:
-        raise Refusal(f"the image {image} {lack} can't be pulled from {registry_of(image)}: {error}") from None
+        raise Refusal(f"{subject} {lack} can't be pulled from {registry_of(image)}: {error}") from None
 
 
 async def _built(engine: Engine, order: Order, build: Build, name: str) -> None:

@@ -148,7 +148,9 @@ class Published:
         address = (network.get("Networks") or {}).get(DEFAULT_NETWORK) or network
         return Places(
             host=self.host,
-            published={name: _published(network.get("Ports") or {}, port.port, self.host) for name, port in self.ports.items()},
+            published={
+                name: _published(network.get("Ports") or {}, port.port, self.host) for name, port in self.ports.items()
+            },
             ports={name: port.port for name, port in self.ports.items()},
             inside=address.get("IPAddress", ""),
             gateway=address.get("Gateway", ""),

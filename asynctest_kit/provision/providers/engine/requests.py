@@ -24,13 +24,22 @@ from math import inf
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from asynctest_kit.provision.providers.engine import auth
+from asynctest_kit.provision.providers.engine import auth, platforms
 from asynctest_kit.provision.providers.engine.image_names import name_and_tag, registry_of
 from asynctest_kit.provision.providers.engine.streams import Progress, news, outputs
 from asynctest_kit.provision.service import Program
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
     from typing import IO
 
     from aiodocker import Docker
@@ -120,13 +129,15 @@ class Engine:
         bridge = await self._json("GET", "networks/bridge")
         return [config["Gateway"] for config in bridge["IPAM"]["Config"] or () if config.get("Gateway")]
 
-    async def has_image(self, image: str) -> bool:
-        """Whether the image is there already."""
+    async def has_image(self, image: str, *, platform: str | None = None) -> bool:
+        """Whether the image is there already; with ``platform``, as ``linux/arm64``, the one for that."""
+        # Engines before 28 don't look at the parameter and tell of the one image that they have.
+        params = {"platform": json.dumps(platforms.parts_of(platform))} if platform else None
         try:
-            await self._json("GET", f"images/{image}/json")
+            found = await self._json("GET", f"images/{image}/json", params=params)
         except NotFoundError:
             return False
-        return True
+        return platform is None or platforms.is_for(platform, found)
 
     async def find_in_registry(self, image: str) -> None:
         """Ask the image's registry for it, through the engine, without fetching anything.
