@@ -53,7 +53,8 @@ KINDS: Final = ("postgres", "redis")
 _TABLE: Final = "tool.asynctest_kit"
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
-    "interference", "provider", "pull", "pull-stall", "repeat", "report-json", "retries", "shuffle", "timeout",
+    "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report-json", "retries", "shuffle",
+    "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
@@ -177,6 +178,7 @@ class Settings:
         groups: How many tests of a group run at once; a group that isn't here has 1.
         overrides: The first that matches a test and sets a thing wins.
         images: Where container images come from.
+        publish_openly: Whether an engine on another machine may open a service without a password to its network.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
     """
@@ -198,6 +200,7 @@ class Settings:
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     overrides: tuple[Override, ...] = ()
     images: ImageSource = field(default_factory=ImageSource)
+    publish_openly: bool = False
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -262,6 +265,7 @@ def load(
             pull=_last(run, "pull", _pull, "missing"),
             stall=_last(run, "pull-stall", _positive_duration, 30.0),
         ),
+        publish_openly=_last(run, "publish-openly", _truth, default=False),
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
     )

@@ -57,6 +57,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         once: Whether it is run to its end, and is ready when it ended with exit code 0.
         container: How its container is made, beyond what its kind says.
         images: Where container images come from.
+        publish_openly: Whether an engine on another machine may open it to its network though it has no password.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
     ``needs`` alone.
@@ -76,6 +77,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     once: bool = False
     container: ContainerOptions = ContainerOptions()
     images: ImageSource = ImageSource()
+    publish_openly: bool = False
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"

@@ -13,8 +13,9 @@ from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
+import msgspec
 import pytest
-from provision_traces import order_of, spec_of
+from provision_traces import container_of, order_of, spec_of
 from redis.asyncio import Redis
 
 from asynctest_kit.container_options import ContainerOptions, Volume
@@ -227,6 +228,21 @@ async def test_an_engine_elsewhere_is_reached_at_its_host(engine):
             ProvisionError, match=r"volumes: /etc is on this machine, and the engine at http://127.0.0.2"
         ):
             await serves_redis({"DOCKER_HOST": url}, container=bind)
+
+
+async def test_a_service_without_a_password_is_not_opened_to_the_network_of_an_engine_elsewhere(engine):
+    spec = container_of("httpd -f -p 80", ports={"http": 80})
+    async with (
+        proxy(engine, host="127.0.0.2") as url,
+        Docker(session=token_hex(6), project="tests", environ={"DOCKER_HOST": url}) as docker,
+    ):
+        with pytest.raises(ProvisionError, match=r"ports: the engine at http://127.0.0.2.*set publish-openly = true"):
+            async with docker.give(order_of(spec)):
+                pass
+        async with docker.give(order_of(msgspec.structs.replace(spec, publish_openly=True))) as running:
+            assert running.endpoint.host == "127.0.0.2"
+            _, writer = await asyncio.open_connection(running.endpoint.host, running.endpoint.port)
+            writer.close()
 
 
 _SSH = f"""#!{sys.executable}

@@ -8,6 +8,7 @@ import pytest
 
 from asynctest_kit.container_options import Build, ContainerOptions, CopiedFile, ImageSource, Ulimit, Volume
 from asynctest_kit.errors import SettingsError
+from asynctest_kit.provision.catalog import spec_for
 from asynctest_kit.settings import load
 
 if TYPE_CHECKING:
@@ -153,6 +154,13 @@ def test_where_images_come_from(folder: Path) -> None:
     environ = {"ATK_PULL": "always", "ATK_IMAGE_PREFIX": "other.example", "ATK_PULL_STALL": "5s"}
     images = read(folder, toml, **environ).images
     assert (images.pull, images.prefix, images.stall) == ("always", "other.example", 5.0)
+
+
+def test_services_are_published_openly_if_it_is_said(folder: Path) -> None:
+    toml = "[tool.asynctest_kit]\npublish-openly = true"
+    assert spec_for("redis", read(folder, toml)).publish_openly
+    assert spec_for("redis", read(folder, "", ATK_PUBLISH_OPENLY="1")).publish_openly
+    assert not spec_for("redis", read(folder, "")).publish_openly
 
 
 @pytest.mark.parametrize(

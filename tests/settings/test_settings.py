@@ -42,7 +42,17 @@ def test_defaults_need_no_file(tmp_path: Path) -> None:
 
 def test_the_dataclass_and_the_loader_have_the_same_defaults(tmp_path: Path) -> None:
     loaded, made = read(tmp_path), Settings(root=tmp_path)
-    for name in ("root", "budget", "budget_strict", "report_json", "provider", "concurrency", "timeout", "services"):
+    for name in (
+        "root",
+        "budget",
+        "budget_strict",
+        "publish_openly",
+        "report_json",
+        "provider",
+        "concurrency",
+        "timeout",
+        "services",
+    ):
         assert getattr(loaded, name) == getattr(made, name)
 
 

@@ -43,6 +43,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         once=service.once,
         container=_read(service),
         images=settings.images,
+        publish_openly=settings.publish_openly,
     )
 
 

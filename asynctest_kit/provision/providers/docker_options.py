@@ -45,14 +45,26 @@ def check(order: Order, engine: Engine) -> None:
     in_memory = {*options.tmpfs, *plan.memory}
     if hidden := [file.target for file in options.files if _is_under(file.target, in_memory)]:
         problem = f"files: {hidden[0]} would be hidden by what is kept in memory there"
-    if not engine.location.is_local and (binds := [volume for volume in options.volumes if volume.is_bind]):
-        problem = (
-            f"volumes: {binds[0].source} is on this machine, and the engine at {engine.location} is not: copy files"
-        )
+    if not engine.location.is_local:
+        problem = _problem_elsewhere(order, engine) or problem
     if problem:
         raise ProvisionError(
             f"The container of the service {order.spec.name!r} can't be made as it is asked for, {problem}."
         )
+
+
+def _problem_elsewhere(order: Order, engine: Engine) -> str:
+    """What can't be, or should not, with an engine on another machine."""
+    spec = order.spec
+    if binds := [volume for volume in spec.container.volumes if volume.is_bind]:
+        return f"volumes: {binds[0].source} is on this machine, and the engine at {engine.location} is not: copy files"
+    if spec.ports and not order.login.password and not spec.publish_openly:
+        return (
+            f"ports: the engine at {engine.location} is on another machine and would open them to its whole network, "
+            "and no password is known to guard them. If that network may reach the service, "
+            "set publish-openly = true (ATK_PUBLISH_OPENLY=1)"
+        )
+    return ""
 
 
 def is_mounted(options: ContainerOptions, path: str) -> bool:

@@ -7,7 +7,7 @@ trip is several times faster. For who speaks TCP, a port of 127.0.0.1 is passed 
 
 Everywhere else (Docker Desktop, rootless engines, an engine in another container) a socket in a shared folder is dead,
 and the engine publishes the port on 127.0.0.1, on a number that it draws; one on another machine on all of its
-addresses, for there is no other way to reach it, behind the service's random password if its kind has one.
+addresses, for there is no other way to reach it: behind the service's random password, or if the settings allow it.
 """
 
 from __future__ import annotations
