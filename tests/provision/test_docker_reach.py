@@ -18,7 +18,7 @@ from asynctest_kit.containers import Port
 from asynctest_kit.isolation import postgres as postgres_slots
 from asynctest_kit.provision.providers import docker_reach
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.docker_reach import Published, is_within_reach
+from asynctest_kit.provision.providers.docker_reach import Places, Published, is_within_reach
 from asynctest_kit.provision.providers.engine import Engine, EngineError
 
 pytestmark = pytest.mark.anyio
@@ -99,6 +99,12 @@ async def test_an_engine_that_tells_addresses_by_network_alone_serves(engine, mo
         ((container, _),) = await engine.labelled(f"{SESSION}={docker._labels[SESSION]}")
         places = await Published({"": Port(6379, "redis")}).places(engine, container)
         assert places.direct()[""].host == (await running.inside()).host
+
+
+@pytest.mark.parametrize(("gateway", "is_near"), [("127.0.0.1", True), ("203.0.113.1", False), ("", False)])
+async def test_a_container_is_reached_directly_behind_a_gateway_of_ours_alone(gateway, is_near):
+    places = Places(host="127.0.0.1", published={"": 1}, ports={"": 2}, inside="172.17.0.9", gateway=gateway)
+    assert bool(places.direct()) is is_near
 
 
 @pytest.fixture

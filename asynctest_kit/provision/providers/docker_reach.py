@@ -90,7 +90,7 @@ class Places:
         It is if the gateway's address is one of this machine's. In front of a virtual machine or another network
         namespace the same address may be anybody's.
         """
-        if not self.inside or not _is_ours(self.gateway):
+        if not self.inside or not self.gateway or not _is_ours(self.gateway):
             return {}
         return {name: Address(host=self.inside, port=port) for name, port in self.ports.items()}
 
