@@ -28,11 +28,12 @@ import asyncpg
 import msgspec
 
 from asynctest_kit.errors import MigrationError
-from asynctest_kit.isolation.migrations import apply, fingerprint
+from asynctest_kit.isolation.migrations import apply
 from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.provision.migration_files import fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
     from asynctest_kit.provision.service import Endpoint
@@ -52,21 +53,30 @@ class Template:
     Attributes:
         server: The endpoint with its maintenance database.
         name: The template's name; None for an empty database.
-        is_new: Whether it was not there before.
     """
 
     server: Endpoint
     name: str | None
-    is_new: bool = False
 
 
-async def ensure_template(server: Endpoint, migrations: Migrations | None, *, root: Path) -> Template:
+async def _ignore(_digest: str) -> None:
+    pass
+
+
+async def ensure_template(
+    server: Endpoint,
+    migrations: Migrations | None,
+    *,
+    root: Path,
+    built: Callable[[str], Awaitable[None]] = _ignore,
+) -> Template:
     """Return the template of these migrations, built if need be.
 
     Args:
         server: An endpoint whose user may create databases.
         migrations: What makes the schema; None for an empty database.
         root: Where a migration command runs.
+        built: Called with the migrations' digest if it was not there before, while nobody else has it yet.
 
     Raises:
         MigrationError: The migrations failed. The next call tries again.
@@ -74,28 +84,27 @@ async def ensure_template(server: Endpoint, migrations: Migrations | None, *, ro
     if migrations is None:
         return Template(server, None)
 
-    name = f"atk_template_{await asyncio.to_thread(fingerprint, migrations, root=root)}"
-    is_new = False
+    digest = await asyncio.to_thread(fingerprint, migrations, root=root)
+    name = f"atk_template_{digest}"
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         if not await _is_complete(connection, name):
             await _build(connection, server, name, migrations, root)
-            is_new = True
+            await built(digest)
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(_needs_privilege(server, error)) from error
     finally:
         # Ends the session, and with it the lock.
         connection.terminate()
-    return Template(server, name, is_new)
+    return Template(server, name)
 
 
 @asynccontextmanager
 async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     """This run's own database, cloned from the template; databases of runs that died are dropped.
 
-    On a server of others it is dropped at the end, and where the server's data is to be kept. Else a server of ours
-    ends by itself, or the next run clears up.
+    On a server of others it is dropped at the end. A server of ours ends by itself, or the next run clears up.
 
     Raises:
         MigrationError: The server's user may not create databases.
@@ -103,7 +112,7 @@ async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     async with _keeper(template) as (keeper, name):
         await _drop_orphans(keeper)
         yield await _clone(keeper, name, template)
-        if template.server.provider == "external" or template.is_new:
+        if template.server.provider == "external":
             await _drop(template.server, keeper, name)
 
 

@@ -200,8 +200,8 @@ class Client:
         with self._mutex:
             return MappingProxyType(dict(self._notes))
 
-    def reach(self, ask: Callable[[int], Read | Run], take: Callable[[Wrote | Over], None]) -> int:
-        """Read the log of a service that is up, or run a program in it.
+    def reach(self, ask: Callable[[int], Read | Run | Preserve], take: Callable[[Wrote | Over], object]) -> int:
+        """Read the log of a service that is up, run a program in it or have it kept.
 
         Args:
             ask: Makes the request, given its number.
@@ -249,9 +249,23 @@ class Client:
             self._idle = idle
             self._link.send(Keep(idle))
 
-    def preserve(self, service: str) -> None:
-        """Say that what was made in a service is worth keeping; its provider keeps it at its end, if it can."""
-        self._link.send(Preserve(service))
+    async def preserve(self, service: str, migrations: str) -> None:
+        """Have a service's data kept as it is now, if its provider can; returns when nothing later comes into it.
+
+        Args:
+            service: Its name.
+            migrations: The digest of those that have been made in it.
+        """
+        import asyncio
+
+        loop, is_taken = asyncio.get_running_loop(), asyncio.Event()
+        number = self.reach(
+            lambda number: Preserve(number, service, migrations), lambda _: loop.call_soon_threadsafe(is_taken.set)
+        )
+        try:
+            await is_taken.wait()
+        finally:
+            self.stop(number)
 
     def _read(self) -> None:
         try:
@@ -423,8 +437,8 @@ class Visit:
 class _Reach(NamedTuple):
     """What was asked of a running service, and who takes what comes of it."""
 
-    request: Read | Run
-    take: Callable[[Wrote | Over], None]
+    request: Read | Run | Preserve
+    take: Callable[[Wrote | Over], object]
 
 
 def unreached(request: Read | Run, problem: str) -> str:

@@ -81,12 +81,6 @@ class End(msgspec.Struct, frozen=True, tag=True):
     """Client: remove everything and end, whoever else is there; answer :class:`Farewell` when it is done."""
 
 
-class Preserve(msgspec.Struct, frozen=True, tag=True):
-    """Client: what I have made in this service is worth keeping for the next run."""
-
-    service: str
-
-
 class Check(msgspec.Struct, frozen=True, tag=True):
     """Client: see whether this service, which I use, still answers; answer :class:`Checked`."""
 
@@ -116,6 +110,17 @@ class Run(msgspec.Struct, frozen=True, tag=True):
     number: int
     service: str
     program: Program
+
+
+class Preserve(msgspec.Struct, frozen=True, tag=True):
+    """Client: keep this service's data for the next run, as it is now: ``migrations`` (a digest) have been made in it.
+
+    Answer :class:`Over` when nothing that happens from then on can come into it.
+    """
+
+    number: int
+    service: str
+    migrations: str
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -211,7 +216,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Ensure | Bye | Keep | End | Preserve | Check | Survey | Read | Run | Stop
+Request = Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Stop
 Reply = Hello | Elsewhere | Noted | Measured | Ready | Failed | Lost | Checked | Surveyed | Wrote | Over | Farewell
 
 _encoder = msgspec.json.Encoder()

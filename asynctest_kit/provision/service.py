@@ -38,7 +38,7 @@ Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapsh
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as tests ask for it. Two equal specs are one service. Its repr shows nothing that may be secret.
+    """A service as tests ask for it. Specs that differ in migrations alone are one service. Its repr shows nothing that may be secret.
 
     Attributes:
         name: What the user calls it; unique in a run.
@@ -58,6 +58,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         container: How its container is made, beyond what its kind says.
         images: Where container images come from.
         publish_openly: Whether an engine on another machine may open it to its network though it has no password.
+        migrations: The digest of those that tests will make in it; what is kept of its data is kept for these.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
     ``needs`` alone.
@@ -78,6 +79,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     container: ContainerOptions = ContainerOptions()
     images: ImageSource = ImageSource()
     publish_openly: bool = False
+    migrations: str = ""
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"

@@ -35,9 +35,12 @@ from asynctest_kit.provision.identity import this_process
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "prune", "remove", "restore", "sweep"]
+__all__ = ["cache_id", "image_of", "images", "keep", "keep_image", "outdated", "prune", "remove", "restore", "sweep"]
 
 _log = logging.getLogger(__name__)
+
+#: Snapshots of one project's states that stay: who changes branches finds them.
+_NEWEST = 3
 
 #: Bytes that are copied at once.
 _PIECE = 1 << 20
@@ -125,6 +128,15 @@ def remove(key: str) -> None:
     """Forget a snapshot, for it is of no use."""
     with suppress(OSError), _locked(key, fcntl.LOCK_EX) as snapshot:
         _put_away(snapshot)
+
+
+def outdated(family: str) -> list[str]:
+    """The keys that begin with ``family``, but for the few that were used last."""
+    try:
+        used = {entry.name: entry.stat().st_mtime for entry in _folder().glob(f"{family}*") if entry.is_dir()}
+    except OSError:
+        return []
+    return sorted(used, key=used.__getitem__, reverse=True)[_NEWEST:]
 
 
 def prune(unused: float) -> list[str]:

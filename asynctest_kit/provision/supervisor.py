@@ -195,14 +195,12 @@ class Supervisor:
                 self._idle = idle
             case End():
                 self.end("it was told to", orderly=True)
-            case Preserve(service=name):
-                self._preserve(client, name)
             case Check(number=number, service=name):
                 await self._check(client, name)
                 client.send(Checked(number))
             case Survey():
                 client.send(self._survey())
-            case Read(number=number) | Run(number=number):
+            case Read(number=number) | Run(number=number) | Preserve(number=number):
                 client.converse(number, self._tasks.create_task(self._reach(client, request)))
             case Stop(number=number):
                 client.stop(number)
@@ -227,11 +225,6 @@ class Supervisor:
         for client in self._clients:
             client.task.cancel()
 
-    def _preserve(self, client: _Client, name: str) -> None:
-        for service in self._services.values():
-            if service.spec.name == name and service.is_used_by(client):
-                service.preserve()
-
     async def _check(self, client: _Client, name: str) -> None:
         for service in list(self._services.values()):
             if service.spec.name == name and service.is_used_by(client):
@@ -241,7 +234,7 @@ class Supervisor:
         services = tuple(service.state(self._clients) for service in self._services.values())
         return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle)
 
-    async def _reach(self, client: _Client, request: Read | Run) -> None:
+    async def _reach(self, client: _Client, request: Read | Run | Preserve) -> None:
         """Carry out what a client wants of a running service, and tell it all that comes of it."""
 
         async def take(output: Output) -> None:
@@ -250,10 +243,13 @@ class Supervisor:
         code, problem = 0, ""
         try:
             running = self._running(client, request.service)
-            if isinstance(request, Run):
-                code = await running.run(request.program, take)
-            else:
-                await running.log(request.lines, request.follow, take)
+            match request:
+                case Run(program=program):
+                    code = await running.run(program, take)
+                case Read(lines=lines, follow=follow):
+                    await running.log(lines, follow, take)
+                case Preserve(migrations=migrations):
+                    await running.preserve(migrations)
         except ProvisionError as error:
             problem = str(error)
         except Exception:  # noqa: BLE001 (one question's fault must not take the services with it)
@@ -279,7 +275,7 @@ class Supervisor:
 
     def _service(self, spec: ServiceSpec, asked: float) -> _Service:
         """The service that ``spec`` is, started if it wasn't, after those that it needs."""
-        key = msgspec.json.encode(spec, order="deterministic")
+        key = msgspec.json.encode(_without_migrations(spec), order="deterministic")
         service = self._services.get(key)
         if service is None:
             needs = tuple(self._service(need, asked) for need in spec.needs)
@@ -443,11 +439,6 @@ class _Service:
         await self._has_lost.wait()
         return self._loss
 
-    def preserve(self) -> None:
-        """What has been made in it is worth keeping."""
-        if self.order is not None:
-            self.order.is_worth_keeping = True
-
     def hurry(self) -> None:
         """Keep nothing at its end."""
         if self.order is not None:
@@ -601,6 +592,11 @@ class _Meeting:
         self._socket.close()
         os.close(self._lock)
         self._lock = -1
+
+
+def _without_migrations(spec: ServiceSpec) -> ServiceSpec:
+    """What tells services apart: with other migrations it is the same server."""
+    return msgspec.structs.replace(spec, migrations="", needs=tuple(map(_without_migrations, spec.needs)))
 
 
 async def _process_ended(connection: socket.socket) -> None:

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 
 from asynctest_kit.errors import MigrationError
-from asynctest_kit.isolation.migrations import fingerprint
 from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.templates import Template, ensure_template, open_clone, open_run_database
+from asynctest_kit.provision.migration_files import fingerprint
 from asynctest_kit.settings import Migrations
 
 pytestmark = pytest.mark.anyio

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import asyncpg
 import pytest
 from provision_traces import order_of, spec_of
 
+from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.docker_snapshots import LABEL, remove_unknown
+from asynctest_kit.provision.readiness import RejectedError
 
 pytestmark = pytest.mark.anyio
 
@@ -30,15 +33,25 @@ async def docker():
         yield provider
 
 
+class Refusing:
+    """A handshake with which no server is ready, whatever its data."""
+
+    expectation = "nothing"
+
+    async def attempt(self, _address):
+        raise RejectedError("never")
+
+
 @asynccontextmanager
-async def postgres(docker, project="mine"):
+async def postgres(docker, project="mine", **fields):
     phases = []
-    order = order_of(spec_of("postgres"), phases)
+    order = order_of(spec_of("postgres", **fields), phases)
     order.project = project
     async with docker.give(order) as running:
         connection = await asyncpg.connect(running.endpoint.url)
         try:
             names = {name for (name,) in await connection.fetch("SELECT datname FROM pg_database")}
+            order.preserve = running.preserve
             yield connection, names, order
         finally:
             await connection.close()
@@ -52,6 +65,7 @@ def _orders_keep_their_phases(monkeypatch):
 
     class Noted(providers.Order):
         seen = ()
+        preserve = None
 
     monkeypatch.setattr("provision_traces.Order", Noted)
 
@@ -75,16 +89,67 @@ def keys():
     return [file.parent.name for file in snapshots._folder().glob("*/image")]
 
 
-async def test_what_is_worth_keeping_is_there_for_the_same_project(cache, docker):
-    async with postgres(docker) as (connection, _, order):
+async def test_what_migrations_made_is_there_for_the_same_project_and_what_tests_made_is_not(cache, docker):
+    async with postgres(docker, migrations="first") as (connection, _, order):
         await connection.execute("CREATE DATABASE migrated")
         await connection.execute("CREATE TABLE rows AS SELECT generate_series(1, 1000) AS number")
-        order.is_worth_keeping = True
-    async with postgres(docker) as (connection, names, _):
-        assert "migrated" in names
+        await connection.execute("CREATE ROLE migrated")
+        await order.preserve("first")
+        await connection.execute("CREATE DATABASE scratch")
+        await connection.execute("CREATE ROLE scratch")
+        await order.preserve("first")  # once is enough
+    async with postgres(docker, migrations="first") as (connection, names, _):
+        assert names >= {"migrated"} and "scratch" not in names
+        assert await roles(connection) == {"postgres", "migrated"}
         assert await connection.fetchval("SELECT count(*) FROM rows") == 1000
-    async with postgres(docker, project="another") as (_, names, _):
-        assert "migrated" not in names
+    for project, migrations in (("another", "first"), ("mine", "second")):
+        async with postgres(docker, project=project, migrations=migrations) as (connection, names, _):
+            assert names == {"postgres", "template0", "template1"}
+            assert await roles(connection) == {"postgres"}
+
+
+async def test_other_migrations_than_it_was_asked_for_are_not_kept(cache, docker):
+    async with postgres(docker, migrations="first") as (_, _, order):
+        await order.preserve("second")
+    assert len(keys()) == 1
+
+
+async def test_only_the_states_used_last_are_kept(cache, docker, engine):
+    images = []
+    for number in range(5):
+        async with postgres(docker, migrations=f"state-{number}") as (_, _, order):
+            await order.preserve(f"state-{number}")
+        images.append({snapshots.image_of(key)[0] for key in keys() if key.endswith(f"state-{number}")}.pop())
+    assert sorted(key[-7:] for key in keys())[-3:] == ["state-2", "state-3", "state-4"]
+    assert len(keys()) == 4
+    assert [await engine.has_image(image) for image in images] == [False, False, True, True, True]
+
+
+async def roles(connection):
+    return {name for (name,) in await connection.fetch(r"SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\_%'")}
+
+
+async def test_data_that_is_too_large_is_not_kept(cache, docker, monkeypatch, caplog):
+    monkeypatch.setattr("asynctest_kit.provision.providers.docker_snapshots._LARGEST", 1 << 20)
+    async with postgres(docker) as (connection, _, _):
+        assert await roles(connection) == {"postgres"}
+    assert not snapshots.images()
+    assert "its data is larger than 1 MiB" in caplog.text
+
+
+async def test_what_does_not_start_on_fresh_data_either_is_no_fault_of_the_snapshot(cache, docker):
+    async with postgres(docker, migrations="first") as (_, _, order):
+        await order.preserve("first")
+    before = snapshots.images()
+    [plan] = {key.rpartition("-mine")[0] for key in keys() if key.endswith("first")}
+    order = order_of(spec_of("postgres", migrations="first"))
+    order.project = "mine"
+    assert len(before) == 2 and plan
+    broken = replace(order.kind, handshake=Refusing())
+    order.kind = broken
+    with pytest.raises(ProvisionError, match="never"):
+        await docker.give(order).__aenter__()
+    assert snapshots.images() == before
 
 
 async def test_an_image_that_is_gone_or_of_no_use_is_made_afresh(cache, docker, engine):
@@ -118,6 +183,6 @@ async def test_images_that_nobody_knows_of_are_removed(cache, docker, engine):
 async def test_nothing_is_kept_in_a_hurry(cache, docker):
     async with postgres(docker) as (connection, _, order):
         await connection.execute("CREATE DATABASE migrated")
-        order.is_worth_keeping, order.may_keep = True, False
-    assert "snapshot" not in order.seen
+        await order.preserve("")
+        order.may_keep = False
     assert not snapshots.images()

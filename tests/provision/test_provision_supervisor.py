@@ -178,7 +178,7 @@ async def test_who_leaves_in_order_leaves_a_snapshot_and_who_is_killed_does_not(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def kept():
-        return sorted(entry.name for entry in (tmp_path / "cache/asynctest_kit/snapshots").glob(f"*-{project}"))
+        return sorted(entry.name for entry in (tmp_path / "cache/asynctest_kit/snapshots").glob(f"*-{project}-"))
 
     project = project_of(root).key
     for ends_in_order in (False, True):
@@ -186,7 +186,7 @@ async def test_who_leaves_in_order_leaves_a_snapshot_and_who_is_killed_does_not(
             assert await line_of(someone)
             client = Client.connect(root)
             await client.endpoint(POSTGRES)
-            client.preserve("postgres")
+            await client.preserve("postgres", "")
             if ends_in_order:
                 someone.stdin.close()
                 await asyncio.to_thread(someone.wait)

@@ -7,6 +7,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -14,9 +15,11 @@ import msgspec
 import pytest
 from provision_traces import order_of, spec_of
 
+from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
+from asynctest_kit.provision.readiness import NotReadyError
 
 pytestmark = pytest.mark.anyio
 
@@ -40,19 +43,35 @@ def kept(cache):
     return sorted(entry.name for entry in cache.iterdir() if entry.is_dir())
 
 
+class Waiting:
+    """A handshake with which no server is ready yet."""
+
+    expectation = "another day"
+
+    async def attempt(self, _address):
+        raise NotReadyError("not today")
+
+
 @asynccontextmanager
-async def postgres(**options):
-    phases = []
-    order = order_of(spec_of("postgres", **options), phases)
-    order.project = "mine"
+async def postgres(project="mine", **options):
+    order = order_of(spec_of("postgres", **options))
+    order.project = project
     async with Embedded().give(order) as running:
-        yield running.endpoint, order
+        yield running.endpoint, running
 
 
 async def names_in(endpoint):
+    return await fetched(endpoint, "SELECT datname FROM pg_database")
+
+
+async def roles_in(endpoint):
+    return await fetched(endpoint, r"SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\_%'")
+
+
+async def fetched(endpoint, query):
     connection = await asyncpg.connect(endpoint.url)
     try:
-        return {name for (name,) in await connection.fetch("SELECT datname FROM pg_database")}
+        return {name for (name,) in await connection.fetch(query)}
     finally:
         await connection.close()
 
@@ -90,17 +109,69 @@ async def test_each_run_has_a_password_of_its_own(cache):
             await asyncpg.connect(stale)
 
 
-async def test_what_is_worth_keeping_is_there_for_the_same_project(cache):
-    async with postgres() as (endpoint, order):
+async def test_what_migrations_made_is_there_for_the_same_project_and_what_tests_made_is_not(cache):
+    async with postgres(migrations="first") as (endpoint, running):
         await execute(endpoint, "CREATE DATABASE migrated")
-        order.is_worth_keeping = True
-    async with postgres() as (endpoint, order):
-        assert "migrated" in await names_in(endpoint)
-    order = order_of(spec_of("postgres"))
-    order.project = "another"
-    async with Embedded().give(order) as running:
-        assert "migrated" not in await names_in(running.endpoint)
+        await execute(endpoint, "CREATE ROLE migrated")
+        await running.preserve("first")
+        await execute(endpoint, "CREATE DATABASE scratch")
+        await execute(endpoint, "CREATE ROLE scratch")
+        await running.preserve("first")  # once is enough
+    async with postgres(migrations="first") as (endpoint, _):
+        assert await names_in(endpoint) == {"postgres", "template0", "template1", "migrated"}
+        assert await roles_in(endpoint) == {"postgres", "migrated"}
+    for project, migrations in (("another", "first"), ("mine", "second")):
+        async with postgres(project=project, migrations=migrations) as (endpoint, _):
+            assert await names_in(endpoint) == {"postgres", "template0", "template1"}
+            assert await roles_in(endpoint) == {"postgres"}
     assert len(kept(cache)) == 2
+
+
+async def test_other_migrations_than_it_was_asked_for_are_not_kept(cache):
+    async with postgres(migrations="first") as (_, running):
+        await running.preserve("second")
+    assert len(kept(cache)) == 1
+
+
+async def test_a_server_that_lets_nobody_copy_it_is_not_kept(cache, caplog):
+    async with postgres(migrations="first", command=("-c", "max_wal_senders=0")) as (_, running):
+        await running.preserve("first")
+    assert len(kept(cache)) == 1
+    assert "no snapshot of postgres is kept" in caplog.text
+
+
+async def test_a_command_that_no_server_starts_with_is_no_fault_of_the_snapshot(cache):
+    async with postgres(migrations="first") as (endpoint, running):
+        await execute(endpoint, "CREATE ROLE migrated")
+        await running.preserve("first")
+    before = kept(cache)
+    assert len(before) == 2
+    with pytest.raises(ProvisionError, match="no_such_setting"):
+        async with postgres(migrations="first", command=("-c", "no_such_setting=1")):
+            pass
+    assert kept(cache) == before
+    async with postgres(migrations="first") as (endpoint, _):
+        assert await roles_in(endpoint) == {"postgres", "migrated"}
+
+
+async def test_a_start_whose_time_is_over_is_not_tried_on_fresh_data(cache):
+    async with postgres():
+        pass
+    phases = []
+    order = order_of(spec_of("postgres"), phases)
+    order.kind = replace(order.kind, handshake=Waiting())
+    order.deadline = time.monotonic() + 0.3
+    with pytest.raises(ProvisionError, match="was not ready within"):
+        await Embedded().give(order).__aenter__()
+    assert [phase.phase for phase in phases].count("create") == 1
+
+
+def test_only_the_states_used_last_are_not_outdated(cache, data):
+    for number in range(5):
+        snapshots.keep(f"plain-mine-{number}", data, "secret")
+        os.utime(cache / f"plain-mine-{number}", (number, number))
+    snapshots.keep("plain-another-0", data, "secret")
+    assert sorted(snapshots.outdated("plain-mine-")) == ["plain-mine-0", "plain-mine-1"]
 
 
 async def test_what_nobody_wants_kept_is_not(cache):

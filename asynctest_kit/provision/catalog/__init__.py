@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asynctest_kit.errors import ProvisionError
+from asynctest_kit.errors import MigrationError, ProvisionError
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.wiring import needed
 
@@ -44,7 +44,20 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         container=_read(service),
         images=settings.images,
         publish_openly=settings.publish_openly,
+        migrations=_digest(service, settings),
     )
+
+
+def _digest(service: ServiceSettings, settings: Settings) -> str:
+    if service.migrations is None or service.url:
+        return ""
+
+    from asynctest_kit.provision.migration_files import fingerprint
+
+    try:
+        return fingerprint(service.migrations, root=settings.root)
+    except MigrationError:  # who makes them is told
+        return ""
 
 
 def _read(service: ServiceSettings) -> ContainerOptions:

@@ -106,10 +106,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A program to run; secrets go through its standard input, which no process list shows."""
+    """A program to run; secrets go through its standard input or environment, which no process list shows."""
 
     argv: tuple[str, ...]
     stdin: bytes = field(default=b"", repr=False)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,7 @@ class Recipe:
         orphaned: Signal that the kernel sends it when the supervisor has died.
         prepare: Commands that make its data, run one after the other.
         data: Where in the site the data is that they make; None for a server that has none to start with.
+        backup: Copies the data of a running server, at this port, to a folder that is not there yet.
         socket: Name of the unix socket that the server makes in :attr:`Site.sockets`, with ``{port}`` for its port;
             empty if it makes none.
         serve: The server's command, listening on the given port of 127.0.0.1 alone.
@@ -140,6 +142,7 @@ class Recipe:
     orphaned: Signals
     prepare: Callable[[Site], tuple[Command, ...]]
     data: Callable[[Site], Path] | None = None
+    backup: Callable[[Site, int, Path], Command] | None = None
     socket: str = ""
     serve: Callable[[Site, int], Command]
 

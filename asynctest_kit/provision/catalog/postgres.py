@@ -128,6 +128,24 @@ def _serve(site: Site, port: int) -> Command:
     return Command(argv=(str(site.server), "-D", _data(site), *options, *site.spec.command))
 
 
+def _backup(site: Site, port: int, target: Path) -> Command:
+    server = ("-h", "127.0.0.1", "-p", str(port), "-U", site.login.username or "postgres", "-w")
+    return Command(
+        argv=(
+            str(site.server.with_name("pg_basebackup")),
+            *server,
+            "-D",
+            str(target),
+            "-X",
+            "fetch",
+            "-c",
+            "fast",
+            "-N",
+        ),
+        environment={"PGPASSWORD": site.login.password},
+    )
+
+
 def _options(*more: str) -> tuple[str, ...]:
     return tuple(word for setting in (*_SETTINGS, *more) for word in ("-c", setting))
 
@@ -164,6 +182,7 @@ POSTGRES = Kind(
         orphaned=SIGQUIT,
         prepare=_prepare,
         data=_folder,
+        backup=_backup,
         socket=".s.PGSQL.{port}",
         serve=_serve,
     ),

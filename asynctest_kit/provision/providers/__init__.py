@@ -77,7 +77,6 @@ class Order:
         deadline: When it must be ready, on the clock of the loop that starts it.
         login: As whom tests will connect; the password is drawn afresh.
         may_keep: Whether there is time at its end to keep its data; not if its users were killed.
-        is_worth_keeping: Whether tests have made something in it that the next run would have to make again.
         project: The project's key; what is kept is kept for it alone.
         needs: Waits until those that it needs are ready, and gives them by name; a ProvisionError if one fails.
         met: Those, once :meth:`meet` has awaited them.
@@ -91,7 +90,6 @@ class Order:
     project: str = ""
     note: Callable[[str], None] = _ignore
     may_keep: bool = True
-    is_worth_keeping: bool = False
     needs: Callable[[], Awaitable[Mapping[str, Running]]] = _nobody
     met: Mapping[str, Running] = field(default_factory=dict)
     deadline: float = field(init=False)
@@ -107,6 +105,11 @@ class Order:
     def allowed(self) -> str:
         """The time that it has from asked to ready, for messages."""
         return f"{self._limit:.3g} s"
+
+    @property
+    def is_late(self) -> bool:
+        """Whether its time is over."""
+        return time.monotonic() >= self.deadline
 
     @property
     def image(self) -> str:
@@ -182,6 +185,10 @@ async def _nowhere() -> None:
     return None
 
 
+async def _not_kept(_migrations: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A service that answers.
@@ -194,6 +201,8 @@ class Running:
         run: Run a program in it, and return its exit code.
         last_words: The end of its log, also when it has ended; None where there is none that we could read.
         inside: Finds out where containers reach it, its host an address or a name that all know; None if they can't.
+        preserve: Take its data as it is now, to be kept at its end for runs whose migrations have the given digest;
+            no-op if that can't be done.
 
     ``log`` and ``run`` raise ProvisionError, whose message is the end of a sentence, where that can't be done.
     """
@@ -204,6 +213,7 @@ class Running:
     run: Callable[[Program, Take], Awaitable[int]] = _no_place
     last_words: Callable[[], Awaitable[str | None]] = _no_words
     inside: Callable[[], Awaitable[Endpoint | None]] = _nowhere
+    preserve: Callable[[str], Awaitable[None]] = _not_kept
 
 
 class Witness(Protocol):

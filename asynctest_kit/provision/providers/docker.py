@@ -18,6 +18,7 @@ import secrets
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -114,11 +115,13 @@ class Docker:
             try:
                 up = await stack.enter_async_context(self._ready(engine, image, prepared, order))
             except ProvisionError:
-                if prepared.password is None:
+                if prepared.password is None or order.is_late:
                     raise
-                fresh = await images.discard()
-                up = await stack.enter_async_context(self._ready(engine, image, fresh, order))
-            stack.push_async_callback(_to_its_end, images.keep, up.container.name)
+                _log.warning("%s does not come up on the snapshot's data: it is made afresh", order.kind.title)
+                up = await stack.enter_async_context(self._ready(engine, image, PreparedImage(image), order))
+                await images.discard()
+            stack.push_async_callback(_to_its_end, images.keep)
+            await images.take(up.container.name)
             endpoint = _endpoint(order, up, f"{image} in {up.container.name}")
             ended = _never if order.spec.once else up.container.ended
 
@@ -135,6 +138,7 @@ class Docker:
                 run=up.container.run,
                 last_words=up.container.last_words,
                 inside=inside,
+                preserve=partial(images.preserve, up.container.name),
             )
 
     @asynccontextmanager
@@ -358,8 +362,8 @@ def _has_failed(engine: asyncio.Future[Engine]) -> bool:
     return engine.done() and engine.exception() is not None
 
 
-async def _to_its_end(action: Callable[[str], Awaitable[None]], name: str) -> None:
-    await to_its_end(action(name))
+async def _to_its_end(action: Callable[[], Awaitable[None]]) -> None:
+    await to_its_end(action())
 
 
 def _config(

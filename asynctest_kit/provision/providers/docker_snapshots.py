@@ -1,31 +1,33 @@
 """Images that hold a server's prepared data, so that ``initdb`` and migrations are not run in each container.
 
-An image is made of the service's own image and a backup of the server's data, taken while it runs, in the moment before
-it is removed. Its name and the password that the data knows are noted in the user's cache folder (see
-:mod:`asynctest_kit.provision.snapshots`): an image without a note is used by nobody, and removed by ``atk gc``.
+An image is made of the service's own image and a backup of the server's data, taken while it runs and before a test
+has it; the image is made when the server is not needed any more. Its name and the password that the data knows are
+noted in the user's cache folder (see :mod:`asynctest_kit.provision.snapshots`): an image without a note is used by
+nobody, and removed by ``atk gc``.
 
-What has been prepared for all projects is known by the image and the settings it was made with; what a run has made in
-it, by the project too.
+What has been prepared for all projects is known by the image and the settings it was made with; what migrations made in
+it, by the project and their digest too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import logging
 import secrets
 import tarfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
+from tempfile import TemporaryFile
+from typing import IO, TYPE_CHECKING
 
 from asynctest_kit import __version__
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.copied_files import fingerprint
 from asynctest_kit.provision.providers.docker_options import is_mounted
 from asynctest_kit.provision.providers.engine import EngineError
+from asynctest_kit.provision.service import Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.catalog.kind import ContainerPlan
     from asynctest_kit.provision.providers import Order
     from asynctest_kit.provision.providers.engine import Engine
+    from asynctest_kit.provision.service import Output
 
 __all__ = ["LABEL", "PreparedImage", "PreparedImages", "remove_unknown"]
 
@@ -41,6 +44,12 @@ _log = logging.getLogger(__name__)
 LABEL = "asynctest_kit.snapshot"
 
 _REPOSITORY = "asynctest_kit/snapshot"
+
+#: Bytes of data beyond which none is kept: to copy it would take longer than to make it again.
+_LARGEST = 1 << 30
+
+#: Seconds that a backup may take.
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +83,9 @@ class PreparedImages:
         self._plan: ContainerPlan = order.kind.container(order.spec, order.login)
         self._plain = ""
         self._used = ""
+        self._taken: set[str] = set()
+        self._backups: dict[str, IO[bytes]] = {}
+        self._files = ExitStack()
 
     async def find(self) -> PreparedImage:
         """The project's own, or that of all projects, or the service's image as it is."""
@@ -94,42 +106,65 @@ class PreparedImages:
             _log.warning("no snapshot of %s is looked for: %s", self._order.spec.name, error)
         return PreparedImage(self._image)
 
-    async def discard(self) -> PreparedImage:
-        """Forget the one that was found, for it is of no use; give the service's image as it is."""
-        _log.warning("%s does not come up on the snapshot's data: it is made afresh", self._order.kind.title)
-        for key in (self._own, self._plain):
-            found = await asyncio.to_thread(snapshots.image_of, key)
-            await asyncio.to_thread(snapshots.remove, key)
-            if found is not None:
-                with suppress(EngineError):  # `atk gc` removes it later
-                    await self._engine.remove_image(found[0])
+    async def discard(self) -> None:
+        """Forget the one that was found, for it is of no use."""
+        _log.warning("the snapshot %s is of no use", self._used)
+        await self._forget(self._used)
         self._used = ""
-        return PreparedImage(self._image)
 
-    async def keep(self, container: str) -> None:
-        """Make an image of what a running server has, if there is none or tests have made more of it."""
-        is_kept = self._used and not self._order.is_worth_keeping
-        if not self._plain or is_kept or not self._order.may_keep:
-            return
-        key = self._own if self._order.is_worth_keeping else self._plain
-        try:
-            with self._order.phase("snapshot", "docker"):
-                await self._make(container, key)
-        except (EngineError, tarfile.TarError) as error:
-            _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, error)
+    async def take(self, container: str) -> None:
+        """Back up what a server has that nobody has used yet, for all projects, if it was made afresh."""
+        if self._plain and not self._used and self._order.may_keep:
+            await self._back_up(container, self._plain)
+
+    async def preserve(self, container: str, migrations: str) -> None:
+        """Back up what it has now for this project, unless it was there before these migrations were."""
+        is_asked = migrations == self._order.spec.migrations
+        if self._plain and is_asked and self._own not in self._taken:
+            await self._back_up(container, self._own)
+
+    async def keep(self) -> None:
+        """Make images of the backups, and forget outdated ones."""
+        with self._files:
+            if self._backups and self._order.may_keep:
+                await self._keep_all()
+
+    async def _keep_all(self) -> None:
+        with self._order.phase("snapshot", "docker"):
+            await asyncio.gather(*(self._keep(key, backup) for key, backup in self._backups.items()))
+            for key in await asyncio.to_thread(snapshots.outdated, self._family):
+                await self._forget(key)
+
+    @property
+    def _family(self) -> str:
+        return f"{self._plain}-{self._order.project}-"
 
     @property
     def _own(self) -> str:
-        return f"{self._plain}-{self._order.project}"
+        return f"{self._family}{self._order.spec.migrations}"
 
-    async def _make(self, container: str, key: str) -> None:
-        backup = await self._engine.execute(container, self._plan.backup, self._plan.backup_environment)
-        archive = await asyncio.to_thread(_under, PurePosixPath(self._plan.data or "/"), backup)
+    async def _back_up(self, container: str, key: str) -> None:
+        self._taken.add(key)
+        try:
+            with self._order.phase("snapshot", "docker"):
+                archive = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
+                await _back_up(self._engine, container, self._plan, archive)
+                self._backups[key] = archive
+        except (EngineError, OSError, tarfile.TarError) as error:
+            _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, self._order.redact(str(error)))
+
+    async def _keep(self, key: str, backup: IO[bytes]) -> None:
+        try:
+            await self._make(key, backup)
+        except (EngineError, OSError) as error:
+            _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, error)
+
+    async def _make(self, key: str, backup: IO[bytes]) -> None:
         name = f"{_REPOSITORY}:{key}-{secrets.token_hex(3)}"
         shell = f"asynctest_kit-snapshot-{secrets.token_hex(6)}"
         await self._engine.create(shell, {"Image": self._image, "Labels": dict(self._labels)})
         try:
-            await self._engine.unpack(shell, archive)
+            await self._engine.unpack(shell, backup)
             await self._engine.commit(shell, name, {LABEL: snapshots.cache_id()})
         finally:
             await self._engine.remove(shell)
@@ -138,6 +173,13 @@ class PreparedImages:
             await self._engine.remove_image(name)
         elif before is not None:
             await self._engine.remove_image(before[0])
+
+    async def _forget(self, key: str) -> None:
+        found = await asyncio.to_thread(snapshots.image_of, key)
+        await asyncio.to_thread(snapshots.remove, key)
+        if found is not None:
+            with suppress(EngineError):  # `atk gc` removes it later
+                await self._engine.remove_image(found[0])
 
     async def _key(self) -> str:
         """What decides how prepared data looks: the image, and all it is started with but the password."""
@@ -156,10 +198,34 @@ async def remove_unknown(engine: Engine) -> list[str]:
     return await engine.remove_images(image for image in made if image not in known)
 
 
-def _under(folder: PurePosixPath, backup: bytes) -> bytes:
-    """The archive of a folder's content as an archive of the folder, whose owner is that of what is in it."""
-    result = io.BytesIO()
-    with tarfile.open(fileobj=io.BytesIO(backup)) as source, tarfile.open(fileobj=result, mode="w") as target:
+async def _back_up(engine: Engine, container: str, plan: ContainerPlan, target: IO[bytes]) -> None:
+    """Write the data of a server that runs in a container: an archive of the folder in which it is."""
+    program = Program(argv=plan.backup, environment=plan.backup_environment)
+    errors = bytearray()
+    with TemporaryFile() as archive:
+        written = 0
+
+        async def take(output: Output) -> None:
+            nonlocal written
+            if output.stream == "stderr":
+                errors.extend(output.data)
+                return
+            written += len(output.data)
+            if written > _LARGEST:
+                raise EngineError(f"its data is larger than {_LARGEST >> 20} MiB")
+            archive.write(output.data)
+
+        if code := await engine.stream(container, program, take, limit=_PATIENCE):
+            words = errors.decode(errors="replace").strip()
+            raise EngineError(f"{program.argv[0]} ended with exit code {code}: {words}")
+        await asyncio.to_thread(_put_under, PurePosixPath(plan.data or "/"), archive, target)
+        target.seek(0)
+
+
+def _put_under(folder: PurePosixPath, backup: IO[bytes], result: IO[bytes]) -> None:
+    """Make of the archive of a folder's content one of the folder, whose owner is that of what is in it."""
+    backup.seek(0)
+    with tarfile.open(fileobj=backup) as source, tarfile.open(fileobj=result, mode="w") as target:
         members = [member for member in source if member.name.strip("./")]
         if not members:
             raise EngineError("the backup is empty")
@@ -171,4 +237,3 @@ def _under(folder: PurePosixPath, backup: bytes) -> bytes:
             content = source.extractfile(member) if member.isreg() else None
             member.name = f"{root.name}/{member.name.removeprefix('./')}"
             target.addfile(member, content)
-    return result.getvalue()

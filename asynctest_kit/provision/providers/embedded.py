@@ -9,8 +9,8 @@ directories, the next supervisor's sweep does (see :mod:`asynctest_kit.provision
 PostgreSQL refuses to run as root. As root it is run in a user namespace of its own, in which it is nobody.
 
 Data that takes long to prepare is prepared once: what ``initdb`` made is kept as a snapshot for all projects, and what
-a run has made in it (a migrated template, say) as the project's own, when the server has ended in good order. A server
-that doesn't come up on a snapshot's data is started once more, on data that is prepared afresh.
+migrations made in it as the project's own, as it was before a test had it. A server that doesn't come up on a
+snapshot's data is started once more, on data that is prepared afresh; if it comes up on that, the snapshot is removed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from glob import glob
 from importlib.util import find_spec
 from pathlib import Path
@@ -39,7 +39,7 @@ from typing import TypeAlias
 from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
-from asynctest_kit.provision.catalog.kind import Recipe, Site, Wheel
+from asynctest_kit.provision.catalog.kind import Command, Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, Take, await_ready, greeting, rekeyed
 from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
@@ -57,6 +57,9 @@ _PORTS = 5
 
 #: Seconds for a server to end when it is told to, before it is killed.
 _STOP = 2.0
+
+#: Seconds that a backup may take.
+_BACKUP = 60.0
 
 #: Seconds between two looks at a log that is followed, and bytes to take of it at once.
 _LOOK = 0.05
@@ -171,12 +174,13 @@ class Embedded:
             try:
                 process, address = await _listening(site, prefix, order, prepared.password)
             except ProvisionError:
-                if not prepared.is_restored:
+                if not prepared.is_restored or order.is_late:
                     raise
                 with order.phase("create", self.name):
                     await prepared.make_afresh()
                 process, address = await _listening(site, prefix, order, prepared.password)
-            resources.push_async_callback(prepared.keep, process)
+                await prepared.discard()
+            resources.push_async_callback(prepared.keep)
             resources.push_async_callback(process.stop, recipe.stop)
             detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
             yield Running(
@@ -184,6 +188,7 @@ class Embedded:
                 ended=process.ended,
                 log=process.log,
                 last_words=process.last_words,
+                preserve=partial(prepared.preserve, address.port),
             )
         finally:
             with order.phase("remove", self.name):
@@ -304,14 +309,22 @@ class _Prepared:
 
     def __init__(self, site: Site, prefix: tuple[str, ...], order: Order) -> None:
         self.password = order.login.password
-        self.is_restored = False
+        self._restored = ""
+        self._is_taken = False
+        self._backup: Path | None = None
         self._site = site
         self._prefix = prefix
         self._order = order
         recipe = site.recipe
         self._data = recipe.data(site) if recipe.data is not None and order.kind.rekey is not None else None
         self._plain = _snapshot_key(site, order)
-        self._own = f"{self._plain}-{order.project}"
+        self._family = f"{self._plain}-{order.project}-"
+        self._own = f"{self._family}{order.spec.migrations}"
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether it came from a snapshot."""
+        return bool(self._restored)
 
     async def make(self) -> None:
         """Restore or make it."""
@@ -319,27 +332,48 @@ class _Prepared:
             for key in (self._own, self._plain):
                 password = await to_its_end(asyncio.to_thread(snapshots.restore, key, self._data))
                 if password is not None:
-                    self.password, self.is_restored = password, True
+                    self.password, self._restored = password, key
                     return
         await self._make()
 
     async def make_afresh(self) -> None:
-        """Make it, for the snapshots are of no use."""
+        """Make it, for it may be the snapshot's fault that the server does not come up."""
         _log.warning("%s does not come up on the snapshot's data: it is made afresh", self._order.kind.title)
         assert self._data is not None  # noqa: S101 (it was restored)
         await asyncio.to_thread(runtime.remove, self._data)
-        for key in (self._own, self._plain):
-            await asyncio.to_thread(snapshots.remove, key)
-        self.password, self.is_restored = self._order.login.password, False
+        self.password = self._order.login.password
         await self._make()
 
-    async def keep(self, process: _Process) -> None:
-        """Keep what was made in it, if the server has ended in good order."""
-        is_wanted = self._order.is_worth_keeping and self._order.may_keep
-        if self._data is None or not is_wanted or process.process.returncode != 0:
+    async def discard(self) -> None:
+        """It was the snapshot's fault: forget the project's own; the other one has been made afresh."""
+        _log.warning("the snapshot %s is of no use", self._restored)
+        if self._restored == self._own:
+            await asyncio.to_thread(snapshots.remove, self._own)
+
+    async def preserve(self, port: int, migrations: str) -> None:
+        """Take it as it is now, unless the server was there before these migrations were."""
+        backup, is_asked = self._site.recipe.backup, migrations == self._order.spec.migrations
+        if self._data is None or backup is None or not is_asked or self._is_taken:
+            return
+        self._is_taken, target = True, self._site.directory / "backup"
+        with self._order.phase("snapshot", "embedded"):
+            problem = await _problem_of(backup(self._site, port, target), self._site)
+        if problem:
+            _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, self._order.redact(problem))
+        else:
+            self._backup = target
+
+    async def keep(self) -> None:
+        """Keep what was taken."""
+        if self._backup is None or not self._order.may_keep:
             return
         with self._order.phase("snapshot", "embedded"):
-            await asyncio.to_thread(snapshots.keep, self._own, self._data, self._order.login.password)
+            await asyncio.to_thread(self._keep, self._backup)
+
+    def _keep(self, backup: Path) -> None:
+        snapshots.keep(self._own, backup, self._order.login.password)
+        for key in snapshots.outdated(self._family):
+            snapshots.remove(key)
 
     async def _make(self) -> None:
         await _prepare(self._site, self._prefix, self._order)
@@ -373,6 +407,17 @@ async def _prepare(site: Site, prefix: tuple[str, ...], order: Order) -> None:
         if code:
             # The usual cause is the machine's: no user namespaces, a library missing, a disk that is full.
             raise Refusal(f"{program} ended with exit code {code}: {order.redact(output.strip())}")
+
+
+async def _problem_of(command: Command, site: Site) -> str:
+    """Run a program that is not of the essence; what went wrong, if anything did."""
+    environment = _environment(site) | command.environment
+    try:
+        async with asyncio.timeout(_BACKUP):
+            output, code = await _output(command.argv, cwd=site.directory, env=environment)
+    except (OSError, TimeoutError) as error:
+        return f"{command.argv[0]}: {error or 'it took too long'}"
+    return f"{command.argv[0]} ended with exit code {code}: {output.strip()}" if code else ""
 
 
 async def _output(

@@ -282,10 +282,11 @@ class Engine:
                 await take(output)
         return int((await self._json("GET", f"exec/{number}/json"))["ExitCode"])
 
-    async def unpack(self, name: str, archive: bytes) -> None:
+    async def unpack(self, name: str, archive: bytes | IO[bytes]) -> None:
         """Unpack a tar archive at the root of a container's file system, owners and modes included."""
         path = f"containers/{name}/archive"  # without copyUIDGID, which makes all belong to the container's user
-        async with self._query("PUT", path, params={"path": "/"}, archive=io.BytesIO(archive), limit=_TRANSFER):
+        content = io.BytesIO(archive) if isinstance(archive, bytes) else archive
+        async with self._query("PUT", path, params={"path": "/"}, archive=content, limit=_TRANSFER):
             pass
 
     async def commit(self, name: str, image: str, labels: Mapping[str, str]) -> None:
