@@ -38,7 +38,7 @@ Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapsh
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as tests ask for it. Specs that differ in migrations alone are one service. Its repr shows nothing that may be secret.
+    """A service as tests ask for it. Two equal specs, migrations aside, are one service. Its repr hides secrets.
 
     Attributes:
         name: What the user calls it; unique in a run.

@@ -111,9 +111,20 @@ async def fetch(endpoint, query):
 
 
 async def test_concurrent_builders_build_once(server, sql, admin):
-    templates = await asyncio.gather(*(ensure_template(server, sql, root=Path("/")) for _ in range(8)))
+    built, had = [], []
+
+    async def note(digest):
+        await asyncio.sleep(0)
+        built.append((digest, list(had)))
+
+    async def ensure():
+        template = await ensure_template(server, sql, root=Path("/"), built=note)
+        had.append(template.name)
+        return template
+
+    templates = await asyncio.gather(*(ensure() for _ in range(8)))
     assert len({template.name for template in templates}) == 1
-    assert [template.is_new for template in templates].count(True) == 1
+    assert built == [(fingerprint(sql), [])]
     before = await oid(admin, templates[0].name)
     await ensure_template(server, sql, root=Path("/"))
     assert await oid(admin, templates[0].name) == before is not None

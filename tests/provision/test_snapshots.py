@@ -14,12 +14,14 @@ import asyncpg
 import msgspec
 import pytest
 from provision_traces import order_of, spec_of
+from suites import outcome, running, write_suite
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.readiness import NotReadyError
+from asynctest_kit.provision.runtime import project_of
 
 pytestmark = pytest.mark.anyio
 
@@ -267,3 +269,31 @@ def test_its_password_is_private(cache, data):
     snapshots.keep("key", data, "secret")
     assert Path(cache / "key" / "password").stat().st_mode & 0o777 == 0o600
     assert cache.stat().st_mode & 0o777 == 0o700
+
+
+async def test_changed_migrations_are_made_where_the_former_ones_were_not(tmp_path, cache):
+    root, sql = tmp_path / "project", tmp_path / "project/sql"
+    sql.mkdir(parents=True)
+    suite = """
+        import pytest
+
+        pytestmark = pytest.mark.anyio
+
+        async def test_roles(pg):
+            rows = await pg.fetch("SELECT rolname FROM pg_roles WHERE rolname LIKE 'app%' ORDER BY 1")
+            assert [name for (name,) in rows] == ROLES
+    """
+    settings = """
+        provider = "embedded"
+        [tool.asynctest_kit.services.postgres]
+        migrations = { sql = "sql" }
+    """
+    scripts = {"1.sql": "CREATE ROLE app_reader;", "2.sql": "CREATE ROLE app_writer;"}
+    for number, (name, text) in enumerate(scripts.items()):
+        (sql / name).write_text(text)
+        roles = str(["app_reader", "app_writer"][: number + 1])
+        write_suite(root, suite.replace("ROLES", roles), settings)
+        async with running(root, XDG_CACHE_HOME=str(tmp_path)) as run:
+            out, code = await outcome(run)
+        assert code == 0, out
+        assert len([name for name in kept(cache) if project_of(root).key in name]) == number + 1

@@ -129,19 +129,10 @@ def _serve(site: Site, port: int) -> Command:
 
 
 def _backup(site: Site, port: int, target: Path) -> Command:
+    program = str(site.server.with_name("pg_basebackup"))
     server = ("-h", "127.0.0.1", "-p", str(port), "-U", site.login.username or "postgres", "-w")
     return Command(
-        argv=(
-            str(site.server.with_name("pg_basebackup")),
-            *server,
-            "-D",
-            str(target),
-            "-X",
-            "fetch",
-            "-c",
-            "fast",
-            "-N",
-        ),
+        argv=(program, *server, "-D", str(target), "-X", "fetch", "-c", "fast", "--no-sync"),
         environment={"PGPASSWORD": site.login.password},
     )
 
