@@ -142,12 +142,10 @@ async def test_what_does_not_start_on_fresh_data_either_is_no_fault_of_the_snaps
     async with postgres(docker, migrations="first") as (_, _, order):
         await order.preserve("first")
     before = snapshots.images()
-    [plan] = {key.rpartition("-mine")[0] for key in keys() if key.endswith("first")}
+    assert len(before) == 2
     order = order_of(spec_of("postgres", migrations="first"))
     order.project = "mine"
-    assert len(before) == 2 and plan
-    broken = replace(order.kind, handshake=Refusing())
-    order.kind = broken
+    order.kind = replace(order.kind, handshake=Refusing())
     with pytest.raises(ProvisionError, match="never"):
         await docker.give(order).__aenter__()
     assert snapshots.images() == before

@@ -147,24 +147,26 @@ class PreparedImages:
         self._taken.add(key)
         try:
             with self._order.phase("snapshot", "docker"):
-                archive = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
-                await _back_up(self._engine, container, self._plan, archive)
-                self._backups[key] = archive
-        except (EngineError, OSError, tarfile.TarError) as error:
+                backup = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
+                await _back_up(self._engine, container, self._plan, backup)
+                self._backups[key] = backup
+        except (EngineError, OSError) as error:
             _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, self._order.redact(str(error)))
 
     async def _keep(self, key: str, backup: IO[bytes]) -> None:
         try:
             await self._make(key, backup)
-        except (EngineError, OSError) as error:
+        except (EngineError, OSError, tarfile.TarError) as error:
             _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, error)
 
     async def _make(self, key: str, backup: IO[bytes]) -> None:
+        archive = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
+        await asyncio.to_thread(_put_under, PurePosixPath(self._plan.data or "/"), backup, archive)
         name = f"{_REPOSITORY}:{key}-{secrets.token_hex(3)}"
         shell = f"asynctest_kit-snapshot-{secrets.token_hex(6)}"
         await self._engine.create(shell, {"Image": self._image, "Labels": dict(self._labels)})
         try:
-            await self._engine.unpack(shell, backup)
+            await self._engine.unpack(shell, archive)
             await self._engine.commit(shell, name, {LABEL: snapshots.cache_id()})
         finally:
             await self._engine.remove(shell)
@@ -199,27 +201,19 @@ async def remove_unknown(engine: Engine) -> list[str]:
 
 
 async def _back_up(engine: Engine, container: str, plan: ContainerPlan, target: IO[bytes]) -> None:
-    """Write the data of a server that runs in a container: an archive of the folder in which it is."""
+    """Write the data of a server that runs in a container, as tar."""
     program = Program(argv=plan.backup, environment=plan.backup_environment)
     errors = bytearray()
-    with TemporaryFile() as archive:
-        written = 0
 
-        async def take(output: Output) -> None:
-            nonlocal written
-            if output.stream == "stderr":
-                errors.extend(output.data)
-                return
-            written += len(output.data)
-            if written > _LARGEST:
-                raise EngineError(f"its data is larger than {_LARGEST >> 20} MiB")
-            archive.write(output.data)
+    async def take(output: Output) -> None:
+        if output.stream == "stderr":
+            errors.extend(output.data)
+        elif target.write(output.data) and target.tell() > _LARGEST:
+            raise EngineError(f"its data is larger than {_LARGEST >> 20} MiB")
 
-        if code := await engine.stream(container, program, take, limit=_PATIENCE):
-            words = errors.decode(errors="replace").strip()
-            raise EngineError(f"{program.argv[0]} ended with exit code {code}: {words}")
-        await asyncio.to_thread(_put_under, PurePosixPath(plan.data or "/"), archive, target)
-        target.seek(0)
+    if code := await engine.stream(container, program, take, limit=_PATIENCE):
+        words = errors.decode(errors="replace").strip()
+        raise EngineError(f"{program.argv[0]} ended with exit code {code}: {words}")
 
 
 def _put_under(folder: PurePosixPath, backup: IO[bytes], result: IO[bytes]) -> None:
@@ -237,3 +231,4 @@ def _put_under(folder: PurePosixPath, backup: IO[bytes], result: IO[bytes]) -> N
             content = source.extractfile(member) if member.isreg() else None
             member.name = f"{root.name}/{member.name.removeprefix('./')}"
             target.addfile(member, content)
+    result.seek(0)
