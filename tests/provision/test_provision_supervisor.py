@@ -12,9 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import asyncpg
+import msgspec
 import pytest
 from provision_traces import (
     LABEL,
+    container_of,
     data_of,
     eventually,
     is_running,
@@ -27,6 +29,7 @@ from provision_traces import (
 )
 from redis.asyncio import Redis
 
+from asynctest_kit.container_options import ContainerOptions, Volume
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.runtime import project_of
@@ -80,11 +83,19 @@ async def test_every_phase_follows_the_one_before(client):
 
 
 async def test_services_start_at_the_same_time(client):
-    specs = [spec_of("redis", name=f"redis-{number}", provider="embedded") for number in range(4)]
+    all_are_here = "touch /gate/$HOSTNAME; until [ $(ls /gate | wc -l) = 4 ]; do usleep 20000; done"
+    gate = ContainerOptions(volumes=(Volume(source="gate", target="/gate"),))
+    specs = [container_of(all_are_here, name=f"box-{number}", once=True, container=gate) for number in range(4)]
     await asyncio.gather(*map(client.endpoint, specs))
-    booted = [phase for phase in client.phases if phase.phase in ("boot", "ready")]
-    first_end = min(phase.end for phase in booted if phase.phase == "ready")
-    assert sum(phase.start < first_end for phase in booted if phase.phase == "boot") == 4
+
+
+async def test_with_other_migrations_it_is_the_same_service(client):
+    needs = [msgspec.structs.replace(REDIS, migrations=digest) for digest in ("first", "second")]
+    one, other = await asyncio.gather(*map(client.endpoint, needs))
+    assert one == other
+    boxes = [container_of("sleep 60", needs=(need,), provider="docker") for need in needs]
+    one, other = await asyncio.gather(*map(client.endpoint, boxes))
+    assert one == other
 
 
 async def test_one_failure_fails_only_its_service(client):

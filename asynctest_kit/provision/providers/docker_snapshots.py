@@ -114,7 +114,7 @@ class PreparedImages:
 
     async def take(self, container: str) -> None:
         """Back up what a server has that nobody has used yet, for all projects, if it was made afresh."""
-        if self._plain and not self._used and self._order.may_keep:
+        if self._plain and not self._used:
             await self._back_up(container, self._plain)
 
     async def preserve(self, container: str, migrations: str) -> None:
