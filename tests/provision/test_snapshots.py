@@ -160,9 +160,8 @@ async def test_a_start_whose_time_is_over_is_not_tried_on_fresh_data(cache):
     async with postgres():
         pass
     phases = []
-    order = order_of(spec_of("postgres"), phases)
+    order = order_of(spec_of("postgres", startup_timeout=0.3), phases)
     order.kind = replace(order.kind, handshake=Waiting())
-    order.deadline = time.monotonic() + 0.3
     with pytest.raises(ProvisionError, match="was not ready within"):
         await Embedded().give(order).__aenter__()
     assert [phase.phase for phase in phases].count("create") == 1

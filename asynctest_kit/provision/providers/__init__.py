@@ -109,7 +109,7 @@ class Order:
     @property
     def is_late(self) -> bool:
         """Whether its time is over."""
-        return time.monotonic() >= self.deadline
+        return now_on_loop() >= self.deadline
 
     @property
     def image(self) -> str:
