@@ -88,9 +88,12 @@ class _Run:
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
 
-        client, settings = Client.connect(self.settings.root), self.settings
+        try:
+            client, settings = Client.connect(self.settings.root), self.settings
+        except ProvisionError:  # both are raised again where the service is used
+            return None
         for name in known:
-            with suppress(ProvisionError):  # it is raised again where the service is used
+            with suppress(ProvisionError):
                 client.ensure(spec_for(name, settings))
         return client
 
