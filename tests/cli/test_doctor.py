@@ -67,12 +67,14 @@ async def test_an_image_that_can_not_be_had_is_named(project, atk):
 
 
 async def test_a_file_that_can_not_be_read_is_a_fault(project, atk):
-    root = project(pyproject__toml="""
+    root = project(
+        pyproject__toml="""
         [tool.asynctest_kit.services.box]
         image = "busybox"
         wait = { log = "up" }
         container = { files = { "/site" = "site" } }
-    """)
+    """
+    )
     (root / "site").mkdir()
     (root / "site" / "index").symlink_to(root / "nowhere")
     finished = await atk("doctor", cwd=root, **NO_ENGINE)

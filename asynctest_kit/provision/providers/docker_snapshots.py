@@ -123,7 +123,7 @@ class PreparedImages:
         return f"{self._plain}-{self._order.project}"
 
     async def _make(self, container: str, key: str) -> None:
-        backup = await self._engine.execute(container, self._plan.backup, self._plan.backup_environment)
+        backup = await self._engine.execute(container, self._plan.backup, self._plan.client_environment)
         archive = await asyncio.to_thread(_under, PurePosixPath(self._plan.data or "/"), backup)
         name = f"{_REPOSITORY}:{key}-{secrets.token_hex(3)}"
         shell = f"asynctest_kit-snapshot-{secrets.token_hex(6)}"
