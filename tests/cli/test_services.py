@@ -293,6 +293,32 @@ async def test_a_container_is_looked_into(project, atk):
     assert b"Ready to accept connections" in out
 
 
+async def test_the_manual_s_programs_need_no_password(project, atk):
+    if not in_docker():
+        pytest.skip(f"no Docker with the image {IMAGE}")
+    root = project(
+        test_it__py="""
+            async def test_the_schema_is_dumped(service_console, postgres, pg):
+                done = await service_console("postgres").run(
+                    "pg_dump", "-U", "postgres", "--schema-only", postgres.database
+                )
+                assert "PostgreSQL database dump complete" in done.text
+        """
+    )
+    image = os.environ.get("ATK_POSTGRES_IMAGE") or "asynctest-kit/postgres:testbed"
+    docker = IN_DOCKER | {"ATK_POSTGRES_IMAGE": image}
+    async with services_up(atk, root, "postgres", **docker) as started:
+        assert started.code == 0, started.out
+        asked, silent, ran = await asyncio.gather(
+            atk("exec", "postgres", "--", "psql", "-U", "postgres", "-c", "SELECT 1", cwd=root),
+            atk("exec", "postgres", "--", "psql", "-U", "postgres", cwd=root),
+            atk("run", "-q", cwd=root, **docker),
+        )
+    assert "(1 row)" in asked.out, asked.err
+    assert (silent.code, silent.err) == (0, "")
+    assert ran.code == 0, ran.out
+
+
 async def test_nothing_is_run_in_a_local_program(project, atk):
     root = project()
     async with services_up(atk, root, "redis"):
