@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session = session_of(config)
     declared = DeclaredServices(session, config)
     try:
-        declared.register(session.names_in_settings, "the settings")
+        declared.register(session.services_in_settings, "the settings")
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(declared, "asynctest_kit-declared")

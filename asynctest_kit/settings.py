@@ -471,10 +471,6 @@ def _place(givens: _Givens, name: str, key: str) -> str:
 
 def _service(name: str, givens: _Givens) -> ServiceSettings:
     kind = _last(givens, "kind", _kind, name if name in KINDS else KIND_OF_IMAGES)
-    migrations = _last(givens, "migrations", _migrations, None)
-    if migrations and kind != "postgres":
-        raise _error(givens["migrations"][-1], f'a service of kind "{kind}" has none. Only "postgres" is migrated')
-
     provider, url = _provider_and_url(givens)
     return ServiceSettings(
         name=name,
@@ -485,7 +481,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         environment=MappingProxyType(_last(givens, "environment", _environment, {})),
         command=_last(givens, "command", _command, ()),
         startup_timeout=_last(givens, "startup-timeout", _positive_duration, 60.0),
-        migrations=migrations,
+        migrations=_last(givens, "migrations", _migrations, None),
         ports=MappingProxyType(_ports(givens)),
         wait=_last(givens, "wait", _wait, None),
         needs=_last(givens, "needs", _names, ()),
