@@ -30,6 +30,13 @@ SUITE = """
 """
 
 
+BROKEN = """
+    [tool.asynctest_kit.services.broken]
+    kind = "redis"
+    command = ["--no-such-option", "1"]
+"""
+
+
 def in_docker():
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
@@ -95,18 +102,25 @@ async def test_a_log_is_quoted(project, atk):
 
 
 async def test_a_failure_is_told_and_the_others_stay(project, atk):
-    root = project(
-        pyproject__toml="""
-            [tool.asynctest_kit.services.broken]
-            kind = "redis"
-            command = ["--no-such-option", "1"]
-        """
-    )
+    root = project(pyproject__toml=BROKEN)
     async with services_up(atk, root, "broken", "redis") as started:
         assert started.code == 1
         assert "broken  FAILED after" in started.out
         assert "no-such-option" in started.out
         assert [service.name for service in supervisor_of(root).services] == ["redis"]
+        again = await atk("up", "broken", cwd=root, **EMBEDDED)
+        assert again.code == 1
+        assert "Kept" not in again.out
+        assert [service.name for service in supervisor_of(root).services] == ["redis"]
+
+
+async def test_where_all_fail_nothing_is_kept(project, atk):
+    root = project(pyproject__toml=BROKEN)
+    async with services_up(atk, root, "broken") as started:
+        assert started.code == 1
+        assert "broken  FAILED after" in started.out
+        assert "Kept" not in started.out
+        assert Visit.at(root) is None
 
 
 async def test_nobody_for_long_enough_ends_it(project, atk):
