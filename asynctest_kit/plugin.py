@@ -71,14 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start every service that a collected test needs, all at once, before the first test."""
     services_session = session_of(session.config)
-    if session.config.option.collectonly or services_session.is_for_show:
-        return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     needed = services_session.needed(names)
-    if not needed:
-        return
     try:
-        services_session.prestart(needed)
+        services_session.check_variables(needed)
+        if not session.config.option.collectonly and not services_session.is_for_show:
+            services_session.prestart(needed)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -39,7 +39,8 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
     started = process_start()
     gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
     try:
-        settings = load(paths=arguments, directory=Path.cwd(), environ=os.environ, options=options)
+        here = Path.cwd()
+        settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
         code = _Run(settings, arguments, started).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
