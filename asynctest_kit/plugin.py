@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
     session = session_of(config)
     declared = DeclaredServices(session, config)
     try:
-        declared.register(session.names_in_settings, "the settings")
+        declared.register(session.services_in_settings, "the settings")
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(declared, "asynctest_kit-declared")
@@ -71,14 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start every service that a collected test needs, all at once, before the first test."""
     services_session = session_of(session.config)
-    if session.config.option.collectonly or services_session.is_for_show:
-        return
     names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     needed = services_session.needed(names)
-    if not needed:
-        return
     try:
-        services_session.prestart(needed)
+        services_session.check_variables(needed)
+        if not session.config.option.collectonly and not services_session.is_for_show:
+            services_session.prestart(needed)
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
 

@@ -41,6 +41,7 @@ __all__ = [
     "check_name",
     "has_services",
     "load",
+    "no_unclaimed",
     "parse_duration",
     "with_services",
 ]
@@ -64,6 +65,7 @@ _SERVICE_KEYS: Final = (
     "scheme", "startup-timeout", "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
+_OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_KEYS: Final = ("alembic", "command", "sql")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
@@ -181,6 +183,7 @@ class Settings:
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
+        unclaimed: Variables for services that aren't here, and may be declared in Python yet.
     """
 
     root: Path
@@ -205,10 +208,16 @@ class Settings:
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    unclaimed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
 
 def load(
-    *, paths: Sequence[str], directory: Path, environ: Mapping[str, str], options: Mapping[str, str | None]
+    *,
+    paths: Sequence[str],
+    directory: Path,
+    environ: Mapping[str, str],
+    options: Mapping[str, str | None],
+    is_complete: bool = True,
 ) -> Settings:
     """Read the settings of a run.
 
@@ -218,6 +227,8 @@ def load(
         directory: The working directory; relative paths of the environment and the command line start here.
         environ: The process's environment; only ``ATK_*`` is read.
         options: What the command line gave, by key (``budget-strict`` or ``budget_strict``); None for not given.
+        is_complete: Whether a variable for a service that isn't here is a mistake. Where services may be declared in
+            Python, :func:`no_unclaimed` finds that out later.
 
     Raises:
         SettingsError: A key, variable or flag is unknown, or its value is not allowed.
@@ -235,14 +246,14 @@ def load(
         substitutes = _substitutes(file, table.get("images", {}))
         groups = _groups(file, table.get("groups", {}))
         overrides = _overrides(file, table.get("overrides", []))
-    _add_environment(environ, directory, run, services)
+    unclaimed = _add_environment(environ, directory, run, services)
     _add_options(options, directory, run)
     sources = dict.fromkeys(_RUN_KEYS, "default") | {key: givens[-1].source for key, givens in run.items()}
     for name, givens in services.items():
         sources |= {f"services.{name}.{key}": values[-1].source for key, values in givens.items()}
     found = {name: _service(name, givens) for name, givens in services.items()}
     check(found, lambda name, key: _place(services[name], name, key))
-    return Settings(
+    settings = Settings(
         root=root,
         budget=_last(run, "budget", _positive_duration, 30.0),
         budget_strict=_last(run, "budget-strict", _truth, default=False),
@@ -268,7 +279,18 @@ def load(
         publish_openly=_last(run, "publish-openly", _truth, default=False),
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
+        unclaimed=MappingProxyType(unclaimed),
     )
+    if is_complete:
+        no_unclaimed(settings)
+    return settings
+
+
+def no_unclaimed(settings: Settings) -> None:
+    """Raise SettingsError if a variable is for a service that nobody has declared."""
+    for variable in settings.unclaimed:
+        known = [_service_variable(name, key) for name in settings.services for key in _SERVICE_VARIABLE_KEYS]
+        raise _unknown_variable(variable, [*(f"ATK_{_variable(key)}" for key in _RUN_KEYS), *known])
 
 
 def has_services(*, paths: Sequence[str], directory: Path) -> bool:
@@ -288,19 +310,48 @@ def check_name(name: str, place: str, *, taken: Collection[str] = KINDS) -> None
 def with_services(settings: Settings, services: Iterable[tuple[ServiceSettings, str]]) -> Settings:
     """The settings with services that are declared elsewhere, each with its place for messages.
 
+    Variables overrule what is declared, as they do what stands in the file.
+
     Raises:
         SettingsError: One makes no sense, by itself or beside the others.
     """
-    known, places = dict(settings.services), dict[str, str]()
+    known, places, unclaimed = dict(settings.services), dict[str, str](), dict(settings.unclaimed)
     for service, place in services:
         check_name(service.name, place, taken=known)
-        known[service.name], places[service.name] = service, f'{place}, service "{service.name}"'
+        places[service.name] = f'{place}, service "{service.name}"'
+        variables = {key: _service_variable(service.name, key) for key in _SERVICE_VARIABLE_KEYS}
+        found = {key: variable for key, variable in variables.items() if variable in settings.unclaimed}
+        givens = {key: [_from_variable(variable, settings)] for key, variable in found.items()}
+        known[service.name] = _overruled(service, givens, places[service.name], settings.root)
+        for variable in found.values():
+            unclaimed.pop(variable, None)
 
     def place_of(name: str, key: str) -> str:
         return f"{places[name]}, {key}" if name in places else settings.sources.get(f"services.{name}.{key}", name)
 
     check(known, place_of)
-    return replace(settings, services=MappingProxyType(known))
+    return replace(settings, services=MappingProxyType(known), unclaimed=MappingProxyType(unclaimed))
+
+
+def _from_variable(variable: str, settings: Settings) -> _Given:
+    value = settings.unclaimed[variable]
+    return _Given(value, f"environment {variable}", f"environment variable {variable}", settings.root)
+
+
+def _overruled(service: ServiceSettings, givens: _Givens, place: str, folder: Path) -> ServiceSettings:
+    if not givens:
+        return service
+    for key, value in (("provider", service.provider), ("url", service.url)):
+        if value is not None:
+            givens.setdefault(key, []).insert(0, _Given(value, place, f"{place}, {key}", folder))
+    provider, url = _provider_and_url(givens)
+    return replace(
+        service,
+        provider=provider,
+        url=url,
+        image=_last(givens, "image", _text, service.image),
+        startup_timeout=_last(givens, "startup-timeout", _positive_duration, service.startup_timeout),
+    )
 
 
 def parse_duration(text: str) -> float:
@@ -434,20 +485,33 @@ def _override(file: Path, header: str, value: object) -> Override:
     )
 
 
-def _add_environment(environ: Mapping[str, str], directory: Path, run: _Givens, services: dict[str, _Givens]) -> None:
+def _add_environment(
+    environ: Mapping[str, str], directory: Path, run: _Givens, services: dict[str, _Givens]
+) -> dict[str, str]:
+    """Add what variables give; those that may be for services declared elsewhere are the result."""
+    unclaimed = {}
     targets = {f"ATK_{_variable(key)}": (run, key) for key in _RUN_KEYS}
     for name, givens in services.items():
-        targets |= {f"ATK_{_variable(name)}_{_variable(key)}": (givens, key) for key in _SERVICE_VARIABLE_KEYS}
+        targets |= {_service_variable(name, key): (givens, key) for key in _SERVICE_VARIABLE_KEYS}
     for variable, value in sorted(environ.items()):
         if not variable.startswith("ATK_") or not value:
             continue
 
+        if variable not in targets and _OF_A_SERVICE.fullmatch(variable):
+            unclaimed[variable] = value
+            continue
+
         if variable not in targets:
-            raise SettingsError(f"unknown environment variable {variable}.{_suggestion(variable, targets)}")
+            raise _unknown_variable(variable, targets)
 
         givens, key = targets[variable]
         given = _Given(value, f"environment {variable}", f"environment variable {variable}", directory)
         givens.setdefault(key, []).append(given)
+    return unclaimed
+
+
+def _unknown_variable(variable: str, known: Collection[str]) -> SettingsError:
+    return SettingsError(f"unknown environment variable {variable}.{_suggestion(variable, known)}")
 
 
 def _add_options(options: Mapping[str, str | None], directory: Path, run: _Givens) -> None:
@@ -471,10 +535,6 @@ def _place(givens: _Givens, name: str, key: str) -> str:
 
 def _service(name: str, givens: _Givens) -> ServiceSettings:
     kind = _last(givens, "kind", _kind, name if name in KINDS else KIND_OF_IMAGES)
-    migrations = _last(givens, "migrations", _migrations, None)
-    if migrations and kind != "postgres":
-        raise _error(givens["migrations"][-1], f'a service of kind "{kind}" has none. Only "postgres" is migrated')
-
     provider, url = _provider_and_url(givens)
     return ServiceSettings(
         name=name,
@@ -485,7 +545,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         environment=MappingProxyType(_last(givens, "environment", _environment, {})),
         command=_last(givens, "command", _command, ()),
         startup_timeout=_last(givens, "startup-timeout", _positive_duration, 60.0),
-        migrations=migrations,
+        migrations=_last(givens, "migrations", _migrations, None),
         ports=MappingProxyType(_ports(givens)),
         wait=_last(givens, "wait", _wait, None),
         needs=_last(givens, "needs", _names, ()),
@@ -754,6 +814,10 @@ def _table(value: object, place: str) -> Mapping[str, object]:
 
 def _variable(name: str) -> str:
     return name.upper().replace("-", "_")
+
+
+def _service_variable(name: str, key: str) -> str:
+    return f"ATK_{_variable(name)}_{_variable(key)}"
 
 
 def _error(given: _Given, what: str) -> SettingsError:

@@ -56,6 +56,10 @@ class Wired(Protocol):
         """Where it is, if it is external."""
 
     @property
+    def migrations(self) -> object | None:
+        """What is applied to its database."""
+
+    @property
     def ports(self) -> Mapping[str, Port]:
         """The ports that it exposes."""
 
@@ -135,6 +139,10 @@ def _templates(service: Wired) -> Iterator[tuple[str, str, str]]:
 
 
 def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
+    if service.migrations is not None and service.kind != "postgres":
+        raise SettingsError(
+            f'{place("migrations")}: a service of kind "{service.kind}" has none. Only "postgres" is migrated.'
+        )
     if service.kind != KIND_OF_IMAGES:
         for key in _given(service):
             raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')

@@ -14,7 +14,7 @@ from asynctest_kit.settings import load
 
 if TYPE_CHECKING:
     from asynctest_kit.provision.checkup import Finding
-    from asynctest_kit.provision.service import ServiceSpec
+    from asynctest_kit.settings import Settings
 
 __all__ = ["doctor"]
 
@@ -25,23 +25,20 @@ _MARKS = {"ok": "ok", "note": "-", "fault": "FAULT"}
 
 def doctor(provider: str | None) -> None:
     """Print what each check found; exit with 1 if one found a fault."""
-    from asynctest_kit.provision.catalog import spec_for
-
     try:
         settings = load(paths=(), directory=Path.cwd(), environ=os.environ, options={"provider": provider})
     except AtkError as error:
         print(f"atk: {error}", file=sys.stderr)  # noqa: T201  # the command's own message
         sys.exit(4)
-    specs = [spec_for(name, settings) for name in sorted(settings.services)]
-    if asyncio.run(_examine(specs)):
+    if asyncio.run(_examine(settings)):
         sys.exit(1)
 
 
-async def _examine(specs: list[ServiceSpec]) -> int:
+async def _examine(settings: Settings) -> int:
     from asynctest_kit.provision.checkup import examine
 
     faults = 0
-    async for finding in examine(specs, os.environ):
+    async for finding in examine(settings, os.environ):
         faults += finding.verdict == "fault"
         print(_written(finding), flush=True)  # noqa: T201  # the command's own answer
     print("Everything that tests may want can be had." if not faults else f"{faults} to be mended.")  # noqa: T201

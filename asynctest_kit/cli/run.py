@@ -39,7 +39,8 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
     started = process_start()
     gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
     try:
-        settings = load(paths=arguments, directory=Path.cwd(), environ=os.environ, options=options)
+        here = Path.cwd()
+        settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
         code = _Run(settings, arguments, started).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
@@ -88,9 +89,12 @@ class _Run:
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
 
-        client, settings = Client.connect(self.settings.root), self.settings
+        try:
+            client, settings = Client.connect(self.settings.root), self.settings
+        except ProvisionError:  # both are raised again where the service is used
+            return None
         for name in known:
-            with suppress(ProvisionError):  # it is raised again where the service is used
+            with suppress(ProvisionError):
                 client.ensure(spec_for(name, settings))
         return client
 

@@ -39,14 +39,16 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         from asynctest_kit.provision.client import Client
 
         with closing(Client.connect(settings.root)) as client:
-            client.keep(seconds)
-            specs = [spec_for(name, settings) for name in wanted]
-            for spec in specs:
+            for spec in [spec_for(name, settings) for name in wanted]:
                 client.ensure(spec)
             watch = Watch(lambda: client, Screen(sys.stdout, terminal_size(sys.stdout)), tells_all=True)
-            while watch.look_and_wait():
-                pass
-        if watch.failed < len(specs):
+            is_starting, is_kept = True, False
+            while is_starting:
+                is_starting = watch.look_and_wait()
+                if client.endpoints and not is_kept:  # there is something to keep
+                    client.keep(seconds)
+                    is_kept = True
+        if is_kept:
             _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
     if watch.failed:
         sys.exit(_FAILED)

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Literal
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime
-from asynctest_kit.provision.catalog import kind_of
+from asynctest_kit.provision.catalog import kind_of, spec_for
 from asynctest_kit.provision.providers import Order, Refusal
 from asynctest_kit.provision.providers.embedded import Search, offer
 from asynctest_kit.provision.providers.engine import EngineError, open_engine
 from asynctest_kit.provision.providers.external import External
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
 
     from asynctest_kit.provision.providers.engine import Engine
     from asynctest_kit.provision.service import ProviderName, ServiceSpec
+    from asynctest_kit.settings import Settings
 
 __all__ = ["Finding", "examine"]
 
@@ -57,8 +58,8 @@ class Finding:
     mend: str = ""
 
 
-async def examine(specs: Sequence[ServiceSpec], environ: Mapping[str, str]) -> AsyncIterator[Finding]:
-    """Look at the engine, then at each service that ``specs`` describe, then at the machine."""
+async def examine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterator[Finding]:
+    """Look at the engine, then at each service in the settings, then at the machine."""
     async with AsyncExitStack() as stack:
         engine: Engine | None = None
         try:
@@ -67,19 +68,20 @@ async def examine(specs: Sequence[ServiceSpec], environ: Mapping[str, str]) -> A
             yield Finding("docker", "note", str(reason), "start an engine, or set DOCKER_HOST to where one is")
         else:
             yield Finding("docker", "ok", f"Docker Engine {engine.version} at {engine.location}")
-        for spec in specs:
-            for finding in await _service(spec, engine):
+        for name in sorted(settings.services):
+            for finding in await _service(name, settings, engine):
                 yield finding
     for finding in (_disk(), _memory(), _files(), _port(), _leftovers()):
         yield finding
 
 
-async def _service(spec: ServiceSpec, engine: Engine | None) -> list[Finding]:
-    """What each provider that the spec allows says; a fault if none can give it."""
+async def _service(name: str, settings: Settings, engine: Engine | None) -> list[Finding]:
+    """What each provider that the settings allow says; a fault if none can give it."""
     try:
+        spec = spec_for(name, settings)
         order = Order(spec=spec, kind=kind_of(spec), asked=asyncio.get_running_loop().time(), record=lambda _: None)
     except ProvisionError as error:
-        return [Finding(spec.name, "fault", str(error))]
+        return [Finding(name, "fault", str(error))]
     if spec.url:
         return [await _external(order)]
     findings: list[tuple[ProviderName, Finding]] = []

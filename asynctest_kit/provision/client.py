@@ -105,7 +105,8 @@ class Client:
         self._notes: dict[str, str] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._losses: dict[str, str] = {}
-        self._checks: list[Future[None]] = []
+        self._checks: list[Future[str]] = []
+        self._checked: dict[str, tuple[float, str]] = {}
         self._idle = 0.0
         self._is_closed = False
         self._reader = threading.Thread(target=self._read, name="asynctest_kit provision client", daemon=True)
@@ -183,16 +184,32 @@ class Client:
         with self._mutex:
             return MappingProxyType(dict(self._losses))
 
-    def check(self, service: str) -> None:
-        """Have it seen whether a service still answers; blocks until :attr:`losses` tells."""
-        check: Future[None] = Future()
+    def check(self, service: str, *, since: float) -> str:
+        """Have it seen whether a service answers; blocks until that is known, or :attr:`losses` tells.
+
+        Args:
+            service: Its name.
+            since: A moment (``time.time()``): what was seen after it is not looked for again, so that failures that
+                come at once wait for one look.
+
+        Returns:
+            What to tell of it, if it does not answer. It may do so again: nothing but losses is for good.
+        """
+        check: Future[str] = Future()
         with self._mutex:
             if service in self._losses or service not in self._endpoints or self._epitaph:
-                return
+                return ""
+            at, problem = self._checked.get(service, (0.0, ""))
+            if at > since:
+                return problem
             self._checks.append(check)
             self._link.send(Check(len(self._checks) - 1, service))
         with suppress(TimeoutError):
-            check.result(_CHECK)
+            problem = check.result(_CHECK)
+            with self._mutex:
+                self._checked[service] = time.time(), problem
+            return problem
+        return ""
 
     @property
     def notes(self) -> Mapping[str, str]:
@@ -320,8 +337,8 @@ class Client:
             case Lost(service=service, message=message):
                 with self._mutex:
                     self._losses[service] = message
-            case Checked(number=number):
-                self._checks[number].set_result(None)
+            case Checked(number=number, problem=problem):
+                self._checks[number].set_result(problem)
 
     def _take_piece(self, piece: Wrote | Over) -> None:
         with self._mutex:
@@ -356,7 +373,7 @@ class Client:
             checks = [check for check in self._checks if not check.done()]
             reached = [reach.request.number for reach in self._reached if reach is not None]
         for check in checks:
-            check.set_result(None)
+            check.set_result("")
         for number in reached:
             self._take_piece(Over(number, problem=epitaph))
         for question in pending:

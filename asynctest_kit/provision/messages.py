@@ -168,9 +168,15 @@ class Lost(msgspec.Struct, frozen=True, tag=True):
 
 
 class Checked(msgspec.Struct, frozen=True, tag=True):
-    """Supervisor: the check that was asked for under ``number`` is over; what it found came before, as a loss."""
+    """Supervisor: the check that was asked for under ``number`` is over.
+
+    Attributes:
+        number: That one.
+        problem: For the user: that it doesn't answer now. Empty if it does, or its end came before, as a loss.
+    """
 
     number: int
+    problem: str = ""
 
 
 class Surveyed(msgspec.Struct, frozen=True, tag=True):

@@ -6,8 +6,9 @@ so spans taken in the supervisor line up with spans taken in the runner.
 
 from __future__ import annotations
 
+import re
 from typing import Literal, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -17,6 +18,7 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.wiring import KIND_OF_IMAGES
 
 __all__ = [
+    "SECRET_NAME",
     "Endpoint",
     "Output",
     "Phase",
@@ -33,6 +35,9 @@ ProviderName = Literal["docker", "embedded", "external"]
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
 Stream = Literal["stdout", "stderr"]
+
+#: Names of variables and of a query's parameters whose values nobody should see.
+SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
 Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapshot", "remove"]
 
@@ -99,7 +104,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         password: Secret of this run, or None.
         database: Database (PostgreSQL name, Redis number), or None.
         socket: Path of a unix socket on which it answers too, several times faster than by TCP; empty if there is none.
-        query: The query of an external service's URL as the user gave it, e.g. ``sslmode=require``.
+        query: The query of an external service's URL as the user gave it, e.g. ``sslmode=require``; without the user
+            and the password, if they were in it.
         detail: For people: the image and container, or the binary and its version.
         ports: Where each port that a container exposes can be reached on ``host``, by name; see :meth:`at`.
     """
@@ -127,12 +133,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         """
         if not self.port:
             raise ProvisionError(f"The service {self.service!r} exposes no port, so it has no URL.")
-        return self._url(self.password)
+        return self._url(self.password, self.query)
 
     @property
     def safe_url(self) -> str:
-        """The URL with its password starred out; for people, so it is a word where there is none."""
-        return self._url("***" if self.password else None) if self.port else "(no port)"
+        """The URL with its secrets starred out, in its query too; for people, so it is a word where there is none."""
+        if not self.port:
+            return "(no port)"
+        return self._url("***" if self.password else None, "&".join(map(_starred, self.query.split("&"))))
 
     def at(self, port: str) -> Endpoint:
         """The same service's endpoint at another of its ports.
@@ -147,21 +155,26 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             raise ProvisionError(f"The service {self.service!r} has no port {port!r}. There are: {known}.") from None
         return msgspec.structs.replace(self, port=found.port, scheme=found.scheme)
 
-    def _url(self, password: str | None) -> str:
+    def _url(self, password: str | None, query: str) -> str:
         user = quote(self.username or "", safe="")
         secret = f":{quote(password, safe='*')}" if password else ""
         at = "@" if user or secret else ""
         host = f"[{self.host}]" if ":" in self.host else self.host
         # Of a server of the user's own it is whatever path the URL has.
         path = f"/{quote(self.database, safe='/' if self.kind == KIND_OF_IMAGES else '')}" if self.database else ""
-        query = f"?{self.query}" if self.query else ""
-        return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}{query}"
+        asked = f"?{query}" if query else ""
+        return f"{self.scheme}://{user}{secret}{at}{host}:{self.port}{path}{asked}"
 
     def __hash__(self) -> int:
         return hash((self.service, self.provider, self.host, self.port, self.database))
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"
+
+
+def _starred(parameter: str) -> str:
+    name, equals, value = parameter.partition("=")
+    return f"{name}=***" if equals and value and SECRET_NAME.search(unquote(name)) else parameter
 
 
 class ServiceState(msgspec.Struct, frozen=True, kw_only=True):

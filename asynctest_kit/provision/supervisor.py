@@ -78,7 +78,7 @@ from asynctest_kit.provision.providers import Order, Provider, Running, quoted
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
-from asynctest_kit.provision.readiness import Address, RejectedError, wait_ready
+from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
 from asynctest_kit.provision.readiness.listening import OpenPort
 from asynctest_kit.provision.selection import give
 from asynctest_kit.provision.service import ServiceState
@@ -86,8 +86,9 @@ from asynctest_kit.provision.sweep import sweep
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
+    from asynctest_kit.provision.readiness import Handshake
     from asynctest_kit.provision.service import Endpoint, Output, ServicePhase, ServiceSpec
 
 __all__ = ["Supervisor", "main"]
@@ -196,8 +197,7 @@ class Supervisor:
             case End():
                 self.end("it was told to", orderly=True)
             case Check(number=number, service=name):
-                await self._check(client, name)
-                client.send(Checked(number))
+                client.send(Checked(number, await self._check(client, name)))
             case Survey():
                 client.send(self._survey())
             case Read(number=number) | Run(number=number) | Preserve(number=number):
@@ -225,10 +225,11 @@ class Supervisor:
         for client in self._clients:
             client.task.cancel()
 
-    async def _check(self, client: _Client, name: str) -> None:
+    async def _check(self, client: _Client, name: str) -> str:
         for service in list(self._services.values()):
-            if service.spec.name == name and service.is_used_by(client):
-                await service.check(client)
+            if service.spec.name == name and service.is_used_by(client) and (problem := await service.check()):
+                return problem
+        return ""
 
     def _survey(self) -> Surveyed:
         services = tuple(service.state(self._clients) for service in self._services.values())
@@ -386,6 +387,29 @@ class _StartError(ProvisionError):
         self.cause = cause
 
 
+@dataclass(slots=True)
+class _Doubt:
+    """What is seen of a service that may be gone. One that refuses, or is too busy, is there."""
+
+    seen: str = f"no answer within {_DOUBT:g} s"
+    is_answered: bool = False
+
+    def note(self, what: str) -> None:
+        """Remember what was seen last."""
+        self.seen = what
+
+    async def attempt(self, handshake: Handshake, address: Address) -> None:
+        """Shake hands once more. What is not yet, or not any more, for a server that is ending, is tried again."""
+        self.is_answered = False
+        try:
+            await handshake.attempt(address)
+        except RejectedError:
+            return
+        except NotReadyError:
+            self.is_answered = True
+            raise
+
+
 @dataclass(slots=True, eq=False)
 class _Service:
     """One service, those that it needs and those that need it, and those who asked for it."""
@@ -511,26 +535,20 @@ class _Service:
             client.send(Lost(self.spec.name, message))
         self.is_lost.set()
 
-    async def check(self, client: _Client) -> None:
-        """Tell ``client`` of a loss if it does not answer any more; returns when that is known."""
-        seen = "nothing"
-
-        def note(what: str) -> None:
-            nonlocal seen
-            seen = what
-
+    async def check(self) -> str:
+        """What to tell its users if it does not answer; empty if it does, or its end was told."""
+        doubt = _Doubt()
         try:
             async with asyncio.timeout(_DOUBT):
-                await first_of(self._answers(note), self._is_lost())
+                await first_of(self._answers(doubt), self.is_lost.wait())
         except TimeoutError:
-            client.send(Lost(self.spec.name, self._lost(f"does not answer any more: {seen}.")))
-        except RejectedError as error:
-            client.send(Lost(self.spec.name, self._lost(f"answers with: {error}.")))
+            return "" if doubt.is_answered else self._lost(f"does not answer any more: {doubt.seen}.")
+        return ""
 
-    async def _answers(self, note: Callable[[str], None]) -> None:
+    async def _answers(self, doubt: _Doubt) -> object:
         endpoint, order = self._endpoint, self.order
         if endpoint is None or order is None:
-            return
+            return None
         handshake = order.kind.handshake
         address = Address(
             host=endpoint.host,
@@ -542,12 +560,10 @@ class _Service:
             socket=endpoint.socket,
         )
         if handshake is not None:
-            await wait_ready(lambda: handshake.attempt(address), note)
+            await wait_ready(lambda: doubt.attempt(handshake, address), doubt.note)
         elif endpoint.port:
-            await OpenPort(str(endpoint.port), address, None).wait(note)
-
-    async def _is_lost(self) -> None:
-        await self.is_lost.wait()
+            await OpenPort(str(endpoint.port), address, None).wait(doubt.note)
+        return None
 
     def _lost(self, problem: str) -> str:
         detail = "" if self._endpoint is None else f" ({self._endpoint.detail})"

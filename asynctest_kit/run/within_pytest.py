@@ -61,6 +61,6 @@ def _settings(config: pytest.Config) -> Settings:
     directory = config.invocation_params.dir
     paths = [path for path in config.args if (directory / path.split("::", 1)[0]).exists()]
     try:
-        return load(paths=paths, directory=directory, environ=os.environ, options={})
+        return load(paths=paths, directory=directory, environ=os.environ, options={}, is_complete=False)
     except AtkError as error:
         raise pytest.UsageError(str(error)) from None

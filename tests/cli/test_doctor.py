@@ -66,6 +66,23 @@ async def test_an_image_that_can_not_be_had_is_named(project, atk):
     assert f"→ docker pull {image}, or name another in the settings" in said(finished, "redis")
 
 
+async def test_a_file_that_can_not_be_read_is_a_fault(project, atk):
+    root = project(
+        pyproject__toml="""
+        [tool.asynctest_kit.services.box]
+        image = "busybox"
+        wait = { log = "up" }
+        container = { files = { "/site" = "site" } }
+    """
+    )
+    (root / "site").mkdir()
+    (root / "site" / "index").symlink_to(root / "nowhere")
+    finished = await atk("doctor", cwd=root, **NO_ENGINE)
+    assert finished.code == 1
+    assert "FAULT What goes into the container of the service 'box' can't be read" in said(finished, "box")
+    assert "(it will be used)" in said(finished, "redis, embedded")
+
+
 async def test_too_few_open_files_are_a_fault(project):
     words = "import os, resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256)); "
     code = words + "os.execv(os.sys.executable, [os.sys.executable, '-m', 'asynctest_kit', 'doctor'])"

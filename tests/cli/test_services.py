@@ -30,6 +30,13 @@ SUITE = """
 """
 
 
+BROKEN = """
+    [tool.asynctest_kit.services.broken]
+    kind = "redis"
+    command = ["--no-such-option", "1"]
+"""
+
+
 def in_docker():
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
@@ -95,18 +102,25 @@ async def test_a_log_is_quoted(project, atk):
 
 
 async def test_a_failure_is_told_and_the_others_stay(project, atk):
-    root = project(
-        pyproject__toml="""
-            [tool.asynctest_kit.services.broken]
-            kind = "redis"
-            command = ["--no-such-option", "1"]
-        """
-    )
+    root = project(pyproject__toml=BROKEN)
     async with services_up(atk, root, "broken", "redis") as started:
         assert started.code == 1
         assert "broken  FAILED after" in started.out
         assert "no-such-option" in started.out
         assert [service.name for service in supervisor_of(root).services] == ["redis"]
+        again = await atk("up", "broken", cwd=root, **EMBEDDED)
+        assert again.code == 1
+        assert "Kept" not in again.out
+        assert [service.name for service in supervisor_of(root).services] == ["redis"]
+
+
+async def test_where_all_fail_nothing_is_kept(project, atk):
+    root = project(pyproject__toml=BROKEN)
+    async with services_up(atk, root, "broken") as started:
+        assert started.code == 1
+        assert "broken  FAILED after" in started.out
+        assert "Kept" not in started.out
+        assert Visit.at(root) is None
 
 
 async def test_nobody_for_long_enough_ends_it(project, atk):
@@ -291,6 +305,32 @@ async def test_a_container_is_looked_into(project, atk):
     assert "Removed: redis" in down.out
     assert (log.returncode, err) == (0, b"to stderr\n")
     assert b"Ready to accept connections" in out
+
+
+async def test_the_manual_s_programs_need_no_password(project, atk):
+    if not in_docker():
+        pytest.skip(f"no Docker with the image {IMAGE}")
+    root = project(
+        test_it__py="""
+            async def test_the_schema_is_dumped(service_console, postgres, pg):
+                done = await service_console("postgres").run(
+                    "pg_dump", "-U", "postgres", "--schema-only", postgres.database
+                )
+                assert "PostgreSQL database dump complete" in done.text
+        """
+    )
+    image = os.environ.get("ATK_POSTGRES_IMAGE") or "asynctest-kit/postgres:testbed"
+    docker = IN_DOCKER | {"ATK_POSTGRES_IMAGE": image}
+    async with services_up(atk, root, "postgres", **docker) as started:
+        assert started.code == 0, started.out
+        asked, silent, ran = await asyncio.gather(
+            atk("exec", "postgres", "--", "psql", "-U", "postgres", "-c", "SELECT 1", cwd=root),
+            atk("exec", "postgres", "--", "psql", "-U", "postgres", cwd=root),
+            atk("run", "-q", cwd=root, **docker),
+        )
+    assert "(1 row)" in asked.out, asked.err
+    assert (silent.code, silent.err) == (0, "")
+    assert ran.code == 0, ran.out
 
 
 async def test_nothing_is_run_in_a_local_program(project, atk):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from own_engine import APART
 from small_images import root_of_redis
-from suites import ATK, outcome, running, write_suite
+from suites import ATK, PYTEST, outcome, running, write_suite
 
 pytestmark = pytest.mark.anyio
 
@@ -89,6 +89,50 @@ async def test_a_cache_that_is_full_costs_nothing_but_time(root, tmp_path):
     left = out.splitlines()[-1]
     assert "snapshots', [], [" in left  # a folder without folders
     assert ".owner" not in left
+
+
+UNREADABLE = """
+    [tool.asynctest_kit.services.box]
+    image = "busybox"
+    wait = { log = "up" }
+    container.files = { "/site" = "site" }
+"""
+
+NEEDS_BOX = """
+    def test_needs_box(box):
+        pass
+
+    def test_needs_nothing():
+        pass
+"""
+
+
+@pytest.mark.parametrize("how", [ATK, PYTEST], ids=["atk", "pytest"])
+async def test_what_can_not_be_asked_for_fails_the_tests_that_need_it(root, how):
+    write_suite(root, NEEDS_BOX, UNREADABLE)
+    (root / "site").mkdir()
+    (root / "site" / "index").symlink_to(root / "nowhere")
+    async with running(root, how) as run:
+        out, code = await outcome(run)
+    assert code == 1, out
+    assert failed(out) == {"box"}, out
+    assert "What goes into the container of the service 'box' can't be read" in out
+    assert "1 passed, 1 error" in out or "1 passed, 1 failed" in out, out
+
+
+async def test_a_private_folder_that_is_open_to_others_fails_the_tests_that_need_services(root, short_path):
+    write_suite(root, BOTH)
+    here = {"XDG_RUNTIME_DIR": str(short_path), "ATK_PROVIDER": "embedded"}
+    async with running(root, **here) as run:  # the next one will start what this one has used
+        out, code = await outcome(run)
+    assert code == 0, out
+    [private] = short_path.iterdir()
+    private.chmod(0o755)
+    async with running(root, **here) as run:
+        out, code = await outcome(run)
+    assert code == 1, out
+    assert failed(out) == {"redis", "postgres"}, out
+    assert str(private) in out
 
 
 async def test_an_image_that_is_nowhere_is_told_with_its_name(engine, root):

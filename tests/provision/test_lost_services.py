@@ -6,10 +6,12 @@ import asyncio
 import os
 import re
 import signal
+import time
 
 import pytest
 from provision_traces import LABEL, command_line, eventually, order_of, servers_of, sessions, spec_of, supervisors
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 from suites import ATK, PYTEST, outcome, running, write_suite
 
 from asynctest_kit.provision.client import Visit
@@ -137,3 +139,31 @@ async def test_a_server_of_the_user_s_own_that_does_not_answer_any_more_is_named
     assert failed(out) == USERS
     assert re.search(r"The service 'redis' \(as given by its URL\) does not answer any more: ", out)
     assert own.endpoint.password not in out
+
+
+async def test_a_server_that_is_busy_is_not_lost(client, root):
+    spec = spec_of("redis", provider="embedded")
+    endpoint = await client.endpoint(spec)
+    async with Redis.from_url(endpoint.url, single_connection_client=True) as redis:
+        await redis.config_set("maxclients", 1)
+        with pytest.raises(RedisError, match="max number of clients"):
+            await Redis.from_url(endpoint.url).ping()
+        assert await asyncio.to_thread(client.check, "redis", since=time.time()) == ""
+        assert client.losses == {}
+
+
+async def test_a_server_that_does_not_answer_for_a_while_is_told_of_once_and_not_lost(client, root):
+    await client.endpoint(spec_of("redis", provider="embedded"))
+    [supervisor] = supervisors(root)
+    [server] = servers_of(supervisor)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        failed_at = time.time()
+        found = await asyncio.to_thread(client.check, "redis", since=failed_at)
+        assert found.startswith("The service 'redis' (Redis")
+        assert found.endswith(" does not answer any more: no answer within 2 s.")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert client.check("redis", since=failed_at) == found  # of another test that failed when that one did
+    assert client.losses == {}
+    assert await asyncio.to_thread(client.check, "redis", since=time.time()) == ""

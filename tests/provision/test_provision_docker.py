@@ -18,6 +18,7 @@ from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.readiness import Address, RejectedError
 from asynctest_kit.provision.readiness.redis import RedisHandshake
+from asynctest_kit.provision.service import Program
 
 pytestmark = pytest.mark.anyio
 
@@ -57,6 +58,45 @@ async def test_redis_serves_many_databases_and_wants_its_password(docker):
             assert await redis.ping()
         with pytest.raises(RejectedError, match="NOAUTH"):
             await RedisHandshake().attempt(Address(host=running.endpoint.host, port=running.endpoint.port))
+
+
+async def test_no_secret_is_on_a_command_line_and_redis_s_is_nowhere(engine, docker):
+    everything = Program(argv=("sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"))
+    for kind, server in {"redis": "redis-server", "postgres": "fsync=off"}.items():
+        async with docker.give(order_of(spec_of(kind))) as running:
+            words = []
+
+            async def take(output, words=words):
+                words.append(output.data)
+
+            assert await running.run(everything, take) == 0
+            text = b"".join(words).decode()
+            assert server in text  # the server's own is among them, and the switch's before it
+            assert running.endpoint.password not in text
+            inspected = await engine.inspect(running.endpoint.detail.rpartition(" in ")[2])
+            assert (running.endpoint.password in str(inspected)) is (kind == "postgres")
+
+
+@pytest.mark.parametrize(
+    ("kind", "argv", "answer"),
+    [
+        ("postgres", ("psql", "-U", "postgres", "-tAc", "SELECT 1"), b"1\n"),
+        ("redis", ("redis-cli", "ping"), b"PONG\n"),
+    ],
+)
+async def test_the_image_s_own_clients_know_the_password(docker, kind, argv, answer):
+    async with docker.give(order_of(spec_of(kind))) as running:
+        words = []
+
+        async def take(output):
+            words.append(output.data)
+
+        assert await running.run(Program(argv=argv), take) == 0, words
+        assert b"".join(words) == answer
+        secret = {"PGPASSWORD": "wrong", "REDISCLI_AUTH": "wrong"}  # the user's own words come last
+        words.clear()
+        await running.run(Program(argv=argv, environment=secret), take)
+        assert b"".join(words) != answer
 
 
 async def test_a_container_is_private_and_says_whose_it_is(engine, docker):

@@ -85,6 +85,35 @@ async def test_the_query_of_a_url_is_kept():
             await connection.close()
 
 
+async def test_credentials_in_the_query_of_a_url_are_used_and_not_shown(server):
+    name = "username" if server.kind == "redis" else "user"
+    bare = server.url.replace(f"{server.username or ''}:{server.password}@", "")
+    url = f"{bare}?{name}={server.username or 'default'}&password={server.password}&sslpassword=pa55&x=1"
+    async with External().give(order_of(spec_of(server.kind, url=url))) as running:
+        endpoint = running.endpoint
+    assert endpoint.password == server.password
+    assert endpoint.query == "sslpassword=pa55&x=1"
+    assert endpoint.url == f"{endpoint.safe_url.replace('***', server.password, 1).replace('***', 'pa55')}"
+    for shown in (endpoint.safe_url, repr(endpoint)):
+        assert "***" in shown
+        assert server.password not in shown
+        assert "pa55" not in shown
+    guessed = url.replace(server.password, "s3cret%40%2Fguess")
+    with pytest.raises(ProvisionError, match="answered the handshake with") as caught:
+        async with External().give(order_of(spec_of(server.kind, url=guessed))):
+            pass
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_the_query_of_another_server_is_left_as_it_is():
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base?user=me&api_key=s3cret"
+        async with External().give(order_of(container_of("", ports={"web": 80}, url=url))) as running:
+            assert running.endpoint.url == url
+            assert running.endpoint.safe_url == url.replace("s3cret", "***")
+
+
 async def test_tls_that_the_server_does_not_offer_is_told():
     async with Embedded().give(order_of(spec_of("postgres"))) as running:
         url = f"{running.endpoint.url}?sslmode=require"

@@ -76,7 +76,7 @@ async def test_what_is_no_postgres_is_told():
 @pytest.mark.parametrize(
     ("answer", "error", "text"),
     [
-        (b"", NotReadyError, "closed without an answer"),
+        (b"", EOFError, "closed without an answer"),
         (b"-LOADING Redis is loading the dataset in memory\r\n", NotReadyError, "LOADING"),
         (b"-WRONGPASS invalid\r\n", RejectedError, "WRONGPASS"),
         (b"HTTP/1.1 400 Bad Request\r\n\r\n", RejectedError, "does not speak Redis"),

@@ -39,12 +39,12 @@ class ContainerPlan:
     """How the kind's image is run.
 
     Attributes:
-        environment: Variables of the container, the password among them.
+        environment: Variables of the container, the password among them if the image takes it so.
         command: Arguments for the image's entry point.
         memory: Paths inside the container that are kept in memory, unless there is prepared data in them.
         data: Where in the container the server's data is; None for a server that has none to start with.
         backup: A program in the container that writes all of a running server's data as tar to its stdout.
-        backup_environment: Variables of that program, the password among them.
+        client_environment: Variables by which the image's own clients, run in the container, know the password.
         socket: Name of the server's unix socket in :data:`SOCKETS`; empty if it can't have one.
         socket_arguments: What to add to the command so that it has.
         scripts: Folder in the container whose scripts run once, when the data is made; None if it has none.
@@ -55,7 +55,7 @@ class ContainerPlan:
     memory: tuple[str, ...]
     data: str | None = None
     backup: tuple[str, ...] = ()
-    backup_environment: dict[str, str] = field(default_factory=dict, repr=False)
+    client_environment: dict[str, str] = field(default_factory=dict, repr=False)
     socket: str = ""
     socket_arguments: tuple[str, ...] = ()
     scripts: str | None = None

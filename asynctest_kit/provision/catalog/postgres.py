@@ -66,7 +66,7 @@ def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
         memory=(_MEMORY,),
         data=environment["PGDATA"],
         backup=("pg_basebackup", *_user(login), "-D", "-", "-F", "tar", "-X", "fetch", "-c", "fast"),
-        backup_environment={"PGPASSWORD": login.password},
+        client_environment={"PGPASSWORD": login.password},
         socket=".s.PGSQL.5432",
         socket_arguments=("-c", f"unix_socket_directories={_SOCKETS},{SOCKETS}"),
         scripts="/docker-entrypoint-initdb.d",

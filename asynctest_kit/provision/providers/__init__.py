@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.readiness import Address, Greeting, NotReadyError, RejectedError
-from asynctest_kit.provision.service import Endpoint, Output, Phase, Program, ProviderName, ServicePhase, ServiceSpec
+from asynctest_kit.provision.service import (
+    SECRET_NAME,
+    Endpoint,
+    Output,
+    Phase,
+    Program,
+    ProviderName,
+    ServicePhase,
+    ServiceSpec,
+)
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
@@ -45,7 +54,6 @@ __all__ = [
 TAIL = 20
 
 _URL_SECRET = re.compile(r"(?<=:)[^:/@\s]+(?=@)")
-_SECRET_NAME = re.compile(r"PASS|SECRET|TOKEN|KEY", re.IGNORECASE)
 
 
 async def _nobody() -> Mapping[str, Running]:
@@ -158,7 +166,7 @@ class Order:
         """``text`` without this order's secrets."""
         build = self.spec.container.build
         named = (*self.spec.environment.items(), *(build.arguments.items() if build else ()))
-        given = (value for name, value in named if _SECRET_NAME.search(name))
+        given = (value for name, value in named if SECRET_NAME.search(name))
         wired = (running.endpoint.password for running in self.met.values())
         for secret in filter(None, (self.login.password, *given, *wired)):
             text = text.replace(secret, "***")

@@ -135,7 +135,7 @@ class Docker:
                 endpoint=endpoint,
                 ended=ended,
                 log=up.container.log,
-                run=up.container.run,
+                run=_logged_in(order, up.container.run),
                 last_words=up.container.last_words,
                 inside=inside,
                 preserve=partial(images.preserve, up.container.name),
@@ -356,6 +356,18 @@ def _exposed(order: Order) -> Mapping[str, Port]:
     """The ports of an order's container."""
     kind = order.kind
     return {kind.name: Port(kind.port, kind.schemes[0])} if kind.port else order.spec.ports
+
+
+def _logged_in(
+    order: Order, run: Callable[[Program, Take], Awaitable[int]]
+) -> Callable[[Program, Take], Awaitable[int]]:
+    """Have programs run with the variables by which the kind's clients know the password."""
+    known = order.kind.container(order.spec, order.login).client_environment
+
+    async def run_logged_in(program: Program, take: Take) -> int:
+        return await run(msgspec.structs.replace(program, environment=known | program.environment), take)
+
+    return run_logged_in
 
 
 def _has_failed(engine: asyncio.Future[Engine]) -> bool:

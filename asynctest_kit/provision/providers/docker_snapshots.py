@@ -202,7 +202,7 @@ async def remove_unknown(engine: Engine) -> list[str]:
 
 async def _back_up(engine: Engine, container: str, plan: ContainerPlan, target: IO[bytes]) -> None:
     """Write the data of a server that runs in a container, as tar."""
-    program = Program(argv=plan.backup, environment=plan.backup_environment)
+    program = Program(argv=plan.backup, environment=plan.client_environment)
     errors = bytearray()
 
     async def take(output: Output) -> None:

@@ -6,7 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
 
 from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
@@ -42,7 +42,7 @@ class External:
         if not order.spec.url:
             raise Refusal("no URL is set")
 
-        url = _parsed(order)
+        url = _with_credentials(order.kind, _parsed(order))
         address = _address(order.kind, url)
         endpoint = _endpoint(order, address, url)
         order.resolved(self.name)
@@ -84,6 +84,24 @@ def _parsed(order: Order) -> SplitResult:
         f"The URL of the service {order.spec.name!r} can't be used: it should look like "
         f"{scheme}://user:password@host:{port}/database (a password with one of /?#@: in it must be percent-encoded)."
     )
+
+
+def _with_credentials(kind: Kind, url: SplitResult) -> SplitResult:
+    """The URL with the user and the password before its host, where drivers of this kind take them from its query."""
+    if kind.handshake is None:
+        return url
+    given = {"user": url.username, "password": url.password}
+    rest = []
+    for parameter in url.query.split("&"):
+        key, _, value = parameter.partition("=")
+        name = "user" if key == "username" else key
+        if name in given and not given[name]:
+            given[name] = quote(unquote(value), safe="")
+        else:
+            rest.append(parameter)
+    user, password = given["user"] or "", given["password"]
+    credentials = f"{user}:{password}@" if password else f"{user}@" if user else ""
+    return url._replace(netloc=f"{credentials}{url.netloc.rpartition('@')[2]}", query="&".join(rest))
 
 
 def _port(kind: Kind, url: SplitResult) -> int:

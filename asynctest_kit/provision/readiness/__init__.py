@@ -83,7 +83,7 @@ class Handshake(Protocol):
         """Return if the service answered as it should.
 
         Raises:
-            NotReadyError: It did not, yet. OSError and end of stream mean the same.
+            NotReadyError: It answered that it can't yet. OSError and EOFError: it did not answer.
             RejectedError: It never will.
         """
 

@@ -52,7 +52,7 @@ def _command(*words: str) -> bytes:
 async def _expect_success(reader: asyncio.StreamReader) -> None:
     answer = (await reader.readline()).decode(errors="replace").strip()
     if not answer:
-        raise NotReadyError("the connection was closed without an answer")
+        raise EOFError("the connection was closed without an answer")
 
     if answer.startswith("+"):
         return
