@@ -42,7 +42,7 @@ def test_a_place_too_deep_for_a_socket_is_refused(tmp_path, monkeypatch):
         runtime.project_of(tmp_path)
 
 
-def test_looking_makes_nothing(tmp_path, monkeypatch):
+def test_looks_only(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     assert runtime.existing_project_of(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
