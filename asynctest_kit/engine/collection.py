@@ -400,9 +400,24 @@ def call_info(
     )
 
 
-def _own_keywords(item: pytest.Item) -> int:
+def _own_keywords(node: Any) -> int:
     """How many it has, beside those of what it is in."""
-    return len(cast("Any", item.keywords)._markers)
+    return len(node.keywords._markers)
+
+
+_ABOVE = pytest.StashKey[tuple[int, dict[str, Literal[1]]]]()
+
+
+def _keywords(item: Any) -> dict[str, Literal[1]]:
+    """Those of an item's report. What its module has is looked up once, until it has more."""
+    count, node = 0, item.parent
+    while node is not None:
+        count += len(node.keywords._markers)
+        node = node.parent
+    known = item.parent.stash.get(_ABOVE, None)
+    if known is None or known[0] != count:
+        known = item.parent.stash[_ABOVE] = (count, dict.fromkeys(item.parent.keywords, 1))
+    return {**known[1], **dict.fromkeys(item.keywords._markers, 1)}
 
 
 class PassedReports:
@@ -430,7 +445,7 @@ class PassedReports:
             self._first = pytest.TestReport(
                 getattr(item, "id", item.nodeid),  # an object from pytest 9.2 on
                 item.location,
-                dict.fromkeys(item.keywords, 1),
+                _keywords(item),
                 "passed",
                 None,
                 when,
@@ -445,7 +460,7 @@ class PassedReports:
         vars(report).update(vars(self._first))
         # Marks may have come since.
         has_grown = _own_keywords(item) != self._own_keywords
-        report.keywords = dict.fromkeys(item.keywords, 1) if has_grown else dict(self._first.keywords)
+        report.keywords = _keywords(item) if has_grown else dict(self._first.keywords)
         report.when, report.sections, report.user_properties = when, sections, list(item.user_properties)
         report.duration, report.start, report.stop = duration, start, start + duration
         return report
