@@ -144,6 +144,7 @@ class Dispatcher:
                 try:
                     await self._stages(executor, by_pytest)
                 finally:
+                    self._tell_waiting()
                     self._announcer.flush()
                     config.pluginmanager.unregister(by_pytest)
                     self._report_late(await lifetimes.close())
@@ -373,6 +374,16 @@ class Dispatcher:
                 self._announcer.tell(again.first)
                 self._finished(again.first)
                 self._stop_if_told()
+
+    def _tell_waiting(self) -> None:
+        """Report the failures that were to be run again alone when the run was ended."""
+        while (again := self._reruns.next()) is not None:
+            if again.first.reports:
+                _add_section(
+                    again.first, "It failed beside others and was not run again alone: the run was ended before."
+                )
+                self._announcer.tell(again.first)
+                self._finished(again.first)
 
     async def _settle(self, executor: Executor, again: Again) -> None:
         executor.lifetimes.renew(again.planned.case)

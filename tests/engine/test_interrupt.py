@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -64,3 +66,44 @@ def test_second_interrupt_ends_at_once(bench):
     finished = run.finish(20)
     assert finished.code == 2, finished.out
     assert finished.noted("own", "ended") == []
+
+
+_FAILS_FIRST = """
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+async def test_fails():
+    raise LookupError("before the end")
+
+
+async def test_waits():
+    await anyio.Path("waits").touch()
+    await anyio.sleep(60)
+"""
+
+
+def test_what_has_failed_before_is_told(tmp_path):
+    (tmp_path / "test_it.py").write_text(_FAILS_FIRST)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    run = subprocess.Popen(
+        [sys.executable, "-m", "asynctest_kit", "run", "."], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "waits").exists():
+        assert run.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    run.send_signal(signal.SIGINT)
+    out, _ = run.communicate(timeout=20)
+    assert run.returncode == 2, out
+    assert "LookupError: before the end" in out
+    assert "was not run again alone: the run ended before" in out
+    assert "not finished  test_it.py::test_waits" in out

@@ -64,7 +64,8 @@ def dockerfile(context, text):
 
 
 async def test_it_is_built_once_for_each_change(docker, engine, context):
-    (context / "entry.sh").write_text('exec "$@" --maxmemory "$MEMORY"\n')
+    # Not what another run of this test has built on this engine.
+    (context / "entry.sh").write_text(f'exec "$@" --maxmemory "$MEMORY" # {token_hex(8)}\n')
     dockerfile(
         context,
         """
