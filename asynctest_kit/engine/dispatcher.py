@@ -376,12 +376,12 @@ class Dispatcher:
                 self._stop_if_told()
 
     def _tell_waiting(self) -> None:
-        """Report the failures that were to be run again alone when the run was ended."""
+        """Report the failures that were to be run again alone when the run ended; with ``--maxfail`` one was enough."""
+        if self._session.shouldfail:
+            return
         while (again := self._reruns.next()) is not None:
             if again.first.reports:
-                _add_section(
-                    again.first, "It failed beside others and was not run again alone: the run was ended before."
-                )
+                _add_section(again.first, "It failed beside others and was not run again alone: the run ended before.")
                 self._announcer.tell(again.first)
                 self._finished(again.first)
 

@@ -53,6 +53,7 @@ class Tunnel:
         task = asyncio.ensure_future(self._carry(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: writer.close())  # one that is cancelled before it runs comes to no `finally`
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         process = await asyncio.create_subprocess_exec(
@@ -70,7 +71,6 @@ class Tunnel:
         finally:
             await to_its_end(_ended(process))
             await complaint
-            writer.close()
 
     async def _note(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None  # noqa: S101
@@ -92,10 +92,11 @@ async def open_tunnel(url: str, environ: Mapping[str, str]) -> AsyncIterator[Tun
     directory = await asyncio.to_thread(runtime.data_directory)
     tunnel = Tunnel((ssh, *_arguments(url)), directory)
     try:
-        async with await tunnel.serve():
+        async with await tunnel.serve() as server:
             try:
                 yield tunnel
             finally:
+                server.close()  # nobody comes in any more
                 await to_its_end(tunnel.aclose())
     finally:
         await asyncio.to_thread(runtime.remove, directory)
