@@ -70,15 +70,16 @@ class Garbage:
             return (yield)
 
     @contextmanager
-    def unlooked(self) -> Iterator[None]:
-        """Look for garbage once after the block, and not later at what it has made: almost all of that stays."""
+    def unlooked(self, *, is_ours: bool = False) -> Iterator[None]:
+        """Look at what the block makes once, at its end, and not even then if it is all ours: almost all stays."""
         was_enabled = gc.isenabled()
         gc.disable()
         gc.freeze()
         try:
             yield
         finally:
-            self._originals.get("collect", gc.collect)(0)  # what was made in the block
+            if not is_ours:
+                self._originals.get("collect", gc.collect)(0)  # what was made in the block
             gc.freeze()
             if was_enabled:
                 gc.enable()

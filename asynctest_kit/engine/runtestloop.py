@@ -85,7 +85,7 @@ class Engine:
         memory = Memory(config)
         one_by_one = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
         let_idle_go(config, session.items)
-        with self._garbage.unlooked():
+        with self._garbage.unlooked(is_ours=True):
             planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)
         if self.options.explain_plan:
             _explain(config, planned, self.options)
