@@ -9,9 +9,6 @@ further apart than that stay in their order, and what runs between them has its 
 time-out passes through several tasks before anybody sees it. A busy loop's timers are late, as they are on any busy
 loop; they are just not all late at once. While the loop stands still its clock does too.
 
-What it falls behind it makes up for where nothing is to be done, by half a turn for each wait: code that adds seconds
-to ``time.monotonic()`` and waits until then on the loop's clock is not to wait for much longer than that.
-
 For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well, and
 what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
 """
@@ -32,9 +29,6 @@ __all__ = ["FairLoop"]
 #: Seconds that a turn counts for at most.
 _TURN = 0.001
 
-#: Seconds that one wait makes up for: less than what keeps timers apart.
-_MADE_UP = _TURN / 2
-
 
 class _Clock:
     """The loop's time while tests run beside each other, made of turns and waits.
@@ -43,16 +37,15 @@ class _Clock:
         runs: Whether they do.
     """
 
-    __slots__ = ("_behind", "_passed", "_since", "runs")
+    __slots__ = ("_passed", "_since", "runs")
 
     def __init__(self) -> None:
         self.runs = False
-        self._behind = self._passed = self._since = 0.0
+        self._passed = self._since = 0.0
 
     def start(self, now: float) -> None:
         """Count from ``now`` on asyncio's clock."""
         self.runs = True
-        self._behind = 0.0
         self._passed, self._since = now, time.monotonic()
 
     def stop(self) -> None:
@@ -65,19 +58,13 @@ class _Clock:
 
     def end_turn(self) -> None:
         """Count the turn that ends now."""
-        now = time.monotonic()
-        took = now - self._since
-        counted = min(took, _TURN)
-        self._passed += counted
-        self._behind += took - counted
-        self._since = now
+        self._passed = self.now()
+        self._since = time.monotonic()
 
-    def end_wait(self, *, idle: bool) -> None:
-        """Count in full what has passed since the turn's end, and a little more if there was time."""
+    def end_wait(self) -> None:
+        """Count in full what has passed since the turn's end."""
         now = time.monotonic()
-        made_up = min(self._behind, _MADE_UP) if idle else 0.0
-        self._passed += now - self._since + made_up
-        self._behind -= made_up
+        self._passed += now - self._since
         self._since = now
 
 
@@ -95,7 +82,7 @@ class _Selector(selectors.DefaultSelector):
         try:
             return super().select(timeout)
         finally:
-            self._clock.end_wait(idle=timeout is None or timeout > 0)
+            self._clock.end_wait()
 
 
 class FairLoop(asyncio.SelectorEventLoop):
