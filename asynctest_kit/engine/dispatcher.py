@@ -106,6 +106,7 @@ class Dispatcher:
         self._gates: set[asyncio.Task[None]] = set()
         self._running: dict[asyncio.Task[Any], CaseRun] = {}
         self._last: PlannedCase | None = None
+        self._settling: Again | None = None
 
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
@@ -366,6 +367,7 @@ class Dispatcher:
     async def _run_again(self, executor: Executor) -> None:
         while (again := self._reruns.next()) is not None:
             if self._reruns.is_worth_it(again):
+                self._settling = again
                 await self._settle(executor, again)
             else:
                 _add_section(
@@ -379,11 +381,13 @@ class Dispatcher:
         """Report the failures that were to be run again alone when the run ended; with ``--maxfail`` one was enough."""
         if self._session.shouldfail:
             return
-        while (again := self._reruns.next()) is not None:
+        again = self._settling or self._reruns.next()
+        while again is not None:
             if again.first.reports:
                 _add_section(again.first, "It failed beside others and was not run again alone: the run ended before.")
                 self._announcer.tell(again.first)
                 self._finished(again.first)
+            again = self._reruns.next()
 
     async def _settle(self, executor: Executor, again: Again) -> None:
         executor.lifetimes.renew(again.planned.case)
@@ -407,6 +411,7 @@ class Dispatcher:
                 f"It was stopped beside others, for it touched {again.first.touched}, and ran again alone. What it had "
                 "done before it was stopped was done twice.",
             )
+        self._settling = None
         self._announcer.tell(execution)
         self._announcer.flush()
         self._finished(execution)

@@ -68,7 +68,7 @@ def test_second_interrupt_ends_at_once(bench):
     assert finished.noted("own", "ended") == []
 
 
-_FAILS_FIRST = """
+_HEAD = """
 import anyio
 import pytest
 
@@ -80,18 +80,38 @@ def anyio_backend():
     return "asyncio"
 
 
+async def waits():
+    await anyio.Path("waits").touch()
+    await anyio.sleep(60)
+"""
+
+_FAILS_BEFORE = """
+
 async def test_fails():
     raise LookupError("before the end")
 
 
 async def test_waits():
-    await anyio.Path("waits").touch()
-    await anyio.sleep(60)
+    await waits()
+"""
+
+_RUNS_AGAIN = """
+
+async def test_fails():
+    if await anyio.Path("failed").exists():
+        await waits()
+    await anyio.Path("failed").touch()
+    raise LookupError("before the end")
+
+
+async def test_passes():
+    pass
 """
 
 
-def test_what_has_failed_before_is_told(tmp_path):
-    (tmp_path / "test_it.py").write_text(_FAILS_FIRST)
+@pytest.mark.parametrize("suite", [_FAILS_BEFORE, _RUNS_AGAIN], ids=["beside others", "while it runs again"])
+def test_what_has_failed_before_is_told(tmp_path, suite):
+    (tmp_path / "test_it.py").write_text(_HEAD + suite)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     run = subprocess.Popen(
         [sys.executable, "-m", "asynctest_kit", "run", "."], cwd=tmp_path, stdout=subprocess.PIPE, text=True
@@ -106,4 +126,5 @@ def test_what_has_failed_before_is_told(tmp_path):
     assert run.returncode == 2, out
     assert "LookupError: before the end" in out
     assert "was not run again alone: the run ended before" in out
-    assert "not finished  test_it.py::test_waits" in out
+    assert out.count("FAILED test_it.py::test_fails") == 1
+    assert ("not finished  test_it.py::test_waits" in out) is ("test_waits" in suite)
