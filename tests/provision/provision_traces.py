@@ -39,7 +39,7 @@ def spec_of(like, **fields):
 def container_of(script, *, ports=None, name="box", image=BUSYBOX, **fields):
     """A container of any image that runs a script of the shell."""
     exposed = {port: Port(number, "http") for port, number in (ports or {}).items()}
-    how = {"startup_timeout": 20.0} | fields
+    how = {"startup_timeout": 60.0} | fields
     return ServiceSpec(name=name, kind="container", image=image, command=("sh", "-c", script), ports=exposed, **how)
 
 

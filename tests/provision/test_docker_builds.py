@@ -117,7 +117,7 @@ async def test_an_image_that_the_engine_does_not_remove_keeps_no_other(docker, e
 
 
 async def test_two_services_of_one_build_wait_for_one(docker, context):
-    dockerfile(context, "FROM BASE\nENV ONE=1\n")
+    dockerfile(context, f"FROM BASE\nENV ONE={token_hex(8)}\n")  # which no other run of this test has built
     options = built(context)
     assert sorted(await asyncio.gather(*(start(docker, options) for _ in range(2)))) == [(False, "0"), (True, "0")]
 

@@ -126,12 +126,17 @@ async def test_a_container_that_ends_at_once_is_shown_with_its_last_words(engine
 
 
 async def test_a_time_out_names_what_it_waited_for(engine, docker):
-    order = order_of(spec_of("redis", command=("--port", "1234"), startup_timeout=2.0))
-    with pytest.raises(ProvisionError, match="not ready within 2 s: waited for Redis to take its password") as caught:
-        async with docker.give(order):
-            pass
-    assert "Its last words" in str(caught.value)
-    assert await ours(engine, docker) == []
+    for seconds in (2, 8, 30):  # on a busy machine it takes that long to say its first words
+        order = order_of(spec_of("redis", command=("--port", "1234"), startup_timeout=float(seconds)))
+        with pytest.raises(ProvisionError) as caught:
+            async with docker.give(order):
+                pass
+        message = str(caught.value)
+        assert f"not ready within {seconds} s: waited for Redis to take its password" in message
+        assert await ours(engine, docker) == []
+        if "It wrote no log" not in message:
+            break
+    assert "Its last words" in message
 
 
 async def test_a_port_that_is_open_to_others_is_an_error_and_no_refusal(engine, docker, monkeypatch):
