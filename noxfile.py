@@ -12,8 +12,10 @@ import nox
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "boundaries", "tests", "tests_lowest", "demo", "docs"]
+nox.options.sessions = ["lint", "types", "boundaries", "tests", "tests_lowest-3.11", "demo", "docs"]
 nox.needs_version = ">=2024.10.9"
+
+_PYTHONS = ("3.11", "3.12", "3.13")
 
 #: Versions that the checks themselves use; what users install is not pinned.
 _PINNED = ("-c", ".ci/constraints.txt")
@@ -71,13 +73,15 @@ def boundaries(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Our tests under pytest and under ``atk run``, with coverage over both. Sets the machine up by itself."""
+    """Our tests under ``atk run``, with coverage. Sets the machine up by itself."""
     environment = _test_bed()
     _install_tests(session)
     environment["COVERAGE_PROCESS_START"] = str(Path("pyproject.toml").resolve())
-    session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "asynctest_kit", "run", "tests", *session.posargs, env=environment)
-    session.run("coverage", "run", "-m", "pytest", "tests", *session.posargs, env=environment | _ONE_KILL)
+    if "--last-failed" not in session.posargs:
+        session.run("coverage", "erase")
+    session.run(
+        "coverage", "run", "-m", "asynctest_kit", "run", "tests", _own_cache("tests"), *session.posargs, env=environment
+    )
     session.run("coverage", "combine", silent=True)
     session.run("coverage", "report", "--fail-under=90")
 
@@ -90,20 +94,23 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/provision/test_chaos.py", *session.posargs, env=environment)
 
 
-@nox.session(python=["3.11", "3.12", "3.13"])
-def tests_on(session: nox.Session) -> None:
-    """Our tests on one version of Python."""
+@nox.session(python=_PYTHONS)
+@nox.parametrize("runner", ["atk run", "python -m pytest"], ids=["atk", "pytest"])
+def tests_on(session: nox.Session, runner: str) -> None:
+    """Our tests on one version of Python, under ``atk run`` or under pytest."""
     environment = _test_bed()
     _install_tests(session)
-    session.run("atk", "run", "-q", "tests", *session.posargs, env=environment | _ONE_KILL)
+    cache = _own_cache(f"tests_on-{session.python}-{runner[:3]}")
+    session.run(*runner.split(), "-q", "tests", cache, *session.posargs, env=environment | _ONE_KILL)
 
 
-@nox.session
+@nox.session(python=_PYTHONS)
 def tests_lowest(session: nox.Session) -> None:
-    """Our tests on the oldest supported pytest and the oldest allowed dependencies."""
+    """Our tests under the oldest supported pytest, on the oldest allowed dependencies."""
     environment = _test_bed()
     session.install(".[example]", *_LOWEST, *_TESTED_WITH, "pytest-subtests")
-    session.run("python", "-m", "pytest", "-q", "tests", *session.posargs, env=environment | _ONE_KILL)
+    cache = _own_cache(f"tests_lowest-{session.python}")
+    session.run("python", "-m", "pytest", "-q", "tests", cache, *session.posargs, env=environment | _ONE_KILL)
 
 
 @nox.session
@@ -145,6 +152,11 @@ def bench(session: nox.Session) -> None:
 
 def _install_tests(session: nox.Session) -> None:
     session.install(*_PINNED, "-e", ".[example]", *_TEST_TOOLS, *_TESTED_WITH)
+
+
+def _own_cache(name: str) -> str:
+    """An option: sessions that run at once don't share what pytest remembers of their failures."""
+    return f"-ocache_dir=.nox/{name}-cache"
 
 
 def _test_bed() -> dict[str, str]:

@@ -114,9 +114,6 @@ POINTS: Final = (
     ("structlog.testing", "configure", "structlog.testing.capture_logs"),
 )
 
-#: Where the run was started; a test may have left it.
-_FOLDER: Final = os.getcwd()  # noqa: PTH109  # as relpath wants it
-
 #: Seconds for which a test may stop the loop on purpose.
 _SHORT: Final = 0.005
 
@@ -130,6 +127,7 @@ class Guard:
         self._pending = list(POINTS)
         self._modules = 0
         self._saved: list[tuple[Any, str, Any]] = []
+        _start_folder()
 
     @contextmanager
     def installed(self) -> Iterator[Guard]:
@@ -220,13 +218,19 @@ def _place_in_users_code(frame: FrameType | None) -> str | None:
         if file.startswith("<frozen importlib"):
             return None
         if not place and not file.startswith(_libraries()) and not file.startswith("<"):
-            place = f"{os.path.relpath(file, _FOLDER)}:{frame.f_lineno}"
+            place = f"{os.path.relpath(file, _start_folder())}:{frame.f_lineno}"
         frame = frame.f_back
     return place or "a library's code"
 
 
 #: What calls a task's step: the frames outside of it are the runner's.
 _TURN: Final = events.Handle._run.__code__  # noqa: SLF001  # its name isn't public, and has been the same since 3.4
+
+
+@functools.cache
+def _start_folder() -> str:
+    """Where the run was started, for a test may have left it since: it is looked up once, by the guard itself."""
+    return os.getcwd()  # noqa: PTH109  # as relpath wants it
 
 
 @functools.cache

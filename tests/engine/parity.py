@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
+import signal
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+
+import preloaded
 
 HERE = Path(__file__).parent
 SUITES = HERE / "suites"
@@ -118,12 +119,12 @@ class Bench:
 
     def start_plain(self, *arguments: str, **environment: str) -> Started:
         """Start plain pytest."""
-        return self._start(["-m", "pytest"], arguments, environment)
+        return self._start([], arguments, environment)
 
     def start(self, *arguments: str, concurrency: int = 64, timeout: float = 60, **environment: str) -> Started:
         """Start the engine."""
         place = self._place()
-        driver = [str(HERE / "under_engine.py"), str(place / "events"), str(concurrency), str(timeout)]
+        driver = [str(place / "events"), str(concurrency), str(timeout)]
         return self._start(driver, arguments, environment, place)
 
     def _place(self) -> Path:
@@ -138,9 +139,8 @@ class Bench:
         place = place or self._place()
         for name in ("reports", "trail", "events"):
             (place / name).touch()
-        process = subprocess.Popen(
+        process = preloaded.start(
             [
-                sys.executable,
                 *driver,
                 "--rootdir=.",
                 "-cpytest.ini",
@@ -150,10 +150,9 @@ class Bench:
                 f"--basetemp={place / 'tmp'}",
                 *arguments,
             ],
+            under_engine=bool(driver),
             cwd=self.suite,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            out=place / "out",
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -173,7 +172,7 @@ class Bench:
 class Started:
     """A run that goes on."""
 
-    process: subprocess.Popen[str]
+    process: preloaded.Process
     place: Path
 
     @property
@@ -183,12 +182,11 @@ class Started:
 
     def finish(self, limit: float = 60) -> Finished:
         """Wait for the end, ``limit`` seconds at most, and read what the run wrote."""
-        try:
-            out, _ = self.process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            out, _ = self.process.communicate()
-            raise AssertionError(f"the run did not end within {limit} s; it wrote:\n{out}") from None
+        code = self.process.wait(limit)
+        out = (self.place / "out").read_text(errors="backslashreplace")
+        if code is None:
+            self.process.send_signal(signal.SIGKILL)
+            raise AssertionError(f"the run did not end within {limit} s; it wrote:\n{out}")
         phases: dict[str, list[Phase]] = defaultdict(list)
         warnings: dict[str, list[str]] = defaultdict(list)
         for line in (self.place / "reports").read_text().splitlines():
@@ -201,7 +199,7 @@ class Started:
             report["properties"] = tuple(map(tuple, report["properties"]))
             phases[nodeid].append(Phase(**report))
         events = [json.loads(line) for line in (self.place / "events").read_text().splitlines()]
-        return Finished(self.process.returncode, out, dict(phases), dict(warnings), self.trail, events)
+        return Finished(code, out, dict(phases), dict(warnings), self.trail, events)
 
 
 def both(bench: Bench, *arguments: str, **environment: str) -> tuple[Finished, Finished]:
