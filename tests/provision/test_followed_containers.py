@@ -38,11 +38,13 @@ async def test_a_program_tells_its_exit_code_and_both_outputs(engine):
 
 async def test_a_change_of_health_is_pushed(engine):
     check = {"Test": ["CMD-SHELL", "test -e /tmp/well"], "Interval": 100_000_000, "Retries": 1}
-    async with container(engine, "sleep 60", Healthcheck=check) as name:
-        async with aclosing(engine.health_changes(name)) as changes:
-            async for _ in changes:
-                health = (await engine.inspect(name))["State"]["Health"]["Status"]
-                if health == "unhealthy":
-                    await engine.run(name, ["touch", "/tmp/well"])
-                if health == "healthy":
-                    break
+    async with (
+        container(engine, "sleep 60", Healthcheck=check) as name,
+        aclosing(engine.health_changes(name)) as changes,
+    ):
+        async for _ in changes:
+            health = (await engine.inspect(name))["State"]["Health"]["Status"]
+            if health == "unhealthy":
+                await engine.run(name, ["touch", "/tmp/well"])
+            if health == "healthy":
+                break
