@@ -5,12 +5,15 @@ Pure functions over :mod:`asynctest_kit.engine.events`; nothing here reads a clo
 
 from asynctest_kit.budget.accounts import ledger, verdict
 from asynctest_kit.budget.entries import (
+    Attempt,
     Bound,
+    CutOff,
     Finding,
     Fixture,
     LaneShare,
     Ledger,
     Phase,
+    SecondAttempts,
     Service,
     ServiceSpan,
     Slice,
@@ -20,12 +23,15 @@ from asynctest_kit.budget.entries import (
 )
 
 __all__ = [
+    "Attempt",
     "Bound",
+    "CutOff",
     "Finding",
     "Fixture",
     "LaneShare",
     "Ledger",
     "Phase",
+    "SecondAttempts",
     "Service",
     "ServiceSpan",
     "Slice",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import accumulate
 from math import fsum
 from typing import TYPE_CHECKING, Final, get_args
 
 from asynctest_kit.budget.bounds import bounds
 from asynctest_kit.budget.critical_path import critical_path, lower_bound
-from asynctest_kit.budget.entries import LaneShare, Ledger, Test, Verdict, covered
+from asynctest_kit.budget.entries import Attempt, LaneShare, Ledger, SecondAttempts, Verdict, covered
 from asynctest_kit.budget.facts import gather
 from asynctest_kit.budget.phases import slices, sums
 from asynctest_kit.engine import events as ev
@@ -35,6 +36,7 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
     concurrency = next((event.concurrency for event in stream if isinstance(event, ev.LoopStarted)), None)
     pieces = slices(facts)
     path = critical_path(facts, concurrency=concurrency)
+    firsts = facts.first_attempts
     return Ledger(
         wall=facts.wall,
         wall_clock=started.wall_clock if started else None,
@@ -49,13 +51,15 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
         fixtures=tuple(facts.fixtures.values()),
         tests=facts.tests,
         findings=facts.findings,
-        unfinished=tuple(facts.unfinished),
-        lanes=_lanes(facts.tests),
+        unfinished=(*facts.started, *(one.nodeid for one in facts.cut_off)),
+        cut_off=facts.cut_off,
+        lanes=_lanes(firsts),
+        second_attempts=_second_attempts(facts.second_attempts),
         critical_path=path,
         lower_bound=lower_bound(facts),
-        test_seconds=fsum(test.total for test in facts.tests),
-        tests_wall=_wall(facts.tests),
-        peak=_peak(facts.tests),
+        test_seconds=fsum(attempt.total for attempt in firsts),
+        tests_wall=_wall(firsts),
+        peak=_peak(firsts),
         bounds=bounds(path, facts),
     )
 
@@ -72,20 +76,36 @@ def verdict(ledger: Ledger, budget: float) -> Verdict:
     return Verdict(wall=ledger.wall, budget=budget, share=ledger.wall / budget, held=ledger.wall <= budget)
 
 
-def _lanes(tests: Sequence[Test]) -> tuple[LaneShare, ...]:
-    by_lane = {lane: [test for test in tests if test.lane == lane] for lane in get_args(ev.Lane)}
+def _lanes(attempts: Sequence[Attempt]) -> tuple[LaneShare, ...]:
+    by_lane = {lane: [one for one in attempts if one.lane == lane] for lane in get_args(ev.Lane)}
     return tuple(
-        LaneShare(lane=lane, tests=len(mine), seconds=fsum(test.total for test in mine), wall=_wall(mine))
+        LaneShare(lane=lane, tests=len(mine), seconds=fsum(one.total for one in mine), wall=_wall(mine))
         for lane, mine in by_lane.items()
         if mine
     )
 
 
-def _wall(tests: Iterable[Test]) -> float:
-    return covered((test.ready, test.end) for test in tests)
+def _second_attempts(attempts: Sequence[Attempt]) -> SecondAttempts:
+    cause_of: dict[str, ev.Cause] = {}
+    for one in attempts:
+        if one.cause != "tracing":
+            cause_of.setdefault(one.nodeid, one.cause)
+    causes = Counter(cause_of.values())
+    causes["tracing"] = sum(one.cause == "tracing" for one in attempts)
+    return SecondAttempts(
+        tests=len(cause_of),
+        attempts=len(attempts),
+        seconds=fsum(one.end - one.start for one in attempts),
+        wall=covered((one.start, one.end) for one in attempts),
+        causes={cause: causes[cause] for cause in get_args(ev.Cause) if causes[cause]},
+    )
 
 
-def _peak(tests: Sequence[Test]) -> int:
+def _wall(attempts: Iterable[Attempt]) -> float:
+    return covered((one.ready, one.end) for one in attempts)
+
+
+def _peak(attempts: Sequence[Attempt]) -> int:
     """Return most tests at once; one that ends as another starts is not beside it."""
-    changes = sorted([(test.ready, 1) for test in tests] + [(test.end, -1) for test in tests])
+    changes = sorted([(one.ready, 1) for one in attempts] + [(one.end, -1) for one in attempts])
     return max(accumulate((change for _, change in changes), initial=0))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from math import fsum
 from typing import TYPE_CHECKING
 
-from asynctest_kit.budget.entries import Bound, BoundKind, Step, Test
+from asynctest_kit.budget.entries import Attempt, Bound, BoundKind, Step
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from asynctest_kit.budget.facts import Facts
+    from asynctest_kit.engine.events import Cause
 
 __all__ = ["bounds"]
 
@@ -31,6 +32,13 @@ _SERVICE_REMEDIES = {
 }
 _SERVICE_REMEDY = "keep it up between runs: `atk up`"
 
+#: What keeps tests from running again, by the cause of their second attempts.
+_MENDING: Mapping[Cause, str] = {
+    "time-out": "mend the tests that hang, or give them a shorter time-out",
+    "failure": "mend the tests that fail, or end the run at the first with `-x`",
+    "state": "those that touched process-global state run alone from the start next time",
+}
+
 _OWN_PHASES = {
     "start-up": ("start-up", "import less in plugins and conftest.py, load fewer plugins"),
     "collect": ("collection", "import less at the top of test modules, collect fewer files"),
@@ -43,8 +51,8 @@ _OWN_PHASES = {
 
 def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
     """Return what is on the critical path, largest first; each second of the path counts once."""
-    tests = {test.nodeid: test for test in facts.tests}
-    group_of = _grouping(path, tests)
+    first = {attempt.nodeid: attempt for attempt in (*facts.cut_off, *facts.first_attempts)}
+    group_of = _grouping(path, first)
     groups: dict[_Group, list[Step]] = {}
     for step in path:
         groups.setdefault(group_of(step), []).append(step)
@@ -52,7 +60,7 @@ def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
     return tuple(sorted(found, key=lambda bound: -bound.seconds))
 
 
-def _grouping(path: Iterable[Step], tests: Mapping[str, Test]) -> Callable[[Step], _Group]:
+def _grouping(path: Iterable[Step], tests: Mapping[str, Attempt]) -> Callable[[Step], _Group]:
     """Group a lane's tests, save one that takes at least half of their time on the path: it bounds the run itself."""
     by_test: dict[str, float] = {}
     by_lane: dict[str, float] = {}
@@ -78,7 +86,7 @@ def _grouping(path: Iterable[Step], tests: Mapping[str, Test]) -> Callable[[Step
     return group
 
 
-def _lane(step: Step, tests: Mapping[str, Test]) -> str:
+def _lane(step: Step, tests: Mapping[str, Attempt]) -> str:
     return tests[step.name].lane if step.name in tests else "shared"
 
 
@@ -93,6 +101,8 @@ def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
         share = percent(seconds / facts.wall)
         sentence = f"one test of {duration(seconds)} is {share} of the run: {name}"
         remedy = "split it, or find what it waits for"
+    elif kind == "again":
+        sentence, remedy = _of_second_attempts(seconds, facts)
     elif kind == "lane":
         title, remedy = _LANES[name]
         count = several(len({step.name for step in steps}), "test")
@@ -109,18 +119,26 @@ def _of_service(name: str, steps: Sequence[Step], facts: Facts) -> _Words:
         phases[step.part] = phases.get(step.part, 0.0) + step.seconds
     phase = max(phases, key=lambda part: phases[part])
     remedy = _SERVICE_REMEDIES.get(phase, _SERVICE_REMEDY)
-    waiting = [test for test in facts.tests if not facts.dependants[name].isdisjoint(test.needs)]
+    attempts = (*facts.first_attempts, *facts.cut_off)
+    waiting = [one for one in attempts if not facts.dependants[name].isdisjoint(one.needs)]
     ready = max(step.end for step in steps)
     effect = (
         "no test ran before it"
-        if all(test.call_start >= ready for test in facts.tests)
-        else f"{len(waiting)} of {several(len(facts.tests), 'test')} waited for it"
+        if all(one.call_start >= ready for one in attempts)
+        else f"{len(waiting)} of {several(len(attempts), 'test')} waited for it"
     )
     if facts.services[name].ready is None:
         spent = duration(fsum(step.seconds for step in steps))
         return f"{name} never was ready, and {several(len(waiting), 'test')} waited {spent} for it", "mend its start"
 
     return f"{name}'s {phase or 'start'} ({duration(phases[phase])}) bounds the run: {effect}", remedy
+
+
+def _of_second_attempts(seconds: float, facts: Facts) -> _Words:
+    causes = {one.cause for one in facts.second_attempts}
+    count = several(len({one.nodeid for one in facts.second_attempts if one.cause != "tracing"}), "test")
+    remedies = [remedy for cause, remedy in _MENDING.items() if cause in causes]
+    return f"{count} ran again, alone: {duration(seconds)}", "; ".join(remedies)
 
 
 def _of_fixture(name: str, seconds: float, facts: Facts) -> _Words:

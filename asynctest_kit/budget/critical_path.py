@@ -1,10 +1,11 @@
 """The chain of waits that made the run as long as it was, and how short a run with the same durations could be.
 
 The path is walked backwards from the end of the run. At every moment it asks what had to happen last before this could
-start: for a test, the shared fixture that was up last, or the test whose end made room for it; for a fixture, the
-fixture or service that it waited for last; for a service, its phases, and the fixture that asked for it; and where all
-that was there before the loop started, collection and start-up. Steps are contiguous by construction: each ends where
-the one after it starts; gaps are ``queue`` (for a place on the loop) or ``idle`` (a service between two phases).
+start: for an attempt at a test, the shared fixture that was up last, or the attempt whose end made room for it; for a
+fixture, the fixture or service that it waited for last; for a service, its phases, and the fixture that asked for it;
+and where all that was there before the loop started, collection and start-up. A test that was cut off leads to what it
+still waited for. Steps are contiguous by construction: each ends where the one after it starts; gaps are ``queue`` (for
+a place on the loop) or ``idle`` (a service between two phases).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from asynctest_kit.budget.entries import Fixture, Service, Step, StepKind, Test
+from asynctest_kit.budget.entries import Attempt, CutOff, Fixture, Service, Step, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["critical_path", "lower_bound"]
 
-_Node = Test | Fixture | Service
+_Node = Attempt | Fixture | Service
 
 
 def critical_path(facts: Facts, *, concurrency: int | None) -> tuple[Step, ...]:
@@ -33,13 +34,16 @@ def critical_path(facts: Facts, *, concurrency: int | None) -> tuple[Step, ...]:
 
 def lower_bound(facts: Facts) -> float:
     """Return the wall time of a run with the same durations in which every test runs as soon as its needs are met."""
-    if facts.unfinished or not facts.tests:
+    if facts.started or facts.cut_off or not facts.tests:
         return facts.wall
 
     earliest = _EarliestReady(facts)
-    ready = {needs: earliest.of(needs, facts.wall) for needs in {test.needs for test in facts.tests}}
-    ends = [min(test.end, min(ready[test.needs], test.ready) + test.end - test.ready) for test in facts.tests]
-    return min(facts.wall, max(*ends, facts.loop_start) + (facts.wall - facts.cases_end))
+    ready = {needs: earliest.of(needs, facts.wall) for needs in {one.needs for one in facts.attempts}}
+    ends: dict[str, float] = {}
+    for attempt in facts.attempts:  # those at one test follow each other
+        begun = max(min(ready[attempt.needs], attempt.ready), ends.get(attempt.nodeid, 0.0))
+        ends[attempt.nodeid] = min(attempt.end, begun + attempt.total)
+    return min(facts.wall, max(*ends.values(), facts.loop_start) + (facts.wall - facts.cases_end))
 
 
 class _Walk:
@@ -50,17 +54,17 @@ class _Walk:
         self._moment = facts.wall
         self._backwards: list[Step] = []
         self._entered: set[_Node] = set()
-        self._ends = [test.end for test in facts.tests]
-        self._load = _Load(facts.tests, concurrency)
+        self._ends = [attempt.end for attempt in facts.attempts]
+        self._load = _Load((*facts.attempts, *facts.cut_off), concurrency)
 
     def steps(self) -> tuple[Step, ...]:
         self._step("end", since=self._facts.loop_end)
         self._step("tear-down", since=self._facts.cases_end)
-        node = self._last_test()
+        node = self._last_attempt()
         while node and self._enter(node):
             match node:
-                case Test():
-                    node = self._through_test(node)
+                case Attempt():
+                    node = self._through_attempt(node)
                 case Fixture():
                     node = self._through_fixture(node)
                 case Service():
@@ -80,36 +84,51 @@ class _Walk:
         self._entered.add(node)
         return new
 
-    def _last_test(self) -> _Node | None:
+    def _last_attempt(self) -> _Node | None:
         facts = self._facts
-        if facts.unfinished:
-            nodeid, start = min(facts.unfinished.items(), key=lambda item: item[1])
+        if facts.started:
+            nodeid, start = min(facts.started.items(), key=lambda item: item[1])
             self._step("test", nodeid, "unfinished", since=start)
             return self._place_before(start, since=facts.loop_start, alone=False)
 
-        return facts.tests[-1] if facts.tests else None
+        if facts.cut_off:
+            return facts.cut_off[0]
 
-    def _through_test(self, test: Test) -> _Node | None:
-        self._step("test", test.nodeid, "tear-down", since=test.call_end)
-        self._step("test", test.nodeid, "call", since=test.call_start)
-        self._step("test", test.nodeid, "set-up", since=test.ready)
-        needed = _latest(self._facts, test.needs, test.ready)
+        return facts.attempts[-1] if facts.attempts else None
+
+    def _through_attempt(self, attempt: Attempt) -> _Node | None:
+        if isinstance(attempt, CutOff) and attempt.ready >= attempt.end:
+            holding_up = self._holding_up(attempt)
+            self._step("test", attempt.nodeid, "unfinished", since=attempt.end if holding_up else attempt.start)
+            return holding_up
+
+        kind: StepKind = "again" if attempt.cause else "test"
+        self._step(kind, attempt.nodeid, "tear-down", since=attempt.call_end)
+        self._step(kind, attempt.nodeid, "call", since=attempt.call_start)
+        self._step(kind, attempt.nodeid, "set-up", since=attempt.ready)
+        needed = _latest(self._facts, attempt.needs, attempt.ready)
         up = needed.setup_end if needed else self._facts.loop_start
-        before = self._place_before(test.start, since=up, alone=test.lane != "shared")
+        before = self._place_before(attempt.start, since=up, alone=attempt.lane != "shared")
         if before and before.end > up:
-            self._step("queue", test.nodeid, since=before.end)
+            self._step("queue", attempt.nodeid, since=before.end)
             return before
 
-        self._step("queue", test.nodeid, since=up)
+        self._step("queue", attempt.nodeid, since=up)
         return needed
 
-    def _place_before(self, start: float, *, since: float, alone: bool) -> Test | None:
-        """Return the test whose end made room for a start at ``start``; None if there was room ``since``."""
+    def _holding_up(self, attempt: CutOff) -> Fixture | None:
+        """Return the fixture for which a test that was cut off waited still, and which waited for no other."""
+        known = self._facts.fixtures
+        pending = {id_: known[id_] for id_ in attempt.needs if id_ in known and known[id_].setup_end >= attempt.end}
+        return next((one for one in pending.values() if pending.keys().isdisjoint(one.needs)), None)
+
+    def _place_before(self, start: float, *, since: float, alone: bool) -> Attempt | None:
+        """Return the attempt whose end made room for a start at ``start``; None if there was room ``since``."""
         ended = bisect_right(self._ends, start)
         if not ended:
             return None
 
-        before = self._facts.tests[ended - 1]
+        before = self._facts.attempts[ended - 1]
         alone = alone or before.lane != "shared"
         return before if alone or self._load.was_full(since, start) else None
 
@@ -140,7 +159,7 @@ class _Walk:
             (at, service)
             for service in self._facts.services.values()
             if fixture.id in self._facts.waiting[service.name]
-            for at in _milestones(service)
+            for at in _milestones(service, fixture)
             if at <= fixture.setup_end
         ]
         at, node = max(met, key=lambda item: item[0], default=(0.0, None))
@@ -165,11 +184,11 @@ class _Walk:
 class _Load:
     """How many tests had a place on the loop at any moment."""
 
-    def __init__(self, tests: Iterable[Test], concurrency: int | None) -> None:
+    def __init__(self, attempts: Iterable[Attempt], concurrency: int | None) -> None:
         changes: dict[float, int] = {}
-        for test in tests:
-            changes[test.start] = changes.get(test.start, 0) + 1
-            changes[test.end] = changes.get(test.end, 0) - 1
+        for one in attempts:
+            changes[one.start] = changes.get(one.start, 0) + 1
+            changes[one.end] = changes.get(one.end, 0) - 1
         self._moments = sorted(changes)
         self._running = [*accumulate(changes[moment] for moment in self._moments)]
         self._concurrency = concurrency
@@ -217,7 +236,7 @@ class _EarliestReady:
     def _services(self, fixture: Fixture) -> Iterator[tuple[float, float]]:
         """Yield, for each service that ``fixture`` waited for, when it was ready and when it could have been."""
         for service in self._facts.services.values():
-            times = [at for at in _milestones(service) if at <= fixture.setup_end]
+            times = [at for at in _milestones(service, fixture) if at <= fixture.setup_end]
             if times and fixture.id in self._facts.waiting[service.name]:
                 at = max(times)
                 begun = min([span.start for span in service.spans] or [at])
@@ -230,10 +249,10 @@ def _latest(facts: Facts, needs: Iterable[str], no_later: float) -> Fixture | No
     return max((fixture for fixture in needed if fixture.setup_end <= no_later), key=_setup_end, default=None)
 
 
-def _milestones(service: Service) -> list[float]:
-    """Return when a wait for ``service`` may have ended: it answered, was migrated, or had failed."""
+def _milestones(service: Service, fixture: Fixture) -> list[float]:
+    """Return when ``fixture`` may have had ``service``: it answered, was migrated, or was given up."""
     if service.ready is None:
-        return [service.started_until]
+        return [min(service.started_until, fixture.setup_end)]
 
     return [service.ready, *(span.end for span in service.spans if span.phase == "migrate")]
 

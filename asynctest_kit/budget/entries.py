@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from asynctest_kit.engine.events import CaseVerdict, Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
+from asynctest_kit.engine.events import CaseVerdict, Cause, Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "Attempt",
     "Bound",
     "BoundKind",
+    "CutOff",
     "Finding",
     "Fixture",
     "LaneShare",
     "Ledger",
     "Phase",
     "PhaseName",
+    "SecondAttempts",
     "Service",
     "ServiceSpan",
     "Slice",
@@ -33,10 +36,10 @@ __all__ = [
     "covered",
 ]
 
-#: Where the wall time goes, in the order of a run; ``services``, ``fixtures``, ``tests`` and ``idle`` share the loop's.
-PhaseName = Literal["start-up", "collect", "services", "fixtures", "tests", "idle", "tear-down", "end"]
+#: Where the wall time goes, in the order of a run; those from ``services`` to ``idle`` share the loop's.
+PhaseName = Literal["start-up", "collect", "services", "fixtures", "tests", "again", "idle", "tear-down", "end"]
 
-StepKind = Literal["start-up", "collect", "service", "fixture", "test", "queue", "idle", "tear-down", "end"]
+StepKind = Literal["start-up", "collect", "service", "fixture", "test", "again", "queue", "idle", "tear-down", "end"]
 
 BoundKind = StepKind | Literal["lane"]
 
@@ -115,24 +118,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Test(msgspec.Struct, frozen=True, kw_only=True):
-    """One test; see :class:`asynctest_kit.engine.events.CaseFinished` for its times."""
-
-    __test__ = False  # not for pytest to collect
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt at a test; see :class:`asynctest_kit.engine.events.Attempt` for its times and its cause."""
 
     nodeid: str
     lane: Lane
-    outcome: Outcome
-    reason: str
     start: float
     ready: float
     call_start: float
     call_end: float
     end: float
     needs: tuple[str, ...]
-    attempts: int = 1
-    verdict: CaseVerdict = ""
-    note: str = ""
+    cause: Cause = ""
 
     @property
     def wait(self) -> float:
@@ -150,8 +147,44 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         return self.end - self.ready
 
 
+class Test(Attempt, frozen=True, kw_only=True):
+    """One test, with the times of the attempt that counts; see :class:`asynctest_kit.engine.events.CaseFinished`."""
+
+    __test__ = False  # not for pytest to collect
+
+    outcome: Outcome
+    reason: str
+    attempts: int = 1
+    verdict: CaseVerdict = ""
+    note: str = ""
+
+
+class CutOff(Attempt, frozen=True, kw_only=True):
+    """A test that an early end of the run cut off, or kept from starting, and where it waited."""
+
+    waiting: str
+
+
+class SecondAttempts(msgspec.Struct, frozen=True, kw_only=True):
+    """The tests that ran once more, and what that cost; none of it is in the lanes.
+
+    Attributes:
+        tests: How many tests ran again, because of a time-out, a failure or process-global state.
+        attempts: How often, with those attempts by which a failure was traced to others.
+        seconds: The sum of the attempts' times.
+        wall: The wall time during which any of them ran.
+        causes: For each cause the tests that it made run again, or the attempts for ``tracing``.
+    """
+
+    tests: int
+    attempts: int
+    seconds: float
+    wall: float
+    causes: dict[Cause, int]
+
+
 class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
-    """The tests of one lane: how many, the sum of their times, and the wall time during which any of them ran."""
+    """The first attempts in one lane: how many, the sum of their times, and the wall time in which any of them ran."""
 
     lane: Lane
     tests: int
@@ -163,7 +196,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     """One step of the critical path.
 
     Attributes:
-        kind: What was done; ``queue`` and ``idle`` are gaps.
+        kind: What was done; ``again`` is a test that ran once more; ``queue`` and ``idle`` are gaps.
         name: The service, fixture id or node id; empty for the run's own phases.
         part: The service's phase, or ``set-up``, ``call`` or ``tear-down`` of a test.
         start: Its start.
@@ -217,14 +250,16 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         fixtures: Shared fixtures, in order of their set-up's end.
         tests: In order of their end.
         findings: What tests did to others or left behind.
-        unfinished: Node ids of tests that started and did not end.
+        unfinished: Node ids of tests that did not end, because the run did, or the stream.
+        cut_off: Those of them of which it is known where they waited.
         lanes: The lanes that had tests.
+        second_attempts: The tests that ran once more.
         critical_path: Contiguous steps from 0 to the wall.
         lower_bound: The wall time if every test could run beside every other: the longest single chain of needs,
             with the durations observed.
-        test_seconds: The sum of all tests' :attr:`Test.total`.
-        tests_wall: The wall time during which any test ran.
-        peak: Most tests running at once.
+        test_seconds: The sum of all first attempts' :attr:`Attempt.total`.
+        tests_wall: The wall time during which any first attempt ran.
+        peak: Most first attempts running at once.
         bounds: What is on the critical path, largest first.
     """
 
@@ -242,7 +277,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     tests: tuple[Test, ...]
     findings: tuple[Finding, ...]
     unfinished: tuple[str, ...]
+    cut_off: tuple[CutOff, ...]
     lanes: tuple[LaneShare, ...]
+    second_attempts: SecondAttempts
     critical_path: tuple[Step, ...]
     lower_bound: float
     test_seconds: float
@@ -255,9 +292,9 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         """How many tests ran at once, on average over the time during which any ran; 0 without tests."""
         return self.test_seconds / self.tests_wall if self.tests_wall else 0.0
 
-    def slowest(self, count: int, *, by: Literal["call", "total"] = "total") -> tuple[Test, ...]:
-        """Return the ``count`` slowest tests, slowest first."""
-        return tuple(sorted(self.tests, key=lambda test: (-getattr(test, by), test.nodeid))[:count])
+    def slowest(self, count: int) -> tuple[Test, ...]:
+        """Return the ``count`` tests that took longest with their own fixtures, slowest first."""
+        return tuple(sorted(self.tests, key=lambda test: (-test.total, test.nodeid))[:count])
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,11 +7,11 @@ boundaries in their order; the times of a test in theirs. What the rest of the b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from asynctest_kit.budget.entries import Finding, Fixture, Service, ServiceSpan, Test
+from asynctest_kit.budget.entries import Attempt, CutOff, Finding, Fixture, Service, ServiceSpan, Test
 from asynctest_kit.engine import events as ev
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Facts", "gather"]
 
 _E = TypeVar("_E", bound=ev.Event)
+_A = TypeVar("_A", bound=Attempt)
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,9 +36,10 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         services: By name.
         fixtures: By id.
         tests: In order of their end.
-        attempts: Start and end of those attempts at tests that don't count.
+        attempts: All that ended, those of ``tests`` among them, in order of their end.
+        cut_off: Tests that an early end cut off: those that ran before those that waited, in order of their start.
         findings: What tests did to others or left behind.
-        unfinished: Start of each test that started and did not end, by node id.
+        started: Start of each test that started and of whose end nothing is told, by node id.
         waiting: For each service, the ids of the fixtures that waited for it.
         dependants: The same, with the fixtures that need one of those.
     """
@@ -51,28 +53,40 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     services: Mapping[str, Service]
     fixtures: Mapping[str, Fixture]
     tests: tuple[Test, ...]
-    attempts: tuple[tuple[float, float], ...]
+    attempts: tuple[Attempt, ...]
+    cut_off: tuple[CutOff, ...]
     findings: tuple[Finding, ...]
-    unfinished: Mapping[str, float]
+    started: Mapping[str, float]
     waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
+
+    @property
+    def first_attempts(self) -> list[Attempt]:
+        """Those attempts that were no test's second."""
+        return [attempt for attempt in self.attempts if not attempt.cause]
+
+    @property
+    def second_attempts(self) -> list[Attempt]:
+        """Those attempts at which a test ran once more."""
+        return [attempt for attempt in self.attempts if attempt.cause]
 
 
 def gather(events: Sequence[ev.Event]) -> Facts:
     """Sort the events of one run, which may be cut off anywhere."""
-    started = _last(events, ev.RunStarted)
+    begun = _last(events, ev.RunStarted)
     finished = _last(events, ev.RunFinished)
-    times = [] if started and finished else [time for event in events for time in _times(event)] or [0.0]
-    origin = started.at if started else min(times)
+    times = [] if begun and finished else [time for event in events for time in _times(event)] or [0.0]
+    origin = begun.at if begun else min(times)
     last = finished.at if finished else max(times)
     frame = _Frame(origin=origin, wall=max(0.0, last - origin))
     services = _services(events, frame)
     fixtures = _fixtures(events, frame)
     waiting = {service.name: _waiting(service, fixtures) for service in services.values()}
-    tests = tuple(sorted(_tests(events, frame), key=lambda test: (test.end, test.nodeid)))
-    unfinished = _unfinished(events, frame)
-    attempts = tuple(_attempts(events, frame))
-    boundaries = _boundaries(events, frame, [*(test.end for test in tests), *(end for _, end in attempts)], unfinished)
+    tests = _by_end(_tests(events, frame))
+    attempts = _by_end([*tests, *_uncounted(events, frame)])
+    cut_off = tuple(sorted(_cut_off(events, frame), key=lambda one: (one.ready >= one.end, one.start, one.nodeid)))
+    started = _started(events, frame)
+    boundaries = _boundaries(events, frame, [one.end for one in (*attempts, *cut_off)], started)
     collect_start, loop_start, cases_end, loop_end = boundaries
     return Facts(
         wall=frame.wall,
@@ -85,10 +99,11 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         fixtures=fixtures,
         tests=tests,
         attempts=attempts,
+        cut_off=cut_off,
         findings=tuple(
             Finding(nodeid=event.nodeid, text=event.text, detail=event.detail) for event in _of(events, ev.FindingMade)
         ),
-        unfinished=unfinished,
+        started=started,
         waiting=waiting,
         dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
     )
@@ -126,7 +141,7 @@ def _times(event: ev.Event) -> Iterable[float]:
 
 
 def _boundaries(
-    events: Sequence[ev.Event], frame: _Frame, ends: Sequence[float], unfinished: Mapping[str, float]
+    events: Sequence[ev.Event], frame: _Frame, ends: Sequence[float], running: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
     collection = _last(events, ev.CollectionFinished)
     started = _last(events, ev.LoopStarted)
@@ -139,7 +154,7 @@ def _boundaries(
     loop_ran = bool(started or first)
     loop_end = frame(finished.at) if finished else frame.wall if loop_ran else loop_start
     loop_end = max(loop_end, loop_start)
-    if unfinished or not ends:
+    if running or not ends:
         return collect_start, loop_start, loop_end, loop_end
 
     return collect_start, loop_start, min(max(*ends, loop_start), loop_end), loop_end
@@ -151,6 +166,7 @@ def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
         start, end = frame.ordered(event.start, event.end)
         spans.setdefault(event.service, []).append(ServiceSpan(phase=event.phase, start=start, end=end))
     ready = {event.service: event for event in _of(events, ev.ServiceReady)}
+    waiting = {event.service: event.fixtures for event in _of(events, ev.ServiceFailed)}
     return {
         name: Service(
             name=name,
@@ -158,7 +174,7 @@ def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
             detail=ready[name].detail if name in ready else "",
             ready=frame(ready[name].at) if name in ready else None,
             spans=tuple(sorted(spans.get(name, ()), key=lambda span: (span.start, span.end))),
-            fixtures=ready[name].fixtures if name in ready else (),
+            fixtures=ready[name].fixtures if name in ready else waiting.get(name, ()),
         )
         for name in sorted({*spans, *ready})
     }
@@ -186,60 +202,64 @@ def _fixtures(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Fixture]:
     return fixtures
 
 
+def _by_end(attempts: Iterable[_A]) -> tuple[_A, ...]:
+    return tuple(sorted(attempts, key=lambda one: (one.end, one.nodeid)))
+
+
+def _attempt_of(event: ev.Attempt, frame: _Frame) -> dict[str, Any]:
+    """What every entry of an attempt holds."""
+    times = frame.ordered(event.start, event.ready, event.call_start, event.call_end, event.end)
+    return {
+        "nodeid": event.nodeid,
+        "lane": event.lane,
+        **dict(zip(("start", "ready", "call_start", "call_end", "end"), times, strict=True)),
+        "needs": event.needs,
+        "cause": event.cause,
+    }
+
+
 def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
     for case in _of(events, ev.CaseFinished):
-        start, ready, call_start, call_end, end = frame.ordered(
-            case.start, case.ready, case.call_start, case.call_end, case.end
-        )
         yield Test(
-            nodeid=case.nodeid,
-            lane=case.lane,
+            **_attempt_of(case, frame),
             outcome=case.outcome,
             reason=case.reason,
-            start=start,
-            ready=ready,
-            call_start=call_start,
-            call_end=call_end,
-            end=end,
-            needs=case.needs,
             attempts=case.attempts,
             verdict=case.verdict,
             note=case.note,
         )
 
 
-def _attempts(events: Sequence[ev.Event], frame: _Frame) -> Iterable[tuple[float, float]]:
+def _uncounted(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Attempt]:
+    """The attempts that don't count; what was to be one may have come to count after all."""
+    counted = {(event.nodeid, event.start) for event in _of(events, ev.CaseFinished)}
     for event in _of(events, ev.AttemptFinished):
-        start, end = frame.ordered(event.start, event.end)
-        yield start, end
+        if (event.nodeid, event.start) not in counted:
+            yield Attempt(**_attempt_of(event, frame))
 
 
-def _unfinished(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
+def _cut_off(events: Sequence[ev.Event], frame: _Frame) -> Iterable[CutOff]:
+    """The tests that never ended; one that was cut off may have ended all the same, or have failed before."""
+    finished = {event.nodeid for event in _of(events, ev.CaseFinished)}
+    cut_off = {event.nodeid: event for event in _of(events, ev.CaseCutOff) if event.nodeid not in finished}
+    for event in cut_off.values():
+        yield CutOff(**_attempt_of(event, frame), waiting=event.waiting)
+
+
+def _started(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
     running: dict[str, float] = {}
     for event in events:
         if isinstance(event, ev.CaseStarted):
             running[event.nodeid] = event.at
-        elif isinstance(event, ev.CaseFinished):
+        elif isinstance(event, (ev.CaseFinished, ev.CaseCutOff)):
             running.pop(event.nodeid, None)
     return {nodeid: frame(at) for nodeid, at in running.items()}
 
 
 def _waiting(service: Service, fixtures: Mapping[str, Fixture]) -> frozenset[str]:
-    """Return the fixtures that waited for ``service``.
-
-    ``ServiceReady`` names them, by id or by name. One that never was ready has no such event: those fixtures waited
-    for it whose set-up failed, but not before the service had.
-    """
-    if service.ready is not None:
-        named = set(service.fixtures)
-        return frozenset(fixture.id for fixture in fixtures.values() if fixture.id in named or fixture.name in named)
-
-    end = service.started_until
-    return frozenset(
-        fixture.id
-        for fixture in fixtures.values()
-        if fixture.failed and fixture.setup_start <= end <= fixture.setup_end
-    )
+    """Return the fixtures that waited for ``service``, which names them, by id or by name."""
+    named = set(service.fixtures)
+    return frozenset(fixture.id for fixture in fixtures.values() if fixture.id in named or fixture.name in named)
 
 
 def _dependants(waiters: frozenset[str], fixtures: Mapping[str, Fixture]) -> frozenset[str]:

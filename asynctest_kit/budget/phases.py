@@ -2,7 +2,7 @@
 
 The loop's time is shared out by one rule a moment: a test function runs (``tests``); none does and a test waits for a
 service that is not ready (``services``); else a fixture is being set up or torn down (``fixtures``); else ``idle``.
-Every test waits from the loop's start on, also before it has a place.
+Every test waits from the loop's start on, also before it has a place. All of a second attempt is ``again``.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ["slices", "sums"]
 
-_Activity = Literal["tests", "services", "fixtures", "started"]
+_Activity = Literal["tests", "again", "services", "fixtures", "started"]
 
 #: Of the activities at one moment the first of these names it. A test that never ended tells only that it had started.
 _PRECEDENCE: dict[_Activity, PhaseName] = {
     "tests": "tests",
+    "again": "again",
     "services": "services",
     "fixtures": "fixtures",
     "started": "tests",
@@ -101,26 +102,28 @@ def _union(spans: Iterable[tuple[float, float]], first: float, last: float) -> I
 def _spans(facts: Facts, name: _Activity) -> Iterator[tuple[float, float]]:
     match name:
         case "tests":
-            yield from ((test.call_start, test.call_end) for test in facts.tests)
-            yield from facts.attempts
+            yield from ((one.call_start, one.call_end) for one in (*facts.first_attempts, *facts.cut_off))
+        case "again":
+            yield from ((one.start, one.end) for one in facts.second_attempts)
         case "services":
             yield facts.loop_start, _services_waited_for(facts)
         case "fixtures":
-            yield from ((test.start, test.call_start) for test in facts.tests)
-            yield from ((test.call_end, test.end) for test in facts.tests)
+            yield from ((one.start, one.call_start) for one in (*facts.first_attempts, *facts.cut_off))
+            yield from ((one.call_end, one.end) for one in (*facts.first_attempts, *facts.cut_off))
             yield from ((fixture.setup_start, fixture.setup_end) for fixture in facts.fixtures.values())
             yield from (fixture.teardown for fixture in facts.fixtures.values() if fixture.teardown)
         case "started":
-            yield from ((start, facts.cases_end) for start in facts.unfinished.values())
+            yield from ((start, facts.cases_end) for start in facts.started.values())
 
 
 def _services_waited_for(facts: Facts) -> float:
     """Return until when any test waited for a service."""
-    if facts.unfinished or not facts.tests:  # which services they wait for is told at a test's end
+    waited = (*facts.first_attempts, *facts.cut_off)
+    if facts.started or not waited:  # which services they wait for is told at a test's end
         return _last_ready(facts, facts.services)
 
-    last = {needs: _last_ready(facts, _needed(facts, needs)) for needs in {test.needs for test in facts.tests}}
-    return max(min(test.ready, last[test.needs]) for test in facts.tests)
+    last = {needs: _last_ready(facts, _needed(facts, needs)) for needs in {one.needs for one in waited}}
+    return max(min(one.ready, last[one.needs]) for one in waited)
 
 
 def _needed(facts: Facts, needs: Iterable[str]) -> list[str]:

@@ -16,7 +16,7 @@ import traceback
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,6 +28,7 @@ __all__ = [
     "frame_of",
     "is_machinery",
     "place_in_code",
+    "raised_at",
     "running",
     "waiting_at",
     "warm_up",
@@ -101,6 +102,11 @@ def waiting_at(awaitable: object) -> Place | None:
     return _innermost([(frame, frame.f_lineno) for frame in frames if frame is not None])
 
 
+def raised_at(error: BaseException) -> Place | None:
+    """Which line ``error`` came from; None if none of it is the user's."""
+    return _innermost(list(traceback.walk_tb(error.__traceback__)))
+
+
 def place_in_code(code: CodeType, instruction: int) -> Place:
     """The line that the instruction at offset ``instruction`` of ``code`` belongs to."""
     line = next((line for start, end, line in code.co_lines() if start <= instruction < end), None)
@@ -126,6 +132,8 @@ def awaited_by(awaitable: object) -> Iterator[object]:
         kind = _kind(awaitable)
         if kind is None:
             awaitable = _hidden_generator(awaitable)
+        elif kind == "gi" and (driven := _driven_by(awaitable)) is not None:
+            awaitable = driven
         else:
             awaitable = getattr(awaitable, "gi_yieldfrom" if kind == "gi" else f"{kind}_await", None)
 
@@ -138,6 +146,12 @@ def frame_of(awaitable: object) -> FrameType | None:
 
 def _kind(awaitable: object) -> str | None:
     return next((kind for kind in ("cr", "gi", "ag") if hasattr(awaitable, f"{kind}_frame")), None)
+
+
+def _driven_by(generator: Any) -> object:
+    """The coroutine that a generator of the engine's drives itself, which is its local variable ``driven``."""
+    frame = generator.gi_frame
+    return None if frame is None or not is_machinery(frame.f_code.co_filename) else frame.f_locals.get("driven")
 
 
 def _hidden_generator(awaitable: object) -> object:

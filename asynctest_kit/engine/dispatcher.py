@@ -22,9 +22,10 @@ from asynctest_kit.engine.announcer import Announcer
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
+from asynctest_kit.engine.code_places import raised_at
 from asynctest_kit.engine.context_warnings import filters_in_force
-from asynctest_kit.engine.events import AttemptFinished, CaseFinished, CaseStarted, FindingMade
-from asynctest_kit.engine.executor import CaseRun, Execution, Executor
+from asynctest_kit.engine.events import AttemptFinished, CaseCutOff, CaseFinished, CaseStarted, FindingMade
+from asynctest_kit.engine.executor import CaseRun, Execution, Executor, Times
 from asynctest_kit.engine.fair_loop import FairLoop
 from asynctest_kit.engine.fixture_call import may_ask_while_running
 from asynctest_kit.engine.foreign_hooks import foreign_hooks
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     import pytest
 
     from asynctest_kit.engine.ambient import Ambient
-    from asynctest_kit.engine.events import Sink
+    from asynctest_kit.engine.events import Cause, Sink
     from asynctest_kit.engine.graph import SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -211,6 +212,8 @@ class Dispatcher:
         for gate in self._gates:
             gate.cancel()
         for task, run in self._running.items():
+            if not (run.is_tearing_down or run.is_interrupted):
+                self._cut_off(run.execution, run.waiting(task))
             run.interrupt(task)
 
     async def _wave(self, executor: Executor, ambient: Ambient, cases: Sequence[PlannedCase]) -> None:
@@ -253,8 +256,9 @@ class Dispatcher:
         limited: asyncio.Semaphore,
         cases: Sequence[PlannedCase],
     ) -> None:
+        since = clock.monotonic()
         async with self._admitted(fixtures):
-            for planned in cases:
+            for number, planned in enumerate(cases):
                 await limited.acquire()
                 await self._place()
                 context = contextvars.copy_context()
@@ -262,9 +266,17 @@ class Dispatcher:
                 if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
                     # Asked only now: a test that is skipped needs no fixture. One that waits takes no place.
                     self._places.release()
-                    await executor.lifetimes.wait_until_up(fixtures)
+                    try:
+                        await executor.lifetimes.wait_until_up(fixtures)
+                    except asyncio.CancelledError:
+                        self._cut_off_at_gate(cases[number:], since, executor.lifetimes.waiting(fixtures))
+                        raise
                     await self._place()
                 self._start(group, self._in_place(run, limited), run, context)
+
+    def _cut_off_at_gate(self, cases: Sequence[PlannedCase], since: float, waiting: str) -> None:
+        for planned in cases:
+            self._cut_off(Execution(planned, times=Times(start=since)), waiting)
 
     async def _place(self) -> None:
         """Wait for a free place, and until the loop has time for one more test.
@@ -327,21 +339,29 @@ class Dispatcher:
         for planned in cases:
             self._started(planned)
             if planned.lane == "pytest":
-                self._finished(await by_pytest.run(planned, following[planned]))
+                *before, execution = await by_pytest.run(planned, following[planned])
+                for attempt in before:
+                    self._uncounted(attempt)
+                self._finished(execution)
             else:
                 self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
                 self._announcer.flush()
             self._stop_if_told()
 
     async def _attempt(
-        self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool]
+        self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool], cause: Cause = ""
     ) -> Execution:
         """Run a test alone."""
-        (execution,) = await self._attempts(executor, [planned], once_more=once_more)
+        (execution,) = await self._attempts(executor, [planned], once_more=once_more, cause=cause)
         return execution
 
     async def _attempts(
-        self, executor: Executor, cases: Sequence[PlannedCase], *, once_more: Callable[[CaseRun], bool]
+        self,
+        executor: Executor,
+        cases: Sequence[PlannedCase],
+        *,
+        once_more: Callable[[CaseRun], bool],
+        cause: Cause,
     ) -> list[Execution]:
         """Run some tests at once, and only them."""
         executions: list[Execution] = []
@@ -357,6 +377,7 @@ class Dispatcher:
                     for planned in cases:
                         context = contextvars.copy_context()
                         run = context.run(executor.begin, planned, once_more=once_more)
+                        run.execution.cause = cause
                         self._start(group, attempt(run), run, context)
 
         await self._owned(attempts())
@@ -379,11 +400,12 @@ class Dispatcher:
 
     def _tell_waiting(self) -> None:
         """Report the failures that were to be run again alone when the run ended; with ``--maxfail`` one was enough."""
-        if self._session.shouldfail:
-            return
         again = self._settling or self._reruns.next()
         while again is not None:
-            if again.first.reports:
+            if again is not self._settling and (self._session.shouldfail or not again.first.reports):
+                waits = Execution(again.planned, times=Times(start=clock.monotonic()), cause=again.cause)
+                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}")
+            elif again.first.reports and not self._session.shouldfail:
                 _add_section(again.first, "It failed beside others and was not run again alone: the run ended before.")
                 self._announcer.tell(again.first)
                 self._finished(again.first)
@@ -394,7 +416,9 @@ class Dispatcher:
         goes_on = True
         while goes_on:
             self._started(again.planned)
-            execution = await self._attempt(executor, again.planned, once_more=self._holds_for(again))
+            execution = await self._attempt(
+                executor, again.planned, once_more=self._holds_for(again), cause=again.cause
+            )
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
                 self._uncounted(execution)
@@ -429,7 +453,7 @@ class Dispatcher:
             together = [victim, *others]
             for one in together:
                 executor.lifetimes.hold_for(one.case)
-            executions = await self._attempts(executor, together, once_more=lambda _: False)
+            executions = await self._attempts(executor, together, once_more=lambda _: False, cause="tracing")
             for execution in executions:
                 self._uncounted(execution)
             return any(execution.failed for execution in executions if execution.planned is victim)
@@ -452,24 +476,21 @@ class Dispatcher:
         self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=clock.monotonic()))
 
     def _finished(self, execution: Execution) -> None:
-        times, planned = execution.times, execution.planned
-        self._sink(
-            CaseFinished(
-                nodeid=planned.case.nodeid,
-                lane=planned.lane,
-                outcome=execution.outcome,
-                start=times.start,
-                ready=times.ready or times.end,
-                call_start=times.call_start or times.end,
-                call_end=times.call_end or times.end,
-                end=times.end,
-                needs=tuple(fixture.id for fixture in planned.case.shared),
-                reason=execution.reason,
-                attempts=execution.attempts,
-                verdict=execution.verdict,
-                note=execution.note,
+        planned = execution.planned
+        if execution.interrupt is None:
+            self._sink(
+                CaseFinished(
+                    **_attempt(execution, execution.times.end),
+                    outcome=execution.outcome,
+                    reason=execution.reason,
+                    attempts=execution.attempts,
+                    verdict=execution.verdict,
+                    note=execution.note,
+                )
             )
-        )
+        else:
+            place = raised_at(execution.interrupt)
+            self._cut_off(execution, "" if place is None else f"at {place}")
         for leak in execution.leaks:
             if leak.is_finding:
                 self._note(planned.case.nodeid, f"left {leak}")
@@ -487,9 +508,10 @@ class Dispatcher:
         self._sink(FindingMade(nodeid=nodeid, text=text, detail=detail))
 
     def _uncounted(self, execution: Execution) -> None:
-        times = execution.times
-        nodeid = execution.planned.case.nodeid
-        self._sink(AttemptFinished(nodeid=nodeid, start=times.start, end=times.end))
+        self._sink(AttemptFinished(**_attempt(execution, execution.times.end)))
+
+    def _cut_off(self, execution: Execution, waiting: str) -> None:
+        self._sink(CaseCutOff(**_attempt(execution, clock.monotonic()), waiting=waiting))
 
     def _report_late(self, errors: list[BaseException]) -> None:
         """Charge the last test with what fixtures raised that no test was left to wait for."""
@@ -525,6 +547,22 @@ def _executor(concurrency: int) -> ThreadPoolExecutor:
 def _fair_loop() -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
     return loop.shared() if isinstance(loop, FairLoop) else contextlib.nullcontext()
+
+
+def _attempt(execution: Execution, end: float) -> dict[str, Any]:
+    """What every event of an attempt at a test holds."""
+    times, planned = execution.times, execution.planned
+    return {
+        "nodeid": planned.case.nodeid,
+        "lane": planned.lane,
+        "start": times.start,
+        "ready": times.ready or end,
+        "call_start": times.call_start or end,
+        "call_end": times.call_end or end,
+        "end": end,
+        "needs": tuple(fixture.id for fixture in planned.case.shared),
+        "cause": execution.cause,
+    }
 
 
 def _add_section(execution: Execution, text: str) -> None:

@@ -12,10 +12,13 @@ from typing import Literal
 import msgspec
 
 __all__ = [
+    "Attempt",
     "AttemptFinished",
+    "CaseCutOff",
     "CaseFinished",
     "CaseStarted",
     "CaseVerdict",
+    "Cause",
     "CollectionFinished",
     "Event",
     "FindingMade",
@@ -26,6 +29,7 @@ __all__ = [
     "Outcome",
     "RunFinished",
     "RunStarted",
+    "ServiceFailed",
     "ServicePhase",
     "ServiceReady",
     "Sink",
@@ -36,6 +40,10 @@ Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 #: ``flaky``: failed, and passed when it was run again. ``interference``: failed beside others and passes alone.
 #: ``moved``: was stopped beside others at process-global state, and run alone.
 CaseVerdict = Literal["", "flaky", "interference", "moved"]
+
+#: Why a test ran once more: its attempt before took too long, failed, or was stopped at process-global state; or it is
+#: looked for who made a test fail.
+Cause = Literal["", "time-out", "failure", "state", "tracing"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]
@@ -76,46 +84,58 @@ class CaseStarted(Event, frozen=True):
     at: float
 
 
-class CaseFinished(Event, frozen=True):
-    """A test ended.
+class Attempt(Event, frozen=True):
+    """A test ran, or was to: the base of what is told of its end.
 
     Attributes:
         nodeid: pytest's node id.
         lane: Where it ran.
-        outcome: pytest's outcome; ``error`` is a failed set-up or tear-down.
         start: When it left the queue.
         ready: When the shared fixtures that it needs were up.
         call_start: When the test function was called (equal to ``end`` if it never was).
         call_end: When the test function returned (equal to ``end`` if it was never called).
         end: When its own fixtures were torn down.
         needs: Ids of the shared fixtures that it used.
-        reason: First line of the failure or the skip reason; empty when passed.
-        attempts: How often it ran; the times are those of the attempt that counts.
-        verdict: What several attempts showed.
-        note: The verdict in a sentence; empty without one.
+        cause: Why it ran once more; empty for a first attempt.
     """
 
     nodeid: str
     lane: Lane
-    outcome: Outcome
     start: float
     ready: float
     call_start: float
     call_end: float
     end: float
     needs: tuple[str, ...] = ()
+    cause: Cause = ""
+
+
+class CaseFinished(Attempt, frozen=True, kw_only=True):
+    """A test ended.
+
+    Attributes:
+        outcome: pytest's outcome; ``error`` is a failed set-up or tear-down.
+        reason: First line of the failure or the skip reason; empty when passed.
+        attempts: How often it ran; the times are those of the attempt that counts.
+        verdict: What several attempts showed.
+        note: The verdict in a sentence; empty without one.
+    """
+
+    outcome: Outcome
     reason: str = ""
     attempts: int = 1
     verdict: CaseVerdict = ""
     note: str = ""
 
 
-class AttemptFinished(Event, frozen=True):
-    """An attempt at a test ended that doesn't count: the test ran, or runs, once more."""
+class AttemptFinished(Attempt, frozen=True, kw_only=True):
+    """An attempt ended that doesn't count, as far as is known by then: the test ran, or runs, once more."""
 
-    nodeid: str
-    start: float
-    end: float
+
+class CaseCutOff(Attempt, frozen=True, kw_only=True):
+    """The run ended early while a test ran or waited for its shared fixtures: at ``end``, where ``waiting`` says."""
+
+    waiting: str
 
 
 class FindingMade(Event, frozen=True):
@@ -161,6 +181,13 @@ class ServiceReady(Event, frozen=True):
     provider: str
     detail: str
     at: float
+    fixtures: tuple[str, ...] = ()
+
+
+class ServiceFailed(Event, frozen=True):
+    """A service never was ready. ``fixtures`` names the shared fixtures that wait for it."""
+
+    service: str
     fixtures: tuple[str, ...] = ()
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from asynctest_kit.engine.capture import Capture
-    from asynctest_kit.engine.events import CaseVerdict, Outcome
+    from asynctest_kit.engine.events import CaseVerdict, Cause, Outcome
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
     from asynctest_kit.engine.guard import Guard
@@ -62,6 +63,8 @@ class Execution:
         reports: pytest's reports, in order; empty if the run was interrupted before it ended.
         times: Its stations.
         interrupt: What ends the whole run (``KeyboardInterrupt``, ``pytest.exit``), or None.
+        cause: Why the test ran once more; empty for its first attempt.
+        timed_out: Whether a phase took too long.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
         warnings: What it warned beside others; pytest has been told of those that it gave alone.
@@ -76,6 +79,8 @@ class Execution:
     times: Times = field(default_factory=Times)
     interrupt: BaseException | None = None
     leaks: list[LeakedTask] = field(default_factory=list)
+    cause: Cause = ""
+    timed_out: bool = False
     held: bool = False
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
@@ -257,6 +262,13 @@ class CaseRun:
             self.is_interrupted = True
             task.cancel()
 
+    def waiting(self, task: asyncio.Task[Any]) -> str:
+        """Where the suspended test waits, in words that go after its name."""
+        times = self.execution.times
+        phase = "in its set-up" if not times.call_start else "in its call" if not times.call_end else "in its tear-down"
+        place = waiting_at(task.get_coro())
+        return phase if place is None else f"{phase}, at {place}"
+
     async def to_end(self) -> Execution:
         """Run it. Raises nothing that the test raised."""
         try:
@@ -318,6 +330,8 @@ class CaseRun:
             self.execution.touched = error.what
         if self.is_touched:
             return False
+        if error is not None and is_time_out(error):
+            self.execution.timed_out = True
         self._report(when, error, clock.wall(start), clock.monotonic() - start)
         return error is None
 

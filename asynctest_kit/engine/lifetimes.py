@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
 from asynctest_kit.engine.fixture_call import Finalizers, Needless, Outside, not_from_running_code, set_up, set_up_now
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from asynctest_kit.engine.code_places import Place
     from asynctest_kit.engine.collection import Request, TestRequest
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.engine.graph import Case, LocalFixture, Source
@@ -133,6 +135,10 @@ class Lifetime:
         if self._task is None:
             self.ended.set()
         self._released.set()
+
+    def waiting_at(self) -> Place | None:
+        """The line of the user's code where its set-up waits, if it does."""
+        return None if self._task is None else waiting_at(self._task.get_coro())
 
     def abandon(self) -> None:
         """Give up on a set-up that still runs: the run is being interrupted."""
@@ -352,6 +358,19 @@ class Lifetimes:
             lifetime.start()
         for lifetime in lifetimes:
             await lifetime.settled()
+
+    def waiting(self, fixtures: tuple[SharedFixture, ...]) -> str:
+        """Which of ``fixtures`` a test waits for, and where that waits, in words that go after the test's name.
+
+        The name is one that users know: fixtures of the kit's own that start with an underscore stand behind others.
+        """
+        pending = [fixture for fixture in fixtures if not self.of(fixture).is_settled]
+        holding_up = next((one for one in pending if self.have_settled(one.needs)), None)
+        named = next((one for one in pending if not one.name.startswith("_")), holding_up)
+        if holding_up is None or named is None:
+            return ""
+        place = self.of(holding_up).waiting_at()
+        return f"waits for fixture {named.name}" + ("" if place is None else f", at {place}")
 
     async def arguments(self, fixture: SharedFixture, request: Request) -> dict[str, Any]:
         """Await what a shared fixture's function takes."""

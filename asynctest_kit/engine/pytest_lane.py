@@ -25,7 +25,7 @@ from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops, own_loop_of
 from asynctest_kit.engine.reruns import flaky_note
 from asynctest_kit.engine.sync_limit import sync_limit
-from asynctest_kit.engine.time_limit import TimeLimit
+from asynctest_kit.engine.time_limit import TimeLimit, tells_of_time_out
 from asynctest_kit.engine.trio_limit import trio_limit
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.collection import Request
+    from asynctest_kit.engine.events import Cause
     from asynctest_kit.engine.graph import Case, LocalFixture, Source
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -51,6 +52,7 @@ class PytestLane:
         self._loop = loop
         self._present: PlannedCase | None = None
         self._times = Times()
+        self._executions: list[Execution] = []
         self._reports: list[pytest.TestReport] = []
         self._attempts = 1
         self._flaky = ""
@@ -58,24 +60,36 @@ class PytestLane:
         self._may_run_again = False
         self._answered: set[pytest.FixtureDef[Any]] = set()
 
-    async def run(self, planned: PlannedCase, following: PlannedCase | None) -> Execution:
-        """Run one test; ``following`` is the next of this lane, for which pytest keeps its wider fixtures up."""
-        execution = Execution(planned)
-        times = self._times = execution.times
-        times.start = times.ready = clock.monotonic()
+    async def run(self, planned: PlannedCase, following: PlannedCase | None) -> list[Execution]:
+        """Run one test and give its attempts, of which the last counts.
+
+        ``following`` is the next of this lane, for which pytest keeps its wider fixtures up.
+        """
+        self._executions = []
+        self._begin(planned)
         self._present = planned
         try:
             await self._loop.outside(lambda: self._protocol(planned, following))
         except (KeyboardInterrupt, pytest.exit.Exception) as interrupt:
-            execution.interrupt = interrupt
+            self._executions[-1].interrupt = interrupt
         finally:
             self._present = None
-        times.end = clock.monotonic()
+        *_, execution = self._executions
+        execution.times.end = clock.monotonic()
         execution.reports, self._reports = self._reports, []
         execution.attempts, self._attempts = self._attempts, 1
         if self._flaky:
             execution.verdict, execution.note, self._flaky = "flaky", self._flaky, ""
-        return execution
+        return self._executions
+
+    def _begin(self, planned: PlannedCase, cause: Cause = "") -> None:
+        """Begin an attempt, and end the one before."""
+        if self._executions:
+            self._executions[-1].times.end = clock.monotonic()
+        execution = Execution(planned, cause=cause)
+        self._executions.append(execution)
+        self._times = execution.times
+        self._times.start = self._times.ready = clock.monotonic()
 
     def _protocol(self, planned: PlannedCase, following: PlannedCase | None) -> None:
         item = planned.case.item
@@ -106,6 +120,7 @@ class PytestLane:
         attempts, reports = 1, collection.reports_of(item, nextitem)
         reason = next((report for report in reports if report.failed), None)
         while attempts <= present.retries and any(report.failed for report in reports):
+            self._begin(present, _cause(reports))
             collection.start_afresh(item)
             attempts, latest = attempts + 1, collection.reports_of(item, nextitem)
             if any(report.skipped for report in latest):
@@ -243,6 +258,12 @@ class PytestLane:
         except asyncio.CancelledError as cancelled:
             # Pytest would leave out the tear-downs that follow.
             raise failure(f"the tear-down of fixture {fixture.name} was cancelled", cancelled) from cancelled
+
+
+def _cause(reports: list[pytest.TestReport]) -> Cause:
+    """Why a test with these reports runs again."""
+    failed = (first_line(report) for report in reports if report.failed)
+    return "time-out" if any(map(tells_of_time_out, failed)) else "failure"
 
 
 class _Owner:

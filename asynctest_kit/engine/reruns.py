@@ -25,7 +25,7 @@ from asynctest_kit.engine import clock
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from asynctest_kit.engine.events import Lane
+    from asynctest_kit.engine.events import Cause, Lane
     from asynctest_kit.engine.executor import CaseRun, Execution
     from asynctest_kit.engine.graph import SharedFixture
     from asynctest_kit.engine.memory import Memory
@@ -65,6 +65,13 @@ class Again:
     def attempts(self) -> int:
         """How often it has run."""
         return len(self.failures) + bool(self.first.touched)
+
+    @property
+    def cause(self) -> Cause:
+        """Why the next attempt is made."""
+        if not self.failures:
+            return "state"
+        return "time-out" if self.failures[-1].timed_out else "failure"
 
     @property
     def failed_beside_others(self) -> bool:

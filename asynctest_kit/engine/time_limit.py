@@ -36,7 +36,7 @@ from asynctest_kit.engine.forced_end import end, wake
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
-__all__ = ["PAUSES", "TimeLimit", "is_time_out", "time_out_message"]
+__all__ = ["PAUSES", "TimeLimit", "is_time_out", "tells_of_time_out", "time_out_message"]
 
 T = TypeVar("T")
 
@@ -58,7 +58,12 @@ def is_time_out(error: BaseException) -> bool:
     """Whether ``error``, or one in the group that it is, tells of a time-out."""
     if isinstance(error, BaseExceptionGroup):
         return any(map(is_time_out, error.exceptions))
-    return isinstance(error, pytest.fail.Exception) and _TOOK_LONGER in str(error)
+    return isinstance(error, pytest.fail.Exception) and tells_of_time_out(str(error))
+
+
+def tells_of_time_out(text: str) -> bool:
+    """Whether ``text`` is, or holds, what :func:`time_out_message` gave."""
+    return _TOOK_LONGER in text
 
 
 def _nobody() -> float:
@@ -179,10 +184,10 @@ class TimeLimit:
         wake(task)
 
     @types.coroutine
-    def _driven(self, coroutine: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
-        """Await ``coroutine``, until it is given up."""
+    def _driven(self, driven: Coroutine[Any, Any, T]) -> Generator[Any, Any, T]:
+        """Await ``driven``, which :func:`awaited_by` knows by this name, until it is given up."""
         __tracebackhide__ = True
-        resume: Callable[[Any], Any] = coroutine.send
+        resume: Callable[[Any], Any] = driven.send
         argument: Any = None
         try:
             while True:
@@ -195,17 +200,17 @@ class TimeLimit:
                     self._arm(self._task)
                 try:
                     argument = yield waited_for
-                    resume = coroutine.send
+                    resume = driven.send
                 except GeneratorExit:
-                    coroutine.close()
+                    driven.close()
                     raise
                 except BaseException as error:  # noqa: BLE001  # thrown into the coroutine, as ``await`` would
                     # Without this frame: it would stand once more at the end, behind the line that waited.
                     tb = error.__traceback__
                     argument = error.with_traceback(None if tb is None else tb.tb_next)
-                    resume = coroutine.throw
+                    resume = driven.throw
                 if self._is_given_up:
-                    self._abandon(coroutine)
+                    self._abandon(driven)
         finally:
             argument = None  # its traceback holds this frame
 

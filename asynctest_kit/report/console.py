@@ -21,7 +21,7 @@ from asynctest_kit.budget.wording import duration, percent, several
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from asynctest_kit.budget import Ledger, Service, Step, Test, Verdict
+    from asynctest_kit.budget import Ledger, SecondAttempts, Service, Step, Test, Verdict
     from asynctest_kit.engine.events import Lane
 
 __all__ = ["render", "stdout"]
@@ -30,7 +30,7 @@ _Stage = tuple[str, str]
 
 _LABEL: Final = 14
 _SLOWEST: Final = 5
-_UNFINISHED: Final = 5
+_UNFINISHED: Final = 10
 _NAMED: Final = 5
 _REMEDIES: Final = 3
 _LEAST_SHARE: Final = 0.01  # of the wall, for a step to be named in the critical path's line
@@ -43,6 +43,7 @@ _STYLES: Final = {
     "services": "magenta",
     "fixtures": "yellow",
     "tests": "green",
+    "again": "red",
     "idle": "dim",
     "tear-down": "yellow",
     "end": "blue",
@@ -54,12 +55,21 @@ _VERDICTS: Final = {
     "moved": "touched process-global state, stopped and run alone; so from the start next time",
 }
 
+#: Why tests ran again, to be counted.
+_CAUSES: Final = {
+    "time-out": "time-out{s}",
+    "failure": "failure{s}",
+    "state": "stop{s} at process-global state",
+    "tracing": "attempt{s} to find who made them fail",
+}
+
 _PHASES: Final = {
     "start-up": "start-up",
     "collect": "collection",
     "services": "waiting for services",
     "fixtures": "fixtures",
     "tests": "tests",
+    "again": "second attempts",
     "idle": "idle",
     "tear-down": "tear-down",
     "end": "end",
@@ -189,9 +199,11 @@ def _print_remedies(ledger: Ledger, verdict: Verdict, page: _Page) -> None:
 def _print_unfinished(ledger: Ledger, page: _Page) -> None:
     page.line()
     rest = len(ledger.unfinished) - _UNFINISHED
+    waiting = {one.nodeid: one.waiting for one in ledger.cut_off}
     label = "not finished"
     for nodeid in ledger.unfinished[:_UNFINISHED]:
-        page.labelled(label, (page.nodeid(nodeid, page.width - _LABEL), "yellow"))
+        where = f"  {waiting[nodeid]}" if waiting.get(nodeid) else ""
+        page.labelled(label, (page.nodeid(nodeid, page.width - _LABEL), "yellow"), where)
         label = ""
     if rest > 0:
         page.labelled("", f"and {several(rest, 'more test')}")
@@ -241,9 +253,9 @@ def _print_slowest(ledger: Ledger, page: _Page) -> None:
         return
 
     page.line()
-    page.labelled("slowest tests", ("in the call; with own set-up and tear-down", "dim"))
+    page.labelled("slowest tests", ("with own set-up and tear-down; of that in the call", "dim"))
     for test in tests:
-        page.line(f"{duration(test.call):>10}{duration(test.total):>10}  ", *_test(test, page))
+        page.line(f"{duration(test.total):>10}{duration(test.call):>10}  ", *_test(test, page))
 
 
 def _test(test: Test, page: _Page) -> Iterator[str | tuple[str, str]]:
@@ -287,15 +299,23 @@ def _print_concurrency(ledger: Ledger, page: _Page) -> None:
 
     page.line()
     limit = f" of {ledger.concurrency}" if ledger.concurrency else ""
+    tests = several(sum(lane.tests for lane in ledger.lanes), "test")
     words = [
-        f"{several(len(ledger.tests), 'test')}, {duration(ledger.test_seconds)} in {duration(ledger.tests_wall)}",
+        f"{tests}, {duration(ledger.test_seconds)} in {duration(ledger.tests_wall)}",
         f"{ledger.effective_concurrency:.1f} at once on average",
         f"{ledger.peak}{limit} at most",
     ]
     page.listed("concurrency", words, page.dot)
-    if len(ledger.lanes) > 1 or ledger.lanes[0].lane != "shared":
+    if [lane.lane for lane in ledger.lanes] != ["shared"]:
         lanes = (f"{lane.lane}: {several(lane.tests, 'test')} in {duration(lane.wall)}" for lane in ledger.lanes)
         page.listed("lanes", lanes, page.dot)
+    if ledger.second_attempts.attempts:
+        page.paragraph("run again", _second_attempts(ledger.second_attempts))
+
+
+def _second_attempts(second: SecondAttempts) -> str:
+    causes = (f"{count} {_CAUSES[cause].format(s='' if count == 1 else 's')}" for cause, count in second.causes.items())
+    return f"{several(second.tests, 'test')}, alone, in {duration(second.wall)} ({', '.join(causes)})"
 
 
 def _print_bounds(ledger: Ledger, page: _Page) -> None:
@@ -327,6 +347,8 @@ def _with_stages(path: Sequence[Step], lanes: Mapping[str, Lane]) -> list[tuple[
     for step in reversed(path):
         if step.kind in ("service", "idle") and step.name:
             stage = ("service", step.name)
+        elif step.kind == "again":
+            stage = ("again", "")
         elif step.kind == "test":
             stage = ("test", lanes.get(step.name, "shared"))
         elif step.kind != "queue":
@@ -344,6 +366,9 @@ def _stage_name(stage: _Stage, steps: Sequence[Step], ledger: Ledger, page: _Pag
     if kind == "fixture":
         names = {fixture.id: fixture.name for fixture in ledger.fixtures}
         return f"fixture {names[name]}"
+
+    if kind == "again":
+        return f"{several(len({step.name for step in steps if step.kind == 'again'}), 'test')} again"
 
     if kind != "test":
         return _PHASES.get(kind, kind)

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from asynctest_kit import __version__
 from asynctest_kit.budget.entries import BoundKind, PhaseName, StepKind  # noqa: TC001  # msgspec resolves them
-from asynctest_kit.engine.events import CaseVerdict, Lane, Outcome  # noqa: TC001  # msgspec resolves them, Verdict
+from asynctest_kit.engine.events import CaseVerdict, Cause, Lane, Outcome  # noqa: TC001  # msgspec resolves them, Verdict
 from asynctest_kit.report.files import check_writable, replacing
 from asynctest_kit.report.redaction import without_passwords
 
@@ -119,7 +119,16 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     call_s: Annotated[float, Meta(ge=0, description="Seconds in the test function; 0 if it never was called.")]
     teardown_s: Annotated[float, Meta(ge=0, description="Seconds in which its own fixtures were torn down.")]
     needs: Annotated[tuple[str, ...], Meta(description="Ids of the shared fixtures that it used.")]
-    attempts: Annotated[int, Meta(ge=1, description="How often it ran; the times are of the attempt that counts.")]
+    attempts: Annotated[
+        int, Meta(ge=1, description="How often it ran; lane, cause and the times are of the attempt that counts.")
+    ]
+    cause: Annotated[
+        Cause,
+        Meta(
+            description="Why it ran once more: its attempt before took too long (time-out), failed (failure), or was "
+            "stopped at process-global state (state). Empty for a first attempt; tracing only among second attempts."
+        ),
+    ]
     verdict: Annotated[
         CaseVerdict,
         Meta(
@@ -138,8 +147,30 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     detail: Annotated[str, Meta(description="Where, at length: a stack; empty if there is none.")]
 
 
+class CutOff(msgspec.Struct, frozen=True, kw_only=True):
+    """A test that the end of the run cut off, or that still waited for its shared fixtures then."""
+
+    nodeid: str
+    lane: Lane
+    start_s: Moment
+    duration_s: Duration
+    waiting: Annotated[str, Meta(description="Where it waited, to be read after its name; empty if that is not known.")]
+
+
+class SecondAttempts(msgspec.Struct, frozen=True, kw_only=True):
+    """Tests that ran once more, alone, and what that cost. Nothing of it is in concurrency and its lanes."""
+
+    tests: Annotated[int, Meta(ge=0, description="Tests that ran again.")]
+    attempts: Annotated[int, Meta(ge=0, description="How often, with attempts to find who made them fail.")]
+    sum_s: Duration
+    wall_s: Annotated[float, Meta(ge=0, description="Seconds in which any of them ran.")]
+    causes: Annotated[
+        dict[Cause, int], Meta(description="How many tests ran again for which cause; for tracing, how many attempts.")
+    ]
+
+
 class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
-    """The tests of one lane: the sum of their times, and the wall time in which any of them ran."""
+    """The tests first run in one lane: the sum of their times, and the wall time in which any of them ran."""
 
     lane: Lane
     tests: int
@@ -148,7 +179,7 @@ class LaneShare(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Concurrency(msgspec.Struct, frozen=True, kw_only=True):
-    """How many tests ran at once."""
+    """How many tests ran at once, second attempts left out."""
 
     limit: Annotated[int | None, Meta(description="Most that were allowed.")]
     peak: Annotated[int, Meta(description="Most that there were.")]
@@ -197,8 +228,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: Annotated[tuple[Fixture, ...], Meta(description="Shared fixtures, in the order in which they were up.")]
     tests: Annotated[tuple[Test, ...], Meta(description="In the order in which they ended.")]
     findings: Annotated[tuple[Finding, ...], Meta(description="What tests did to others or left behind.")]
-    unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that started and did not end.")]
+    unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that did not end, because the run did.")]
+    cut_off: Annotated[tuple[CutOff, ...], Meta(description="Where those of them waited of which it is known.")]
     concurrency: Concurrency
+    second_attempts: SecondAttempts
     critical_path: tuple[Step, ...]
     bounds: tuple[Bound, ...]
 
@@ -238,7 +271,9 @@ def report(ledger: budget.Ledger, verdict: budget.Verdict) -> Report:
         tests=tuple(_test(test) for test in ledger.tests),
         findings=tuple(Finding(nodeid=one.nodeid, text=one.text, detail=one.detail) for one in ledger.findings),
         unfinished=ledger.unfinished,
+        cut_off=tuple(_one_cut_off(one) for one in ledger.cut_off),
         concurrency=_concurrency(ledger),
+        second_attempts=_second_attempts(ledger.second_attempts),
         critical_path=tuple(_step(step) for step in ledger.critical_path),
         bounds=tuple(_bound(bound) for bound in ledger.bounds),
     )
@@ -313,8 +348,29 @@ def _test(test: budget.Test) -> Test:
         teardown_s=_s(test.end - test.call_end),
         needs=test.needs,
         attempts=test.attempts,
+        cause=test.cause,
         verdict=test.verdict,
         note=test.note,
+    )
+
+
+def _one_cut_off(one: budget.CutOff) -> CutOff:
+    return CutOff(
+        nodeid=one.nodeid,
+        lane=one.lane,
+        start_s=_s(one.start),
+        duration_s=_s(one.end - one.start),
+        waiting=one.waiting,
+    )
+
+
+def _second_attempts(second: budget.SecondAttempts) -> SecondAttempts:
+    return SecondAttempts(
+        tests=second.tests,
+        attempts=second.attempts,
+        sum_s=_s(second.seconds),
+        wall_s=_s(second.wall),
+        causes=second.causes,
     )
 
 

@@ -24,10 +24,12 @@ _AnyEvent = (
     | ev.CaseStarted
     | ev.CaseFinished
     | ev.AttemptFinished
+    | ev.CaseCutOff
     | ev.FindingMade
     | ev.FixtureFinished
     | ev.ServicePhase
     | ev.ServiceReady
+    | ev.ServiceFailed
     | ev.LoopFinished
     | ev.RunFinished
 )

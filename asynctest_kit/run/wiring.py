@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asynctest_kit.engine.events import ServicePhase, ServiceReady
+from asynctest_kit.engine.events import ServiceFailed, ServicePhase, ServiceReady
 from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import open_session, session_of
 
@@ -65,6 +65,12 @@ class Wiring:
             return
         for phase in client.phases:
             self.sink(ServicePhase(service=phase.service, phase=phase.phase, start=phase.start, end=phase.end))
+        waiting: dict[str, list[str]] = {}
+        for fixture, service in services.service_fixtures.items():
+            waiting.setdefault(service, []).append(fixture)
+        for name in dict.fromkeys(phase.service for phase in client.phases):
+            if name not in client.endpoints:
+                self.sink(ServiceFailed(service=name, fixtures=tuple(waiting.get(name, ()))))
         for name, endpoint in client.endpoints.items():
             ready = [phase.end for phase in client.phases if phase.service == name and phase.phase == "ready"]
             self.sink(
@@ -73,8 +79,6 @@ class Wiring:
                     provider=endpoint.provider,
                     detail=endpoint.detail,
                     at=max(ready, default=0.0),
-                    fixtures=tuple(
-                        fixture for fixture, service in services.service_fixtures.items() if service == name
-                    ),
+                    fixtures=tuple(waiting.get(name, ())),
                 )
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from asynctest_kit.budget import Ledger, ledger, verdict
 from asynctest_kit.engine import events as ev
@@ -41,6 +42,35 @@ def case(nodeid: str, *times: float, lane: Any = "shared", needs: tuple[str, ...
 
 def called(nodeid: str, start: float, end: float, **more: Any) -> ev.CaseFinished:
     return case(nodeid, start, start, start, end, end, **more)
+
+
+def again(nodeid: str, start: float, end: float, cause: ev.Cause, *, counts: bool = False) -> ev.Event:
+    """A second attempt, alone."""
+    if counts:
+        return replace(called(nodeid, start, end, lane="exclusive"), outcome="failed", attempts=2, cause=cause)
+    return uncounted(nodeid, start, end, lane="exclusive", cause=cause)
+
+
+def uncounted(nodeid: str, start: float, end: float, *, lane: ev.Lane = "shared", cause: ev.Cause = "") -> ev.Event:
+    at, until = ORIGIN + start, ORIGIN + end
+    return ev.AttemptFinished(
+        nodeid=nodeid, lane=lane, start=at, ready=at, call_start=at, call_end=until, end=until, cause=cause
+    )
+
+
+def cut_off(nodeid: str, *times: float, needs: tuple[str, ...] = (), waiting: str = "") -> ev.CaseCutOff:
+    start, ready, call_start, end = (ORIGIN + time for time in times)
+    return ev.CaseCutOff(
+        nodeid=nodeid,
+        lane="shared",
+        start=start,
+        ready=ready,
+        call_start=call_start,
+        call_end=end,
+        end=end,
+        needs=needs,
+        waiting=waiting,
+    )
 
 
 def fixture(name: str, start: float, end: float, *, needs: tuple[str, ...] = (), **more: Any) -> ev.Event:
@@ -285,12 +315,121 @@ def test_a_run_interrupted_while_a_service_boots() -> None:
 
 def test_a_service_that_failed_is_waited_for() -> None:
     boot = ev.ServicePhase(service="redis", phase="boot", start=ORIGIN + 0.5, end=ORIGIN + 3)
+    never = ev.ServiceFailed(service="redis", fixtures=("redis",))
     failed = fixture("redis", 1, 3.1, failed=True)
     waits = case("a", 1, 3.1, 3.1, 3.1, 3.1, needs=("redis",))
-    book = ledger([started(), collected(0.2, 1), loop(1), boot, failed, waits, *finished(3.1, 3.1)])
+    book = ledger([started(), collected(0.2, 1), loop(1), boot, never, failed, waits, *finished(3.1, 3.1)])
     assert phases(book)["services"] == pytest.approx(2.0)
     assert (book.services[0].ready, book.services[0].provider) == (None, "")
     assert book.bounds[0].sentence == "redis never was ready, and 1 test waited 2.50 s for it"
+
+
+#: Two tests hang beside others for their second and fail again alone; one failed, and one is traced to another.
+WITH_SECOND_ATTEMPTS: list[ev.Event] = [
+    started(),
+    collected(0.2, 0.5, cases=5),
+    loop(0.5),
+    called("quick", 0.5, 0.6),
+    uncounted("broken", 0.5, 0.7),
+    uncounted("hangs", 0.5, 1.5),
+    uncounted("hangs too", 0.5, 1.5),
+    uncounted("victim", 0.5, 0.8),
+    again("hangs", 1.5, 2.5, "time-out", counts=True),
+    again("hangs too", 2.5, 3.5, "time-out", counts=True),
+    again("broken", 3.5, 3.7, "failure", counts=True),
+    again("victim", 3.7, 4.0, "failure"),
+    again("victim", 4.0, 4.2, "tracing"),
+    again("quick", 4.0, 4.1, "tracing"),
+    called("victim", 0.5, 0.8),  # it is the first attempt that counts after all
+    *finished(4.2, 4.5),
+]
+
+
+def test_second_attempts_are_told_apart_from_the_lanes() -> None:
+    book = ledger(WITH_SECOND_ATTEMPTS)
+    second = book.second_attempts
+    assert (second.tests, second.attempts, second.causes) == (4, 6, {"time-out": 2, "failure": 2, "tracing": 2})
+    assert (second.seconds, second.wall) == (pytest.approx(2.8), pytest.approx(2.7))
+    (lane,) = book.lanes
+    assert (lane.lane, lane.tests) == ("shared", 5)
+    assert (book.test_seconds, book.tests_wall, book.peak) == (pytest.approx(2.6), pytest.approx(1.0), 5)
+    assert phases(book) == {"start-up": 0.2, "collect": 0.3, "tests": 1.0, "again": 2.7, "end": 0.3}
+
+
+def test_second_attempts_are_what_bounds_it() -> None:
+    book = ledger(WITH_SECOND_ATTEMPTS)
+    assert [step[:2] for step in steps(book) if step[0] in ("test", "again", "queue")] == [
+        ("test", "hangs too"),
+        ("again", "hangs"),
+        ("again", "hangs too"),
+        ("again", "broken"),
+        ("again", "victim"),
+        ("again", "victim"),
+    ]
+    bound = book.bounds[0]
+    assert (bound.kind, bound.seconds) == ("again", pytest.approx(2.7))
+    assert bound.sentence == "4 tests ran again, alone: 2.70 s"
+    assert bound.remedy == (
+        "mend the tests that hang, or give them a shorter time-out; "
+        "mend the tests that fail, or end the run at the first with `-x`"
+    )
+    assert book.lower_bound == pytest.approx(0.5 + 2.0 + 0.3)
+
+
+def test_an_attempt_that_does_not_count_is_no_wait_for_a_place() -> None:
+    boot = ev.ServicePhase(service="api", phase="boot", start=ORIGIN + 0.5, end=ORIGIN + 5)
+    book = ledger(
+        [
+            *(started(), collected(0.2, 1, cases=2), loop(1)),
+            *(boot, ev.ServiceFailed(service="api", fixtures=("api",)), fixture("api", 1, 5, failed=True)),
+            case("needs it", 1, 5, 5, 5, 5, needs=("api",)),
+            uncounted("hangs", 1, 11),
+            again("hangs", 11, 21, "time-out", counts=True),
+            *finished(21, 21),
+        ]
+    )
+    assert steps(book) == [
+        ("start-up", "", "", 0.2),
+        ("collect", "", "", 0.8),
+        ("test", "hangs", "call", 10.0),
+        ("again", "hangs", "call", 10.0),
+    ]
+
+
+def test_what_is_cut_off_while_it_waits_for_a_service_leads_to_the_service() -> None:
+    boot = ev.ServicePhase(service="api", phase="boot", start=ORIGIN + 0.5, end=ORIGIN + 9.5)
+    book = ledger(
+        [
+            *(started(), collected(0.2, 1, cases=2), loop(1), called("quick", 1, 2)),
+            cut_off("waits", 1, 9, 9, 9, needs=("start", "api"), waiting="waits for fixture api"),
+            fixture("api", 1, 9.1, needs=("start",), failed=True),
+            fixture("start", 1, 9.1, failed=True),
+            *(boot, ev.ServiceFailed(service="api", fixtures=("start",))),
+            ev.LoopFinished(at=ORIGIN + 9.2),
+            ev.RunFinished(at=ORIGIN + 9.6, exit_code=2),
+        ]
+    )
+    assert (book.unfinished, book.cut_off[0].waiting) == (("waits",), "waits for fixture api")
+    assert phases(book) == {
+        "start-up": 0.2,
+        "collect": 0.8,
+        "tests": 1.0,
+        "services": 7.0,
+        "tear-down": 0.2,
+        "end": 0.4,
+    }
+    assert book.bounds[0].sentence == "api never was ready, and 1 test waited 8.50 s for it"
+
+
+def test_what_is_cut_off_in_its_call_bounds_the_run() -> None:
+    book = ledger([*(started(), collected(0.2, 1), loop(1)), cut_off("hangs", 1, 1, 1.5, 9), *finished(9, 9)])
+    assert steps(book)[-2:] == [("test", "hangs", "set-up", 0.5), ("test", "hangs", "call", 7.5)]
+    assert phases(book)["tests"] == pytest.approx(7.5)
+
+
+def test_what_ended_all_the_same_was_not_cut_off() -> None:
+    book = ledger([started(), collected(0.2, 1), loop(1), cut_off("a", 1, 1, 1, 2), called("a", 1, 3), *finished(3, 3)])
+    assert (book.unfinished, book.cut_off) == ((), ())
 
 
 def test_no_events_at_all() -> None:

@@ -23,7 +23,10 @@ durations = st.integers(0, 64).map(lambda ticks: ticks * TICK)
 names = st.sampled_from("abcde")
 some = st.lists(names, max_size=3, unique=True).map(tuple)
 lanes = st.sampled_from(["shared", "exclusive", "pytest"])
+causes = st.sampled_from(["", "time-out", "failure", "state", "tracing"])
 phases = st.sampled_from(["resolve", "pull", "create", "boot", "ready", "migrate", "remove"])
+
+ATTEMPT = ev.Attempt.__struct_fields__
 
 nonsense = st.lists(
     st.one_of(
@@ -42,6 +45,32 @@ nonsense = st.lists(
             call_end=moments,
             end=moments,
             needs=some,
+            cause=causes,
+        ),
+        st.builds(
+            ev.AttemptFinished,
+            nodeid=names,
+            lane=lanes,
+            start=moments,
+            ready=moments,
+            call_start=moments,
+            call_end=moments,
+            end=moments,
+            needs=some,
+            cause=causes,
+        ),
+        st.builds(
+            ev.CaseCutOff,
+            nodeid=names,
+            lane=lanes,
+            start=moments,
+            ready=moments,
+            call_start=moments,
+            call_end=moments,
+            end=moments,
+            needs=some,
+            cause=causes,
+            waiting=st.just("in its call"),
         ),
         st.builds(
             ev.FixtureFinished,
@@ -62,6 +91,7 @@ nonsense = st.lists(
             at=moments,
             fixtures=some,
         ),
+        st.builds(ev.ServiceFailed, service=names, fixtures=some),
         st.builds(ev.LoopFinished, at=moments),
         st.builds(ev.RunFinished, at=moments, exit_code=st.integers(0, 5)),
     ),
@@ -120,6 +150,18 @@ def runs(draw: st.DrawFn) -> list[ev.Event]:
                 needs=tuple(needs),
             )
         )
+    at_last = max(places)
+    for index in range(draw(st.integers(0, 3))):  # what runs again
+        first = next((one for one in stream if isinstance(one, ev.CaseFinished) and one.nodeid == f"t{index}"), None)
+        if first is None:
+            break
+        stream[stream.index(first)] = ev.AttemptFinished(**{name: getattr(first, name) for name in ATTEMPT})
+        begun = max([at_last, *(up[need] for need in first.needs)])
+        end = begun + draw(durations)
+        times = {"start": at_last, "ready": begun, "call_start": begun, "call_end": end, "end": end}
+        stream.append(replace(first, lane="exclusive", attempts=2, cause=draw(causes.filter(bool)), **times))
+        at_last = end
+    places.append(at_last)
     done = max([*places, *up.values()]) + draw(durations)
     stream.append(ev.LoopFinished(at=done))
     stream.append(ev.RunFinished(at=max(done, at) + draw(durations), exit_code=0))
@@ -169,7 +211,17 @@ def test_all_times_lie_in_the_run_and_in_order(stream: list[ev.Event]) -> None:
     assert 0 <= book.lower_bound <= book.wall
     assert 0 <= book.tests_wall <= book.wall
     assert book.effective_concurrency <= book.peak
-    assert book.peak <= len(book.tests)
+    assert book.peak <= sum(lane.tests for lane in book.lanes)
+    assert 0 <= book.second_attempts.wall <= book.wall
+
+
+@steady
+@given(runs())
+def test_each_test_is_in_one_lane_once(stream: list[ev.Event]) -> None:
+    book = ledger(stream)
+    assert sum(lane.tests for lane in book.lanes) == len(book.tests)
+    assert sum(lane.seconds for lane in book.lanes) == book.test_seconds
+    assert sum(test.attempts - 1 for test in book.tests) == book.second_attempts.attempts
 
 
 @steady
@@ -193,7 +245,7 @@ def test_the_lower_bound_holds_the_longest_test(stream: list[ev.Event]) -> None:
 
 
 def names_of(book: Ledger) -> set[str]:
-    return {step.name for step in book.critical_path if step.kind == "test"}
+    return {step.name for step in book.critical_path if step.kind in ("test", "again")}
 
 
 @steady

@@ -78,6 +78,40 @@ class Recorder:
     def hang(self, nodeid: str, at: float) -> None:
         self.events.append(ev.CaseStarted(nodeid=nodeid, lane="shared", at=ORIGIN + at))
 
+    def again(self, nodeid: str, beside: tuple[float, float], alone: tuple[float, float], cause: ev.Cause) -> None:
+        """A test that failed beside others, and alone once more."""
+        lanes: tuple[tuple[ev.Lane, ev.Cause], ...] = (("shared", ""), ("exclusive", cause))
+        first, second = (
+            {
+                "nodeid": nodeid,
+                "lane": lane,
+                "cause": why,
+                "start": ORIGIN + start,
+                "ready": ORIGIN + start,
+                "call_start": ORIGIN + start,
+                "call_end": ORIGIN + end,
+                "end": ORIGIN + end,
+            }
+            for (lane, why), (start, end) in zip(lanes, (beside, alone), strict=True)
+        )
+        self.events.append(ev.AttemptFinished(**first))
+        self.events.append(ev.CaseFinished(**second, outcome="failed", attempts=2))
+
+    def cut_off(self, nodeid: str, start: float, end: float, waiting: str, *, runs: bool = True) -> None:
+        begun = start if runs else end
+        self.events.append(
+            ev.CaseCutOff(
+                nodeid=nodeid,
+                lane="shared",
+                start=ORIGIN + start,
+                ready=ORIGIN + begun,
+                call_start=ORIGIN + begun,
+                call_end=ORIGIN + end,
+                end=ORIGIN + end,
+                waiting=waiting,
+            )
+        )
+
     def finish(self, loop_end: float, end: float, exit_code: int = 0) -> None:
         self.events.append(ev.LoopFinished(at=ORIGIN + loop_end))
         self.events.append(ev.RunFinished(at=ORIGIN + end, exit_code=exit_code))
@@ -172,6 +206,35 @@ def interrupted() -> list[ev.Event]:
     return run.events
 
 
+def cut_off() -> list[ev.Event]:
+    """Ctrl-C after seven seconds, while a test hangs and others wait for a fixture."""
+    run = Recorder()
+    run.collect(0.4, 0.5, 14)
+    run.loop(0.5)
+    run.case("tests/test_locks.py::test_quick", 0.5, 0.5, 0.5, 1, 1)
+    run.cut_off("tests/test_locks.py::test_hangs", 0.5, 7, "in its call, at tests/locks.py:12 in acquire")
+    waiting = "waits for fixture api, at tests/conftest.py:9 in api"
+    for index in range(12):
+        run.cut_off(f"tests/test_api.py::test_waits[{index:02}]", 0.5, 7, waiting, runs=False)
+    run.finish(7.1, 7.3, exit_code=2)
+    return run.events
+
+
+def run_again() -> list[ev.Event]:
+    """Tests that hang, and one that fails, run again alone."""
+    run = Recorder()
+    run.collect(0.4, 0.5, 5)
+    run.loop(0.5)
+    run.case("tests/test_locks.py::test_quick", 0.5, 0.5, 0.5, 1, 1)
+    at = 5.5
+    for name in ("first", "second", "third"):
+        run.again(f"tests/test_locks.py::test_{name}_hangs", (0.5, 5.5), (at, at + 5), "time-out")
+        at += 5
+    run.again("tests/test_locks.py::test_fails", (0.5, 0.6), (at, at + 0.1), "failure")
+    run.finish(at + 0.1, at + 0.2, exit_code=1)
+    return run.events
+
+
 def service_failed() -> list[ev.Event]:
     """No provider gives a PostgreSQL; what needs only Redis runs."""
     run = Recorder()
@@ -181,6 +244,7 @@ def service_failed() -> list[ev.Event]:
         "redis", "docker", "redis:8, container atk-1-redis", run.phases("redis", 0.1, create=0.3, boot=0.1), "redis"
     )
     failed = run.phases("postgres", 0.1, resolve=0.2, create=0.3, boot=2.4)
+    run.events.append(ev.ServiceFailed(service="postgres", fixtures=("postgres",)))
     run.fixture("redis", 0.5, 0.51)
     run.fixture("postgres", 0.5, failed, failed=True)
     run.case("tests/test_cache.py::test_get", 0.5, 0.51, 0.51, 0.6, 0.6, needs=("redis",))
@@ -202,4 +266,4 @@ def nothing_collected() -> list[ev.Event]:
     return run.events
 
 
-ALL = (small, big, interrupted, service_failed, nothing_collected)
+ALL = (small, big, interrupted, cut_off, run_again, service_failed, nothing_collected)

@@ -50,6 +50,41 @@ def test_an_interrupted_run_names_what_hangs() -> None:
     assert "held" not in text
 
 
+def test_what_was_cut_off_says_where_it_waited() -> None:
+    lines = printed(sample_runs.cut_off).splitlines()
+    hung = next(number for number, line in enumerate(lines) if "not finished" in line)
+    told = lines[hung : hung + 11]
+    assert [" ".join(line.split()) for line in (told[0], told[1], told[10])] == [
+        "not finished tests/test_locks.py::test_hangs in its call, at tests/locks.py:12 in acquire",
+        "tests/test_api.py::test_waits[00] waits for fixture api, at tests/conftest.py:9 in api",
+        "and 3 more tests",
+    ]
+
+
+def test_second_attempts_are_told_with_their_cost_and_what_would_change_it() -> None:
+    text = printed(sample_runs.run_again, budget=10)
+    words = " ".join(text.split())
+    assert "run again 4 tests, alone, in 15.1 s (3 time-outs, 1 failure)" in words
+    assert "lanes" not in text
+    assert "5 tests, 15.6 s in 5.00 s" in text
+    assert "second attempts 15.1 s" in words
+    assert (
+        "15.1 s 4 tests ran again, alone: 15.1 s → mend the tests that hang, or give them a shorter time-out; "
+        "mend the tests that fail, or end the run at the first with `-x`"
+    ) in words
+    assert "raise the concurrency" not in text
+
+
+def test_the_slowest_tests_are_in_the_order_of_their_first_column() -> None:
+    lines = printed(sample_runs.small).splitlines()
+    head = lines.index("slowest tests with own set-up and tear-down; of that in the call")
+    assert [line.split()[:4] for line in lines[head + 1 : head + 4]] == [
+        ["0.32", "s", "0.28", "s"],
+        ["0.24", "s", "0.22", "s"],
+        ["0.21", "s", "0.18", "s"],
+    ]
+
+
 def test_a_service_that_failed_is_told() -> None:
     text = printed(sample_runs.service_failed)
     assert "postgres      never was ready" in text
