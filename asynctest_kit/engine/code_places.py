@@ -103,8 +103,9 @@ def waiting_at(awaitable: object) -> Place | None:
 
 
 def raised_at(error: BaseException) -> Place | None:
-    """Which line ``error`` came from; None if none of it is the user's."""
-    return _innermost(list(traceback.walk_tb(error.__traceback__)))
+    """Which line ``error``, or else its cause, came from; None if none of it is the user's."""
+    place = _innermost(list(traceback.walk_tb(error.__traceback__)))
+    return raised_at(error.__cause__) if place is None and error.__cause__ is not None else place
 
 
 def place_in_code(code: CodeType, instruction: int) -> Place:

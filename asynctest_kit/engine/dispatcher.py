@@ -489,8 +489,7 @@ class Dispatcher:
                 )
             )
         else:
-            place = raised_at(execution.interrupt)
-            self._cut_off(execution, "" if place is None else f"at {place}")
+            self._cut_off(execution, execution.standing(raised_at(execution.interrupt)))
         for leak in execution.leaks:
             if leak.is_finding:
                 self._note(planned.case.nodeid, f"left {leak}")

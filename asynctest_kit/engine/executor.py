@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from asynctest_kit.engine.capture import Capture
+    from asynctest_kit.engine.code_places import Place
     from asynctest_kit.engine.events import CaseVerdict, Cause, Outcome
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
@@ -98,6 +99,15 @@ class Execution:
     def outcome(self) -> Outcome:
         """Pytest's outcome of the whole test."""
         return outcome_of(self.reports)
+
+    def standing(self, place: Place | None) -> str:
+        """In which phase it is, and at which line if that is known, in words that go after the test's name."""
+        if not self.reports:
+            phase = "call" if self.times.call_start else "set-up"
+        else:
+            last = self.reports[-1]
+            phase = "call" if last.when == "setup" and last.passed else "tear-down"
+        return f"in its {phase}" + ("" if place is None else f", at {place}")
 
     @property
     def reason(self) -> str:
@@ -263,11 +273,8 @@ class CaseRun:
             task.cancel()
 
     def waiting(self, task: asyncio.Task[Any]) -> str:
-        """Where the suspended test waits, in words that go after its name."""
-        times = self.execution.times
-        phase = "in its set-up" if not times.call_start else "in its call" if not times.call_end else "in its tear-down"
-        place = waiting_at(task.get_coro())
-        return phase if place is None else f"{phase}, at {place}"
+        """Where the suspended test waits."""
+        return self.execution.standing(waiting_at(task.get_coro()))
 
     async def to_end(self) -> Execution:
         """Run it. Raises nothing that the test raised."""

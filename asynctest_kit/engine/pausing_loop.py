@@ -104,7 +104,11 @@ class PausingLoop:
 
     def _as_seen_by(self, visit: _Visit, cancelled: asyncio.CancelledError) -> BaseException:
         """What a cancellation means to code outside: where nobody owns it, Ctrl-C is what it is to sync code."""
-        return KeyboardInterrupt() if self._interrupted and visit.owner is None else cancelled
+        if not self._interrupted or visit.owner is not None:
+            return cancelled
+        interrupt = KeyboardInterrupt()
+        interrupt.__cause__ = cancelled  # which tells where the call waited
+        return interrupt
 
     def inside(self, body: Callable[[], Coroutine[Any, Any, T]], waits_for: Container[Hashable] | None = None) -> T:
         """Run ``body()`` on the loop, from the function that :meth:`outside` calls.

@@ -10,16 +10,17 @@ import time
 import pytest
 from parity import SUITES, Bench, faults_of
 
-PLACES = (
-    "shared set-up",
-    "own set-up",
-    "test",
-    "own tear-down",
-    "shared tear-down",
-    "alone",
-    "sync test",
-    "sync set-up",
-)
+#: Where a test, or a fixture, waits when the run is interrupted; what is said of one test that this cuts off.
+PLACES = {
+    "shared set-up": "test_waits[4]: waits for fixture server, at test_interrupt.py:{wait_at} in wait_at",
+    "own set-up": "test_waits[4]: in its set-up, at test_interrupt.py:{wait_at} in wait_at",
+    "test": "test_waits[0]: in its call, at test_interrupt.py:{wait_at} in wait_at",
+    "own tear-down": None,
+    "shared tear-down": "test_sync: in its tear-down",
+    "alone": "test_alone: in its call, at test_interrupt.py:{wait_at} in wait_at",
+    "sync test": "test_sync: in its call, at test_interrupt.py:{test_sync} in test_sync",
+    "sync set-up": "test_sync: in its set-up, at test_interrupt.py:{wait_at} in wait_at",
+}
 
 
 @pytest.fixture
@@ -36,6 +37,20 @@ def until_noted(run, word):
         time.sleep(0.02)
 
 
+def line_of(text):
+    lines = (SUITES / "interrupt" / "test_interrupt.py").read_text().splitlines()
+    return 1 + next(number for number, line in enumerate(lines) if line.strip() == text)
+
+
+LINES = {"wait_at": line_of("await asyncio.sleep(100)"), "test_sync": line_of("time.sleep(100)")}
+
+
+def cut_off(run):
+    """What is told of tests that never ended."""
+    ended = {event["nodeid"] for event in run.events if event["type"] == "CaseFinished"}
+    return [event for event in run.events if event["type"] == "CaseCutOff" and event["nodeid"] not in ended]
+
+
 @pytest.mark.parametrize("where", PLACES)
 def test_interrupt(bench, where):
     run = bench.start(SUITE_WHERE=where)
@@ -46,6 +61,9 @@ def test_interrupt(bench, where):
     assert finished.code == 2, finished.out
     assert "KeyboardInterrupt" in finished.out
     assert "INTERNALERROR" not in finished.out
+    told = {f"{event['nodeid'].partition('::')[2]}: {event['waiting']}" for event in cut_off(finished)}
+    assert told >= ({PLACES[where].format(**LINES)} if PLACES[where] else set()), told
+    assert bool(told) is bool(PLACES[where])
     if where == "own tear-down":
         assert len(finished.noted("own", "ended")) == 2  # what tears down isn't cut off
 
@@ -127,4 +145,5 @@ def test_what_has_failed_before_is_told(tmp_path, suite):
     assert "LookupError: before the end" in out
     assert "was not run again alone: the run ended before" in out
     assert out.count("FAILED test_it.py::test_fails") == 1
-    assert ("not finished  test_it.py::test_waits" in out) is ("test_waits" in suite)
+    waits = "not finished  test_it.py::test_waits  in its call, at test_it.py:15 in waits"
+    assert (waits in out) is ("test_waits" in suite), out

@@ -60,6 +60,9 @@ def whole(tmp_path_factory):
         ("test_expected_strictly", CALL_FAILED, 2, "", ""),
         ("test_not_run", "xfailed passed", 1, "", ""),
         ("test_fresh", ALL_PASSED, 2, "flaky", "failed once, at first with: assert 1 == 2"),
+        ("test_hangs", CALL_FAILED, 2, "", ""),
+        ("test_sync_flaky", ALL_PASSED, 2, "flaky", "failed once, at first with: LookupError: only the first time"),
+        ("test_sync_hangs", CALL_FAILED, 2, "", ""),
     ],
 )
 def test_each_kind(whole, name, outcomes, ran, verdict, note):  # noqa: PLR0917  # a row of the table
@@ -69,6 +72,30 @@ def test_each_kind(whole, name, outcomes, ran, verdict, note):  # noqa: PLR0917 
     assert discarded(run)[name] == ran - 1
     (nodeid,) = (nodeid for nodeid in run.phases if nodeid.endswith(f"::{name}"))
     assert run.outcomes[nodeid] == outcomes
+
+
+def attempts(run, name):
+    """Why each attempt at a test was made, and where, in order."""
+    told = [event for event in run.events if event["type"] in {"AttemptFinished", "CaseFinished"}]
+    mine = {event["start"]: event for event in told if event["nodeid"].endswith(f"::{name}")}
+    return [(event["cause"], event["lane"]) for _, event in sorted(mine.items())]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("test_fine", [("", "shared")]),
+        ("test_broken", [("", "shared"), ("failure", "exclusive")]),
+        ("test_used_up", [("", "shared"), ("failure", "exclusive"), ("failure", "exclusive")]),
+        ("test_flaky_alone", [("", "exclusive"), ("failure", "exclusive")]),
+        ("test_hangs", [("", "shared"), ("time-out", "exclusive")]),
+        ("test_sync_flaky", [("", "pytest"), ("failure", "pytest")]),
+        ("test_sync_hangs", [("", "pytest"), ("time-out", "pytest")]),
+    ],
+)
+def test_each_attempt_says_why_it_was_made(whole, name, told):
+    run, _ = whole
+    assert attempts(run, name) == told
 
 
 def test_the_report_is_that_of_the_attempt_alone(whole):
@@ -167,6 +194,7 @@ def test_interference_names_the_suspect(bench):
         "shared",
         2,
     )
+    assert attempts(run, "test_victim")[:3] == [("", "shared"), ("failure", "exclusive"), ("tracing", "shared")]
     assert run.outcomes["test_interference.py::test_victim"] == CALL_FAILED
     (phase,) = (phase for phase in run.phases["test_interference.py::test_victim"] if phase.when == "call")
     assert dict(phase.sections) == {

@@ -25,8 +25,12 @@ async def base(anyio_backend):
 
 
 @pytest.fixture(scope="session")
-async def server(base, anyio_backend):
+async def _start(base, anyio_backend):
     await wait_at("shared set-up")
+
+
+@pytest.fixture(scope="session")
+async def server(_start, base, anyio_backend):
     with held("server", base) as value:
         try:
             yield value

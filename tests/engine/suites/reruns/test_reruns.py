@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections import Counter
 
 import pytest
@@ -124,3 +125,21 @@ class TestInstance:
         assert not hasattr(self, "mark")
         self.mark = attempt("fresh")
         assert self.mark == 2
+
+
+@pytest.mark.atk(timeout=0.05)
+async def test_hangs():
+    attempt("hangs")
+    await asyncio.sleep(60)
+
+
+@pytest.mark.atk(retries=2)
+def test_sync_flaky():
+    if attempt("sync_flaky") == 1:
+        raise LookupError("only the first time")
+
+
+@pytest.mark.atk(timeout=0.05, retries=1)
+def test_sync_hangs():
+    attempt("sync_hangs")
+    time.sleep(60)
