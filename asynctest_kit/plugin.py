@@ -12,7 +12,7 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import losses, services
+from asynctest_kit.fixtures import hidden, losses, services, told_once
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(plain, "asynctest_kit-plain")
     config.pluginmanager.register(services, "asynctest_kit-services")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
+    config.pluginmanager.register(told_once, "asynctest_kit-told-once")
+    config.pluginmanager.register(hidden, "asynctest_kit-hidden")
     from asynctest_kit.fixtures.declared import DeclaredServices
 
     session = session_of(config)

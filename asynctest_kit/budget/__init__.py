@@ -20,6 +20,7 @@ from asynctest_kit.budget.entries import (
     Step,
     Test,
     Verdict,
+    shown_name,
 )
 
 __all__ = [
@@ -39,5 +40,6 @@ __all__ = [
     "Test",
     "Verdict",
     "ledger",
+    "shown_name",
     "verdict",
 ]

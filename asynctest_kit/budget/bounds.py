@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import fsum
 from typing import TYPE_CHECKING
 
-from asynctest_kit.budget.entries import Attempt, Bound, BoundKind, Step
+from asynctest_kit.budget.entries import Attempt, Bound, BoundKind, Step, shown_name
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def _of_second_attempts(seconds: float, facts: Facts) -> _Words:
 
 def _of_fixture(name: str, seconds: float, facts: Facts) -> _Words:
     users = sum(name in test.needs for test in facts.tests)
-    sentence = f"the set-up of fixture {facts.fixtures[name].name} ({duration(seconds)}) bounds the run"
+    shown = shown_name(facts.fixtures[name], facts.services.values())
+    sentence = f"the set-up of fixture {shown} ({duration(seconds)}) bounds the run"
     return (
         f"{sentence}: {several(users, 'test')} needed it",
         "make its set-up shorter, or split it so that tests need less",

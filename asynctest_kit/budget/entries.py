@@ -34,6 +34,7 @@ __all__ = [
     "Test",
     "Verdict",
     "covered",
+    "shown_name",
 ]
 
 #: Where the wall time goes, in the order of a run; those from ``services`` to ``idle`` share the loop's.
@@ -108,6 +109,14 @@ class Fixture(msgspec.Struct, frozen=True, kw_only=True):
     teardown: tuple[float, float] | None
     needs: tuple[str, ...]
     failed: bool
+
+
+def shown_name(fixture: Fixture, services: Iterable[Service]) -> str:
+    """Return what users call a fixture: one of the kit's own goes by the service that it starts."""
+    if not fixture.name.startswith("_"):
+        return fixture.name
+
+    return next((service.name for service in services if fixture.name in service.fixtures), fixture.name)
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
+from asynctest_kit.budget import shown_name
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
@@ -364,8 +365,8 @@ def _stage_name(stage: _Stage, steps: Sequence[Step], ledger: Ledger, page: _Pag
         return f"{name} ({longest.part})" if longest.part else name
 
     if kind == "fixture":
-        names = {fixture.id: fixture.name for fixture in ledger.fixtures}
-        return f"fixture {names[name]}"
+        fixture = next(fixture for fixture in ledger.fixtures if fixture.id == name)
+        return f"fixture {shown_name(fixture, ledger.services)}"
 
     if kind == "again":
         return f"{several(len({step.name for step in steps if step.kind == 'again'}), 'test')} again"

@@ -97,6 +97,20 @@ def test_what_bounds_a_big_run() -> None:
     assert "shared: 500 tests" in text
 
 
+def test_a_fixture_of_the_kits_goes_by_its_service() -> None:
+    run = sample_runs.Recorder()
+    run.collect(0.1, 0.2, 1)
+    run.loop(0.2)
+    run.ready("api", "docker", "api:1", run.phases("api", 0.1, boot=0.5), "_atk_service_api")
+    run.fixture("_atk_service_api", 0.2, 2.6)
+    run.case("test_api.py::test_it", 0.2, 2.6, 2.6, 2.7, 2.7, needs=("_atk_service_api",))
+    run.finish(2.7, 2.8)
+    text = printed(lambda: run.events)
+    assert "the set-up of fixture api (2.00 s) bounds the run" in text
+    assert "→ fixture api 2.00 s" in " ".join(text.split())
+    assert "_atk" not in text
+
+
 def test_failed_tests_are_marked_among_the_slowest() -> None:
     assert "test_refund[partial]  failed" in printed(sample_runs.small)
 
