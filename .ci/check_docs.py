@@ -1,6 +1,6 @@
 """Run every command that README.md shows, as a newcomer would: in a copy of the tree, in a fresh environment.
 
-A ``console`` block's lines that start with ``$`` are commands. A ``python`` block after a line that says "Put this in
+Every ``toml`` block is pasted into a pyproject.toml of its own, with which a run has to start. A ``console`` block's lines that start with ``$`` are commands. A ``python`` block after a line that says "Put this in
 `FILE`" is written to FILE first. Commands that this project's own CI runs as sessions of their own are not run again.
 """
 
@@ -18,6 +18,7 @@ from pathlib import Path
 _RUN_ELSEWHERE = {"python3 -m pip install nox && nox -s tests": ".ci/run begins with `nox -s tests`"}
 
 _FILE = re.compile(r"^Put this in `([^`]+)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_TOML = re.compile(r"^```toml\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _CONSOLE = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -37,6 +38,12 @@ def main() -> None:
             sys.exit("README.md shows no command")
         for command in commands:
             _check(command, tree, environment)
+        for number, settings in enumerate(_TOML.findall(text)):
+            project = Path(folder) / f"pasted-{number}"
+            project.mkdir()
+            (project / "pyproject.toml").write_text(settings, encoding="utf-8")
+            (project / "test_it.py").write_text("async def test_it():\n    pass\n", encoding="utf-8")
+            _check("atk run -q", project, environment)
 
 
 def _fresh_environment(venv: Path) -> dict[str, str]:
@@ -52,7 +59,7 @@ def _check(command: str, tree: Path, environment: dict[str, str]) -> None:
     print(f"$ {command}", flush=True)
     done = subprocess.run(["bash", "-c", command], cwd=tree, env=environment, check=False)
     if done.returncode:
-        sys.exit(f"README.md: {command!r} ended with {done.returncode}")
+        sys.exit(f"README.md: {command!r} ended with {done.returncode} in {tree}")
 
 
 if __name__ == "__main__":
