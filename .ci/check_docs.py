@@ -1,7 +1,8 @@
 """Run every command that README.md shows, as a newcomer would: in a copy of the tree, in a fresh environment.
 
-Every ``toml`` block is pasted into a pyproject.toml of its own, with which a run has to start. A ``console`` block's lines that start with ``$`` are commands. A ``python`` block after a line that says "Put this in
+A ``console`` block's lines that start with ``$`` are commands. A ``python`` block after a line that says "Put this in
 `FILE`" is written to FILE first. Commands that this project's own CI runs as sessions of their own are not run again.
+A ``toml`` block is pasted into a pyproject.toml of its own, with which a run has to start.
 """
 
 from __future__ import annotations

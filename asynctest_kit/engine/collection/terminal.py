@@ -1,0 +1,92 @@
+"""What pytest's terminal reporter makes of reports, by a shorter way."""
+
+from __future__ import annotations
+
+import inspect
+from contextlib import contextmanager
+from io import StringIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+import pytest
+from _pytest._io import TerminalWriter
+from _pytest.runner import show_test_item
+from _pytest.terminal import TerminalReporter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = [
+    "count_passed",
+    "count_quietly",
+    "has_plainly_passed",
+    "show_item",
+    "writes_letters",
+    "written_at_once",
+]
+
+
+def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
+    """What the terminal's reporter makes of a set-up or tear-down that passed."""
+    reporter._tests_ran = True
+    reporter._add_stats("", [report])
+
+
+_LOGREPORT = TerminalReporter.pytest_runtest_logreport
+
+
+def has_plainly_passed(report: pytest.TestReport, reporters: object) -> bool:
+    """Whether the terminal's hook is pytest's own, and is about to be told of a phase that simply passed."""
+    is_pytests = getattr(reporters, "__func__", None) is _LOGREPORT
+    return is_pytests and report.outcome == "passed" and not hasattr(report, "wasxfail")
+
+
+def count_passed(reporter: Any, report: pytest.TestReport) -> None:
+    """What the terminal's reporter makes of a test that passed, where it :func:`writes_letters`."""
+    reporter._tests_ran = True
+    reporter._current_logreport = report
+    reporter._add_stats("passed", [report])
+    reporter._progress_nodeids_reported.add(getattr(report, "id", report.nodeid))  # an object from pytest 9.2 on
+    reporter._tw.write(".", green=True)
+    if reporter._show_progress_info and not reporter._is_last_item:
+        reporter._write_progress_information_if_past_edge()
+
+
+@contextmanager
+def written_at_once(reporter: Any) -> Iterator[None]:
+    """Write what the terminal's reporter writes meanwhile in one piece, when the block ends."""
+    writer = reporter._tw
+    file, writer._file = writer._file, _Kept(writer._file)
+    try:
+        yield
+    finally:
+        kept, writer._file = writer._file, file
+        file.write(kept.getvalue())
+        file.flush()
+
+
+class _Kept(StringIO):
+    """What is to be written to ``file``, which refuses what that would refuse."""
+
+    def __init__(self, file: TextIO) -> None:
+        super().__init__()
+        self._encoding = getattr(file, "encoding", None) or "utf-8"
+        self._errors = getattr(file, "errors", None) or "strict"
+
+    def write(self, text: str) -> int:
+        if not text.isascii():
+            text.encode(self._encoding, self._errors)
+        return super().write(text)
+
+
+def writes_letters(reporter: Any) -> bool:
+    """Whether the terminal's reporter is pytest's own, and writes one letter a test."""
+    if type(reporter) is not TerminalReporter or type(reporter._tw) is not TerminalWriter:
+        return False
+    return reporter.config.get_verbosity(pytest.Config.VERBOSITY_TEST_CASES) <= 0
+
+
+def show_item(item: pytest.Item) -> None:
+    """Show a test between its fixtures, if ``--setup-show`` asks for it."""
+    if item.config.getoption("setupshow", False):
+        show: Any = show_test_item  # its arguments differ between versions
+        show(item, **({"add_space": True} if "add_space" in inspect.signature(show).parameters else {}))
