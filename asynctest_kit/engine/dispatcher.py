@@ -402,13 +402,13 @@ class Dispatcher:
         """Report the failures that were to be run again alone when the run ended; with ``--maxfail`` one was enough."""
         again = self._settling or self._reruns.next()
         while again is not None:
-            if again is not self._settling and (self._session.shouldfail or not again.first.reports):
-                waits = Execution(again.planned, times=Times(start=clock.monotonic()), cause=again.cause)
-                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}")
-            elif again.first.reports and not self._session.shouldfail:
+            if again.first.reports and not self._session.shouldfail:
                 _add_section(again.first, "It failed beside others and was not run again alone: the run ended before.")
                 self._announcer.tell(again.first)
                 self._finished(again.first)
+            elif again is not self._settling:  # whose second attempt was cut off
+                waits = Execution(again.planned, times=Times(start=clock.monotonic()), cause=again.cause)
+                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}")
             again = self._reruns.next()
 
     async def _settle(self, executor: Executor, again: Again) -> None:
