@@ -87,6 +87,8 @@ def test_second_interrupt_ends_at_once(bench):
 
 
 _HEAD = """
+import os
+
 import anyio
 import pytest
 
@@ -107,6 +109,10 @@ _FAILS_BEFORE = """
 
 async def test_fails():
     raise LookupError("before the end")
+
+
+async def test_touches():
+    vars(os)["environ"]["TOUCHED"] = "yes"
 
 
 async def test_waits():
@@ -145,5 +151,6 @@ def test_what_has_failed_before_is_told(tmp_path, suite):
     assert "LookupError: before the end" in out
     assert "was not run again alone: the run ended before" in out
     assert out.count("FAILED test_it.py::test_fails") == 1
-    waits = "not finished  test_it.py::test_waits  in its call, at test_it.py:15 in waits"
-    assert (waits in out) is ("test_waits" in suite), out
+    waits = "not finished  test_it.py::test_waits  in its call, at test_it.py:17 in waits"
+    touches = "test_it.py::test_touches  waits to be run again alone: it touched os.environ at test_it.py:"
+    assert (waits in out) is (touches in out) is ("test_waits" in suite), out
