@@ -37,6 +37,7 @@ _NEXT = {
     "pull": "creating",
     "create": "booting",
     "boot": "waiting for its answer",
+    "ready": "finishing its start",  # or giving it up: only the outcome tells
     "remove": "starting again",
 }
 

@@ -136,6 +136,10 @@ def test_each_has_its_phase_until_it_is_up_and_a_failure_stays():
     assert re.fullmatch(
         r"redis     FAILED after .*\nIt has no luck. Its last words:\n  \| alas\npostgres  booting  .*", terminal.seen
     )
+    client.went_through("postgres", "boot")
+    client.went_through("postgres", "ready")  # the wait is over, which may have been in vain
+    watch.look()
+    assert re.search(r"\npostgres  finishing its start  .*$", terminal.seen)
     client.asked[1].future.set_result(ENDPOINT)
     assert watch.look() == []
     assert terminal.seen.endswith("alas")
