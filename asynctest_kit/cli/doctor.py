@@ -6,21 +6,26 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from textwrap import wrap
 from typing import TYPE_CHECKING
 
+from asynctest_kit.budget.wording import several
 from asynctest_kit.errors import AtkError
 from asynctest_kit.settings import load
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.checkup import Finding
+    from rich.console import Console
+
+    from asynctest_kit.provision.checkup import Finding, Part
     from asynctest_kit.settings import Settings
 
 __all__ = ["doctor"]
 
-_WIDTH = 100
-_LABEL = 20
-_MARKS = {"ok": "ok", "note": "-", "fault": "FAULT"}
+_WIDEST = 100
+_LABEL = 24
+_MARK = 7
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "fault": ("FAULT", "bold red")}
+_TITLES: dict[Part, str] = {"engine": "Docker", "services": "Services", "machine": "This machine"}
+_CHOICE = " (it will be used)"
 
 
 def doctor(provider: str | None) -> None:
@@ -36,17 +41,65 @@ def doctor(provider: str | None) -> None:
 
 async def _examine(settings: Settings) -> int:
     from asynctest_kit.provision.checkup import examine
+    from asynctest_kit.report import console
 
-    faults = 0
+    page = _Page(console.stdout())
     async for finding in examine(settings, os.environ):
-        faults += finding.verdict == "fault"
-        print(_written(finding), flush=True)  # noqa: T201  # the command's own answer
-    print("Everything that tests may want can be had." if not faults else f"{faults} to be mended.")  # noqa: T201
-    return faults
+        page.tell(finding)
+    return page.conclude()
 
 
-def _written(finding: Finding) -> str:
-    text = finding.text if not finding.mend else f"{finding.text}\n→ {finding.mend}"
-    lines = [part for line in text.splitlines() for part in wrap(line, _WIDTH - _LABEL - 6) or [""]]
-    head = f"{finding.subject:{_LABEL}}{_MARKS[finding.verdict]:6}"
-    return "\n".join((head if not place else " " * len(head)) + line for place, line in enumerate(lines))
+class _Page:
+    """Findings as they come, each part under its title. Colour only repeats what the words say."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._width = min(console.width, _WIDEST)
+        self._part: Part | None = None
+        self._notes = 0
+        self._faults = 0
+
+    def tell(self, finding: Finding) -> None:
+        """Print one."""
+        if finding.part != self._part:
+            self._line(("" if self._part is None else "\n") + _TITLES[finding.part], "bold")
+            self._part = finding.part
+        self._notes += finding.verdict == "note"
+        self._faults += finding.verdict == "fault"
+        mark, style = _MARKS[finding.verdict]
+        head = f"  {finding.subject:{_LABEL - 2}}", (f"{mark:{_MARK}}", style)
+        self._paragraph(head, f"{finding.text}{_CHOICE * finding.is_choice}")
+        if finding.mend:
+            self._paragraph((" " * _LABEL, (" " * _MARK, "")), f"{self._arrow} {finding.mend}", "cyan")
+
+    def conclude(self) -> int:
+        """Say what it comes to; how many faults there are."""
+        notes = f" {several(self._notes, 'note')}, none of which keeps a test from running." if self._notes else ""
+        if self._faults:
+            self._line(f"\n{several(self._faults, 'fault')} to be mended (see {self._arrow}).", "bold red")
+        else:
+            self._line(f"\nEverything that tests may want can be had.{notes}", "bold green")
+        return self._faults
+
+    @property
+    def _arrow(self) -> str:
+        try:
+            "→".encode(self._console.encoding)
+        except UnicodeEncodeError:
+            return "->"
+        return "→"
+
+    def _paragraph(self, head: tuple[str, tuple[str, str]], text: str, style: str = "") -> None:
+        from textwrap import wrap
+
+        from rich.text import Text
+
+        lines = [part for line in text.splitlines() for part in wrap(line, self._width - _LABEL - _MARK) or [""]]
+        for place, line in enumerate(lines):
+            shown = Text.assemble(*head) if not place else Text(" " * (_LABEL + _MARK))
+            self._console.print(shown.append(line, style=style), soft_wrap=True)
+
+    def _line(self, text: str, style: str) -> None:
+        from rich.text import Text
+
+        self._console.print(Text(text, style=style), soft_wrap=True)

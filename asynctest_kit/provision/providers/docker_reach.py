@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.catalog.kind import ContainerPlan, Login
     from asynctest_kit.provision.providers.engine import Engine
 
-__all__ = ["HOST", "Places", "Published", "Reach", "Shared", "is_within_reach", "shared"]
+__all__ = ["HOST", "Places", "Published", "Reach", "Shared", "is_on_this_machine", "is_within_reach", "shared"]
 
 HOST = LOOPBACK
 
@@ -205,12 +205,20 @@ async def shared(plan: ContainerPlan, folder: Path) -> AsyncIterator[Shared]:
 
 
 async def is_within_reach(engine: Engine, url: str, folder: Path) -> bool:
-    """Whether sockets that containers make in ``folder`` can be connected to from here.
+    """Whether sockets that containers make in ``folder`` can be connected to from here."""
+    if len(str(folder)) + _NAMES > LONGEST_SOCKET or _is_selinux_enforced():
+        return False
+
+    return await is_on_this_machine(engine, url)
+
+
+async def is_on_this_machine(engine: Engine, url: str) -> bool:
+    """Whether a path means the same to the engine and to us.
 
     So it is if the engine runs on our kernel, has a process id here and its bridge in our network: neither of us is in
     a virtual machine or a container of its own.
     """
-    if not url.startswith("unix://") or len(str(folder)) + _NAMES > LONGEST_SOCKET or _is_selinux_enforced():
+    if not url.startswith("unix://"):
         return False
 
     try:

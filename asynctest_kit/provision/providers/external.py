@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.catalog.kind import Kind
     from asynctest_kit.provision.readiness import Waiting
 
-__all__ = ["External"]
+__all__ = ["External", "address_of", "is_loopback"]
 
 #: Seconds to wait for a server that should be up already; CI's may be a moment late.
 _PATIENCE = 5.0
@@ -53,9 +53,18 @@ class External:
             )
 
         async def inside() -> Endpoint | None:
-            return None if _is_loopback(address.host) else endpoint
+            return None if is_loopback(address.host) else endpoint
 
         yield Running(endpoint=endpoint, ended=_Stranger().ended, inside=inside)
+
+
+def address_of(order: Order) -> Address:
+    """Where the order's URL leads.
+
+    Raises:
+        ProvisionError: It can't be used.
+    """
+    return _address(order.kind, _with_credentials(order.kind, _parsed(order)))
 
 
 class _Stranger:
@@ -115,7 +124,8 @@ def _waiting(order: Order, address: Address) -> Waiting:
     return OpenPort(str(address.port), address, direct=address)
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether it is this machine's own, which containers don't reach."""
     with suppress(ValueError):
         return ip_address(host).is_loopback
     return host == "localhost" or host.endswith(".localhost")

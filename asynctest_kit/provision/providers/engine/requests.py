@@ -124,6 +124,14 @@ class Engine:
         """The release of the kernel that it runs on."""
         return str((await self._json("GET", "version")).get("KernelVersion", ""))
 
+    async def info(self) -> dict[str, Any]:
+        """What it tells of itself and of its machine."""
+        return cast("dict[str, Any]", await self._json("GET", "info"))
+
+    async def disk_use(self) -> int:
+        """Bytes that its images take."""
+        return int((await self._json("GET", "system/df", limit=_LOOK_UP)).get("LayersSize") or 0)
+
     async def bridge_gateways(self) -> list[str]:
         """The host's own addresses in the network that containers are in by default."""
         bridge = await self._json("GET", "networks/bridge")
