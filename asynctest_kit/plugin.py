@@ -6,6 +6,9 @@ time with the anyio plugin. Nothing heavy is imported here: drivers and provisio
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,9 +19,14 @@ from asynctest_kit.fixtures import hidden, losses, services, told_once
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
+
+    from asynctest_kit.provision.client import Client
 
 __all__: list[str] = []
+
+#: Begins to show services while they start, where somebody sees it.
+_SHOW: pytest.StashKey[Callable[[], None]] = pytest.StashKey()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,11 +35,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--atk", action="store_true", help="Run async tests concurrently on one event loop, as `atk run`.")
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
+    """Let what pytest prints pass through the services view, which needs it before capturing begins."""
+    if _may_show(early_config):
+        from asynctest_kit.report.live import watched_output
+
+        watching = ExitStack()
+        early_config.stash[_SHOW] = watching.enter_context(watched_output(lambda: _connected(early_config)))
+        early_config.add_cleanup(watching.close)
+    return (yield)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     """Run with the engine where ``--atk`` asks for it; in a worker of pytest-xdist the tests come one by one."""
-    has_engine = config.pluginmanager.hasplugin("asynctest_kit.engine.late_plugins")  # under `atk run`
-    if not config.getoption("atk") or hasattr(config, "workerinput") or has_engine:
+    if not config.getoption("atk") or hasattr(config, "workerinput") or _is_atk_run(config):
         return (yield)
     from asynctest_kit.run.within_pytest import RunWithinPytest
 
@@ -49,6 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
         open_session(config)
         config.pluginmanager.register(plain, "asynctest_kit-plain")
+    session_of(config).on_connected = config.stash.get(_SHOW, None)
     config.pluginmanager.register(services, "asynctest_kit-services")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(told_once, "asynctest_kit-told-once")
@@ -87,3 +107,27 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave the supervisor, which removes what nobody else uses."""
     if KEY in config.stash:
         session_of(config).close()
+
+
+def _is_atk_run(config: pytest.Config) -> bool:
+    """Whether the run is the command's, which does by itself what is done here for pytest's."""
+    return config.pluginmanager.hasplugin("asynctest_kit.engine.late_plugins")
+
+
+def _may_show(config: pytest.Config) -> bool:
+    """Whether services may be shown while they start: where somebody sees it, and wants to.
+
+    Without capturing, what a test's child processes print would come between.
+    """
+    options = config.known_args_namespace
+    is_in_the_way = getattr(options, "capture", "no") == "no" or getattr(options, "usepdb", False)
+    if is_in_the_way or options.verbose < 0 or os.environ.get("CI") or _is_atk_run(config):
+        return False
+    try:
+        return os.environ.get("TERM", "dumb") != "dumb" and sys.stdout.isatty() and sys.stdout.fileno() >= 0
+    except (AttributeError, ValueError, OSError):  # something else, or closed
+        return False
+
+
+def _connected(config: pytest.Config) -> Client | None:
+    return config.stash[KEY].connected if KEY in config.stash else None

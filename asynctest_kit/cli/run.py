@@ -105,7 +105,7 @@ class _Run:
         self.events.append(RunStarted(at=self.started, wall_clock=time.time() - lag, arguments=tuple(self.arguments)))
         import pytest
 
-        from asynctest_kit.cli.live import watched_run
+        from asynctest_kit.report.live import watched_run
         from asynctest_kit.run.engine import engine_for
         from asynctest_kit.run.wiring import Wiring
 

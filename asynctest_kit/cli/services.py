@@ -34,9 +34,9 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         settings = _settings({"provider": provider})
         seconds = _idle(idle)
         wanted = _known(names, settings) or tuple(sorted(settings.services))
-        from asynctest_kit.cli.live import Screen, Watch, terminal_size
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
+        from asynctest_kit.report.live import Screen, Watch, terminal_size
 
         with closing(Client.connect(settings.root)) as client:
             for spec in [spec_for(name, settings) for name in wanted]:

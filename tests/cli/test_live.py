@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asynctest_kit.cli.live import Screen, Watch
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.client import Asked
 from asynctest_kit.provision.service import Endpoint, ServicePhase
+from asynctest_kit.report.live import Screen, Watch
 
 COLUMNS, ROWS = 60, 12
 
@@ -114,8 +114,8 @@ class Asking:
         self.asked.append(one)
         return one.future
 
-    def went_through(self, name, phase):
-        self.phases.append(ServicePhase(service=name, phase=phase, start=0.0, end=1.0))
+    def went_through(self, name, phase, provider="docker"):
+        self.phases.append(ServicePhase(service=name, phase=phase, start=0.0, end=1.0, provider=provider))
 
 
 ENDPOINT = Endpoint(
@@ -176,7 +176,17 @@ def test_before_there_is_a_client_nothing_is_shown():
     assert terminal.getvalue() == ""
 
 
-def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
+def test_a_server_of_the_users_own_is_not_created():
+    terminal, client = Terminal(), Asking()
+    client.ask("redis")
+    client.went_through("redis", "resolve", provider="external")
+    Watch(lambda: client, screen_on(terminal), tells_all=False).look()
+    assert re.fullmatch(r"redis  waiting for its answer  .*", terminal.seen)
+
+
+@pytest.fixture
+def slow(project):
+    """A suite whose one service never answers, and what names it."""
     with socket.socket() as nobody:  # bound, so that it is nobody else's, and not listening
         nobody.bind(("127.0.0.1", 0))
         root = project(
@@ -184,10 +194,13 @@ def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
                 [tool.pytest.ini_options]
                 [tool.asynctest_kit]
                 [tool.asynctest_kit.services.redis]
-                startup-timeout = "0.3s"
+                startup-timeout = "0.5s"
             """,
             test_it__py="""
                 from asyncio import sleep
+                import pytest
+
+                pytestmark = pytest.mark.anyio
 
                 async def test_ping(redis):
                     assert await redis.ping()
@@ -196,20 +209,44 @@ def test_a_run_on_a_terminal_shows_its_services_while_they_start(project):
                     await sleep(0.8)
             """,
         )
-        url = f"redis://127.0.0.1:{nobody.getsockname()[1]}"
-        shown = run_on_a_terminal("run", "test_it.py", cwd=root, ATK_REDIS_URL=url)
-    assert re.search(r"redis  (looking for who can give it|creating)  \d", shown)
-    assert 0 < shown.index("redis  FAILED after") < shown.index("was not ready within 0.3 s") < shown.index("= ERRORS")
-    assert "  creating  " not in shown.partition("redis  FAILED after")[2]
+        yield root, {"ATK_REDIS_URL": f"redis://127.0.0.1:{nobody.getsockname()[1]}"}
 
 
-def run_on_a_terminal(*arguments, cwd, **environment):
-    """Everything that a terminal was sent by ``atk`` with these arguments."""
+SHOWN = re.compile(r"redis  (looking for who can give it|waiting for its answer)  \d")
+
+
+@pytest.mark.parametrize("program", [("asynctest_kit", "run"), ("pytest",), ("pytest", "--atk")], ids=" ".join)
+def test_a_run_on_a_terminal_shows_its_services_while_they_start(slow, program):
+    root, environment = slow
+    shown = run_on_a_terminal(*program, "test_it.py", cwd=root, **environment)
+    assert SHOWN.search(shown)
+    assert 0 < shown.index("redis  FAILED after") < shown.index("was not ready within 0.5 s") < shown.index("= ERRORS")
+    assert not SHOWN.search(shown.partition("redis  FAILED after")[2])
+    assert "1 passed, 1 error" in re.sub(r"\x1b\[[\d;]*m", "", shown)
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [(("-q",), {}), (("-s",), {}), ((), {"CI": "1"})],
+    ids=["quiet", "uncaptured", "CI"],
+)
+def test_pytest_shows_none_where_nobody_wants_or_sees_it(slow, options, environment):
+    root, url = slow
+    shown = run_on_a_terminal("pytest", "-k", "ping", *options, "test_it.py", cwd=root, **url | environment)
+    assert not SHOWN.search(shown)
+    assert "FAILED after" not in shown
+    assert re.search(r"(^|\W)1 error", re.sub(r"\x1b\[[\d;]*m", "", shown))
+
+
+def run_on_a_terminal(module, *arguments, cwd, **environment):
+    """Everything that a terminal was sent by a Python module with these arguments."""
     ours, theirs = pty.openpty()
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("ATK_")}
-    command = [sys.executable, "-m", "asynctest_kit", *arguments]
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_")) and name != "CI"
+    }
+    command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(
-        command, cwd=cwd, env=clean | environment | {"TERM": "xterm"}, stdin=theirs, stdout=theirs, stderr=theirs
+        command, cwd=cwd, env=clean | {"TERM": "xterm"} | environment, stdin=theirs, stdout=theirs, stderr=theirs
     ):
         os.close(theirs)
         with os.fdopen(ours, "rb") as terminal:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.client import Asked, Client
 
-__all__ = ["Screen", "Watch", "watched_run"]
+__all__ = ["Screen", "Watch", "terminal_size", "watched_output", "watched_run"]
 
 #: Seconds between two looks at services that start.
 _LOOK = 0.1
@@ -190,6 +190,14 @@ class Watch:
 @contextmanager
 def watched_run(client: Callable[[], Client | None]) -> Iterator[None]:
     """Tell of the services that start while the block runs; what it prints on standard output passes through."""
+    with watched_output(client) as begin:
+        begin()
+        yield
+
+
+@contextmanager
+def watched_output(client: Callable[[], Client | None]) -> Iterator[Callable[[], None]]:
+    """The same, from when the block calls what it is given: until then no thread looks."""
     # Not the descriptor itself: pytest's capture takes that away while tests run.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as stream:
         screen = Screen(stream, terminal_size(stream))
@@ -203,12 +211,12 @@ def watched_run(client: Callable[[], Client | None]) -> Iterator[None]:
 
         looking = threading.Thread(target=keep_looking, name="asynctest_kit services view", daemon=True)
         before, sys.stdout = sys.stdout, _Passed(sys.stdout, screen)
-        looking.start()
         try:
-            yield
+            yield looking.start
         finally:
             over.set()
-            looking.join()
+            if looking.ident is not None:
+                looking.join()
             screen.show([])
             sys.stdout.flush()
             sys.stdout = before
@@ -247,5 +255,10 @@ class _Passed:
 def _doing(client: Client, name: str) -> str:
     if note := client.notes.get(name):
         return note
-    done = [phase.phase for phase in client.phases if phase.service == name]
-    return _NEXT.get(done[-1], done[-1]) if done else "looking for who can give it"
+    done = [phase for phase in client.phases if phase.service == name]
+    if not done:
+        return "looking for who can give it"
+    last = done[-1]
+    if last.provider == "external":  # nobody creates it
+        return _NEXT["boot"]
+    return _NEXT.get(last.phase, last.phase)
