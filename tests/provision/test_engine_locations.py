@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import re
 import socket
 import ssl
 import subprocess
@@ -20,8 +22,9 @@ from redis.asyncio import Redis
 
 from asynctest_kit.container_options import ContainerOptions, Volume
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers import Refusal, docker_reach
 from asynctest_kit.provision.providers.docker import Docker
+from asynctest_kit.provision.providers.docker_reach import Published
 from asynctest_kit.provision.providers.engine import locate, location, open_engine
 
 pytestmark = pytest.mark.anyio
@@ -243,6 +246,42 @@ async def test_a_service_without_a_password_is_not_opened_to_the_network_of_an_e
             assert running.endpoint.host == "127.0.0.2"
             _, writer = await asyncio.open_connection(running.endpoint.host, running.endpoint.port)
             writer.close()
+
+
+async def test_a_port_that_an_engine_elsewhere_does_not_open_to_us_is_named_with_what_would_help(engine, monkeypatch):
+    monkeypatch.setattr(docker_reach, "_EVERYWHERE", "127.0.0.1")  # as a rootless engine there
+    async with proxy(engine, host="127.0.0.2") as url:
+        message = await out_of_reach({"DOCKER_HOST": url}, startup_timeout=2.0)
+    assert re.search(
+        r"The service 'redis' is out of reach: nobody takes a connection at 127\.0\.0\.2:\d+ \(Connect.*\), where the "
+        r"engine at http://127\.0\.0\.2:\d+ publishes its port\. A firewall is between, or that engine publishes on "
+        r"its machine's loopback alone .* reach the ports that are drawn at 127\.0\.0\.2; .* ATK_REDIS_URL\.",
+        message,
+    ), message
+
+
+async def test_a_port_of_a_loopback_that_is_not_ours_is_named_with_what_would_help(engine, monkeypatch):
+    """An engine behind a tunnel, or that of the machine around our container."""
+
+    async def on_its_own_loopback(self, engine, container):
+        found = await places(self, engine, container)
+        return dataclasses.replace(found, published=dict.fromkeys(found.published, nobody.getsockname()[1]), gateway="")
+
+    places = Published.places
+    monkeypatch.setattr(Published, "places", on_its_own_loopback)
+    with socket.socket() as nobody:  # bound, so that it is nobody else's, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        async with proxy(engine) as url:
+            message = await out_of_reach({"DOCKER_HOST": url}, startup_timeout=2.0)
+        assert f"nobody takes a connection at 127.0.0.1:{nobody.getsockname()[1]}" in message
+    assert "though the engine at http://127.0.0.1" in message
+    assert "docker run --network host" in message
+
+
+async def out_of_reach(environ, **fields):
+    with pytest.raises(ProvisionError) as caught:
+        await serves_redis(environ, **fields)
+    return str(caught.value)
 
 
 _SSH = f"""#!{sys.executable}

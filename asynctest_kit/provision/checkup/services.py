@@ -17,13 +17,14 @@ from asynctest_kit.provision.providers.docker_options import check
 from asynctest_kit.provision.providers.embedded import Search, offer
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.providers.external import External, address_of, is_loopback
+from asynctest_kit.provision.service import url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from asynctest_kit.provision.checkup.finding import Verdict
     from asynctest_kit.provision.providers.engine import Engine
-    from asynctest_kit.provision.service import Endpoint, ProviderName, ServiceSpec
+    from asynctest_kit.provision.service import Endpoint, ProviderName
     from asynctest_kit.settings import Settings
 
 __all__ = ["examine_service"]
@@ -55,11 +56,13 @@ async def examine_service(name: str, settings: Settings, engine: Engine | None) 
     if spec.provider in ("auto", "embedded") and order.kind.embedded is not None:
         findings.append(("embedded", await _binaries(order)))
     if spec.provider == "external":
-        findings.append(("external", _found(spec.name, "note", "no URL is set", f"set {_variable(spec)}")))
+        findings.append(("external", _found(spec.name, "note", "no URL is set", f"set {url_variable(spec.name)}")))
     able = next((name for name, finding in findings if finding.verdict == "ok"), None)
     if able is None:
         text = "nobody can give it: " + "; ".join(f"{name}: {finding.text}" for name, finding in findings)
-        mends = dict.fromkeys([*(finding.mend for _, finding in findings if finding.mend), f"set {_variable(spec)}"])
+        mends = dict.fromkeys(
+            [*(finding.mend for _, finding in findings if finding.mend), f"set {url_variable(spec.name)}"]
+        )
         return [_found(spec.name, "fault", text, ", or ".join(mends))]
     offers = [replace(finding, subject=f"{spec.name}, {name}", is_choice=name == able) for name, finding in findings]
     return [*offers, *_too_little(order, able, settings.concurrency)]
@@ -122,7 +125,7 @@ async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
                 yield _enough(order, *connections, concurrency)
     except ProvisionError as error:
         text = f"{error}{await _who_is_there(order)}"
-        yield _found(subject, "fault", text, f"start that server, or correct or unset {_variable(order.spec)}")
+        yield _found(subject, "fault", text, f"start that server, or correct or unset {url_variable(order.spec.name)}")
 
 
 async def _who_is_there(order: Order) -> str:
@@ -186,7 +189,3 @@ async def _connections(endpoint: Endpoint) -> tuple[int, int] | None:
                 await connection.close()
         return most, used
     return None
-
-
-def _variable(spec: ServiceSpec) -> str:
-    return f"ATK_{spec.name.upper().replace('-', '_')}_URL"

@@ -197,6 +197,10 @@ async def _not_kept(_migrations: str) -> None:
     pass
 
 
+async def _no_obstacle() -> str:
+    return ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Running:
     """A service that answers.
@@ -250,7 +254,14 @@ class Provider(Protocol):
         """
 
 
-async def await_ready(order: Order, waiting: Waiting, witness: Witness, *, subject: str) -> None:
+async def await_ready(
+    order: Order,
+    waiting: Waiting,
+    witness: Witness,
+    *,
+    subject: str,
+    way: Callable[[], Awaitable[str]] = _no_obstacle,
+) -> None:
     """Wait until a service is ready.
 
     Args:
@@ -258,6 +269,8 @@ async def await_ready(order: Order, waiting: Waiting, witness: Witness, *, subje
         waiting: What proves it.
         witness: Tells of its end.
         subject: What it is, to begin a message with.
+        way: Finds out what is in the way of who tries to reach it, as a sentence without its full stop; empty if
+            nothing is.
 
     Raises:
         ProvisionError: It ended, will never be ready or was not in time; its last words are in the message.
@@ -273,6 +286,8 @@ async def await_ready(order: Order, waiting: Waiting, witness: Witness, *, subje
             ended = await first_of(waiting.wait(note), witness.ended())
     except TimeoutError:
         problem = f"was not ready within {order.allowed}: waited for {waiting.expectation}; last seen: {seen}"
+        if obstacle := await way():
+            problem = f"{problem}. {obstacle}"
     except RejectedError as error:
         problem = str(error)
     else:

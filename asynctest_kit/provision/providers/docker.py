@@ -40,7 +40,7 @@ from asynctest_kit.provision.providers import (
 from asynctest_kit.provision.providers.docker_candidate import StartingContainer, await_end
 from asynctest_kit.provision.providers.docker_images import Images, remove_old_builds
 from asynctest_kit.provision.providers.docker_options import CommonParts, check, with_options
-from asynctest_kit.provision.providers.docker_reach import Places, Published, Reach, is_within_reach, shared
+from asynctest_kit.provision.providers.docker_reach import Places, Published, Reach, is_within_reach, obstacle, shared
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.providers.wired import View, from_containers, wired
@@ -337,18 +337,19 @@ async def _await(order: Order, up: _Up, prepared: PreparedImage, subject: str) -
     Raises:
         ProvisionError: It won't be, or isn't in time.
     """
+    way = partial(obstacle, up.container.engine, up.places, order.spec.name)
     if order.spec.once:
         await await_end(order, up.container, subject)
     elif order.kind.handshake is None:
         candidate = StartingContainer(up.container.engine, up.container.name, up.places)
-        await await_ready(order, candidate.waiting(order.spec.wait), up.container, subject=subject)
+        await await_ready(order, candidate.waiting(order.spec.wait), up.container, subject=subject, way=way)
         if not await candidate.is_running():  # what was waited for may have been its last word
             raise await start_error(order, up.container, f"{subject} {await up.container.ended()}")
     else:
         address = up.places.address(None, order.login)
         if prepared.password is not None:
             address = replace(address, password=prepared.password)
-        await await_ready(order, greeting(order, address), up.container, subject=subject)
+        await await_ready(order, greeting(order, address), up.container, subject=subject, way=way)
         await rekeyed(order, address)
 
 

@@ -28,6 +28,7 @@ from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
 from asynctest_kit.provision.providers.engine.location import LOOPBACK
 from asynctest_kit.provision.providers.engine.requests import DEFAULT_NETWORK
 from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.service import url_variable
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
@@ -37,7 +38,17 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.catalog.kind import ContainerPlan, Login
     from asynctest_kit.provision.providers.engine import Engine
 
-__all__ = ["HOST", "Places", "Published", "Reach", "Shared", "is_on_this_machine", "is_within_reach", "shared"]
+__all__ = [
+    "HOST",
+    "Places",
+    "Published",
+    "Reach",
+    "Shared",
+    "is_on_this_machine",
+    "is_within_reach",
+    "obstacle",
+    "shared",
+]
 
 HOST = LOOPBACK
 
@@ -46,6 +57,9 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104
 
 #: Bytes that the names of a container's folder and its socket take.
 _NAMES = len("/0123456789ab/.s.PGSQL.5432")
+
+#: Seconds for a published port to take a connection, when it is asked why nobody was reached by it.
+_KNOCK = 2.0
 
 _SELINUX = Path("/sys/fs/selinux/enforce")
 
@@ -226,6 +240,39 @@ async def is_on_this_machine(engine: Engine, url: str) -> bool:
     except EngineError:
         return False
     return kernel == os.uname().release and any(map(_is_ours, gateways)) and _is_visible_process(url)
+
+
+async def obstacle(engine: Engine, places: Places, service: str) -> str:
+    """What keeps us from a container's published port, as a sentence without its full stop; empty if nothing does.
+
+    Of an engine on this machine nothing is said: there a port that takes no connection is the server's own affair.
+    """
+    location, address = engine.location, places.address(None)
+    if places.socket or not address.port or await is_on_this_machine(engine, location.url):
+        return ""
+    try:
+        async with asyncio.timeout(_KNOCK):
+            _, writer = await address.connect()
+    except (OSError, TimeoutError) as error:
+        seen = f"nobody takes a connection at {address} ({getattr(error, 'strerror', None) or 'no answer'})"
+    else:
+        writer.close()
+        return ""
+    other = f'provider = "embedded", or a server of yours: {url_variable(service)}'
+    if not location.is_local:
+        return (
+            f"The service {service!r} is out of reach: {seen}, where the engine at {location} publishes its port. A "
+            f"firewall is between, or that engine publishes on its machine's loopback alone (a rootless one, or one set "
+            f'so with "ip"). What would help: let this machine reach the ports that are drawn at {address.host}; '
+            f"{other}"
+        )
+    return (
+        f"The service {service!r} is out of reach: {seen}, though the engine at {location} publishes its port there. "
+        f"That engine's {LOOPBACK} is not ours: it is in a virtual machine or behind a tunnel, or the tests run in a "
+        f"container. What would help: that container in its host's network (docker run --network host); DOCKER_HOST "
+        f"with a name or address of the engine's machine (tcp://NAME:2376, ssh://NAME), at which ports are looked for "
+        f"then; {other}"
+    )
 
 
 def _published(bindings: Mapping[str, list[dict[str, str]] | None], port: int, host: str) -> int:
