@@ -12,9 +12,14 @@ In Python they are the classes below. Nothing here knows how it is waited: see :
 from __future__ import annotations
 
 import re
-from typing import Literal, TypeAlias, Union
+from typing import TYPE_CHECKING, Literal, TypeAlias, Union
 
 import msgspec
+
+from asynctest_kit.setting_errors import suggestion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
     "AllOf",
@@ -203,10 +208,10 @@ def parsed_wait(value: object) -> Wait:
             return together(tuple(map(parsed_wait, value[key])))
     kind = next((kind for key, kind in _BY_KEY.items() if key in value), None)
     if kind is None:
-        raise ValueError(f"has none of the keys {', '.join(sorted((*_BY_KEY, 'all', 'any')))}")
+        raise ValueError(_without_kind(value))
     fields = kind.__struct_encode_fields__
     if unknown := [key for key in value if key not in fields]:
-        raise ValueError(f"unknown key {unknown[0]!r}; allowed: {', '.join(sorted(fields))}")
+        raise ValueError(_unknown(unknown[0], fields))
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
@@ -233,6 +238,19 @@ def _check_pattern(pattern: str) -> None:
         re.compile(pattern)
     except re.error as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+
+
+def _without_kind(table: Mapping[str, object]) -> str:
+    """What to say of a table in which no key says what is waited for."""
+    kinds = sorted((*_BY_KEY, "all", "any"))
+    known = {key for kind in _BY_KEY.values() for key in kind.__struct_encode_fields__}
+    if unknown := [key for key in table if key not in known]:
+        return _unknown(unknown[0], kinds)
+    return f"has none of the keys {', '.join(kinds)}"
+
+
+def _unknown(key: str, allowed: Iterable[str]) -> str:
+    return f'unknown key "{key}".{suggestion(key, allowed).removesuffix(".")}'
 
 
 def _check_some(key: str, waits: tuple[Wait, ...]) -> None:

@@ -62,7 +62,7 @@ def container(  # noqa: PLR0913 (what a container may be told)
     needs: Sequence[str] = (),
     once: bool = False,
     provider: ProviderChoice | None = None,
-    startup_timeout: float = 60.0,
+    startup_timeout: float | None = None,
     options: ContainerOptions | None = None,
 ) -> Service:
     """Declare a container of any image.
@@ -78,7 +78,8 @@ def container(  # noqa: PLR0913 (what a container may be told)
         needs: Names of services that must be ready before it starts; those in templates are among them anyway.
         once: Whether it is run to its end, once, and is ready when that was with exit code 0.
         provider: Who should give it; containers are Docker's to give.
-        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
+        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready; by default 60, and 5
+            for a server of yours in its place.
         options: How its container is made beyond that: limits, volumes, files and so on.
     """
     exposed = {key: port if isinstance(port, Port) else Port(port, scheme) for key, port in (ports or {}).items()}

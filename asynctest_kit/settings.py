@@ -114,7 +114,7 @@ class ServiceSettings:
         url: Where an external service is, credentials included, or None.
         environment: Extra environment variables of the service.
         command: Extra arguments of the service's command.
-        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready.
+        startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready; None for what is usual.
         migrations: What is applied to its database; None unless the kind is ``postgres``.
         ports: The ports that a container exposes, by name; the first is the one that its URL leads to.
         wait: What a container waits for until it is ready; None for all of its ports.
@@ -130,7 +130,7 @@ class ServiceSettings:
     url: str | None = field(default=None, repr=False)
     environment: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     command: tuple[str, ...] = ()
-    startup_timeout: float = 60.0
+    startup_timeout: float | None = None
     migrations: Migrations | None = None
     ports: Mapping[str, Port] = field(default_factory=lambda: MappingProxyType({}))
     wait: Wait | None = None
@@ -544,7 +544,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         url=url,
         environment=MappingProxyType(_last(givens, "environment", _environment, {})),
         command=_last(givens, "command", _command, ()),
-        startup_timeout=_last(givens, "startup-timeout", _positive_duration, 60.0),
+        startup_timeout=_last(givens, "startup-timeout", _positive_duration, None),
         migrations=_last(givens, "migrations", _migrations, None),
         ports=MappingProxyType(_ports(givens)),
         wait=_last(givens, "wait", _wait, None),

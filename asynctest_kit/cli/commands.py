@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import click
 from click import UsageError
 
 from asynctest_kit import __version__
 
-__all__ = ["USAGE_ERROR", "UsageError", "atk"]
+__all__ = ["INTERRUPTED", "USAGE_ERROR", "UsageError", "atk"]
 
 #: As pytest's.
 USAGE_ERROR = 4
 
+#: As a shell tells of a program that Ctrl-C has ended; `atk run` has pytest's own.
+INTERRUPTED = 130
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+
+class _Commands(click.Group):
+    """Tells of Ctrl-C as all of it is told, and not in click's word."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("atk: interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="atk")
 def atk() -> None:
     """Run asyncio integration tests: at once, isolated, on real services, within a time budget."""

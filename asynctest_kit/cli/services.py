@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from asynctest_kit.budget.wording import duration, several
+from asynctest_kit.cli.commands import INTERRUPTED
 from asynctest_kit.errors import AtkError, SettingsError
 from asynctest_kit.settings import Settings, load, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asynctest_kit.provision.client import Visit
+    from asynctest_kit.provision.client import Client, Visit
     from asynctest_kit.provision.service import Output, ServiceState
 
 __all__ = ["down", "execute", "gc", "logs", "ps", "up", "url"]
@@ -38,20 +39,49 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         from asynctest_kit.provision.client import Client
         from asynctest_kit.report.live import Screen, Watch, terminal_size
 
+        screen, is_kept, starting = Screen(sys.stdout, terminal_size(sys.stdout)), False, ""
         with closing(Client.connect(settings.root)) as client:
-            for spec in [spec_for(name, settings) for name in wanted]:
-                client.ensure(spec)
-            watch = Watch(lambda: client, Screen(sys.stdout, terminal_size(sys.stdout)), tells_all=True)
-            is_starting, is_kept = True, False
-            while is_starting:
-                is_starting = watch.look_and_wait()
-                if client.endpoints and not is_kept:  # there is something to keep
-                    client.keep(seconds)
-                    is_kept = True
+            watch = Watch(lambda: client, screen, tells_all=True)
+            try:
+                for spec in [spec_for(name, settings) for name in wanted]:
+                    client.ensure(spec)
+                is_starting = True
+                while is_starting:
+                    is_starting = watch.look_and_wait()
+                    is_kept = is_kept or _keep(client, seconds)
+            except KeyboardInterrupt:
+                screen.show([])
+                is_kept = is_kept or _keep(client, seconds)
+                starting = ", ".join(one.name for one in client.asked if not one.future.done()) or "nothing"
+        if starting:
+            _tell_what_is_left(list(client.endpoints) if is_kept else [], starting, settings.root)
         if is_kept:
             _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
     if watch.failed:
         sys.exit(_FAILED)
+
+
+def _keep(client: Client, seconds: float) -> bool:
+    """Have the services kept if there is one; whether there is."""
+    if client.endpoints:
+        client.keep(seconds)
+        return True
+    return False
+
+
+def _tell_what_is_left(kept: Sequence[str], starting: str, root: Path) -> NoReturn:
+    """Say what a start that was broken off leaves: all of it once something is up, for others may use that already."""
+    from asynctest_kit.provision.client import Visit
+
+    if kept:
+        told = f"kept: {', '.join(kept)}; still starting: {starting}. `atk down` removes them."
+    elif (others := Visit.at(root)) is None:
+        told = "nothing was up yet, and what had begun to start is removed."
+    else:
+        others.close()
+        told = f"others keep the supervisor up, and it goes on with {starting}. `atk ps` shows it."
+    print(f"atk: interrupted; {told}", file=sys.stderr)  # noqa: T201  # the command's own message
+    sys.exit(INTERRUPTED)
 
 
 def ps() -> None:
@@ -74,6 +104,7 @@ def url(name: str) -> None:
         states = () if visit is None else visit.survey().services
         ready = [state.endpoint for state in states if state.name == name and state.endpoint is not None]
         if not ready:
+            _known([name], _settings({}), states)
             raise SettingsError(f"The service {name!r} is not up. {_ups(states)}")
         _say(ready[-1].url)
 
@@ -149,6 +180,8 @@ def _line(service: ServiceState, now: float) -> str:
 
 
 def _there(visit: Visit | None, name: str) -> Visit:
+    """Who holds the services, ``name`` among those that may be up."""
+    _known([name], _settings({}), () if visit is None else visit.survey().services)
     if visit is None:
         raise SettingsError(f"The service {name!r} is not up. {_ups(())}")
     return visit
@@ -176,11 +209,12 @@ def _settings(options: dict[str, str | None]) -> Settings:
     return load(paths=(), directory=Path.cwd(), environ=os.environ, options=options)
 
 
-def _known(names: Sequence[str], settings: Settings) -> tuple[str, ...]:
+def _known(names: Sequence[str], settings: Settings, up: Sequence[ServiceState] = ()) -> tuple[str, ...]:
+    """The names, each once, of services in the settings or among those that are ``up``."""
+    known = {*settings.services, *(state.name for state in up)}
     for name in names:
-        if name not in settings.services:
-            known = ", ".join(sorted(settings.services))
-            raise SettingsError(f"No service is called {name!r}. There are: {known}.")
+        if name not in known:
+            raise SettingsError(f"No service is called {name!r}. There are: {', '.join(sorted(known))}.")
     return tuple(dict.fromkeys(names))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -123,6 +124,64 @@ async def test_where_all_fail_nothing_is_kept(project, atk):
         assert Visit.at(root) is None
 
 
+SLOW = """
+    [tool.asynctest_kit.services.slow]
+    kind = "redis"
+    url = "redis://127.0.0.1:{port}"
+    startup-timeout = "120s"
+"""
+
+
+async def broken_off(root, *names, has_begun=None):
+    """What `atk up` says when Ctrl-C is pressed: once it has printed that a service is ready, or ``has_begun``."""
+    command = [sys.executable, "-m", "asynctest_kit", "up", *names]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("ATK_")} | EMBEDDED
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        if has_begun is None:
+            while b"  ready in" not in await process.stdout.readline():
+                assert not process.stdout.at_eof()
+        else:
+            deadline = time.monotonic() + 60
+            while not has_begun(root):
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, err = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    return process.returncode, err.decode()
+
+
+def has_supervisor(root):
+    return any(entry.is_dir() for entry in project_of(root).directory.iterdir())
+
+
+def uses_slow(root):
+    return any(service.name == "slow" and service.users for service in supervisor_of(root).services)
+
+
+async def test_a_start_that_is_broken_off_says_what_it_leaves(project, atk):
+    with socket.socket() as nobody:  # bound, so that it is nobody else's, and not listening
+        nobody.bind(("127.0.0.1", 0))
+        root = project(pyproject__toml=SLOW.format(port=nobody.getsockname()[1]))
+        told = "atk: interrupted; nothing was up yet, and what had begun to start is removed.\n"
+        assert await broken_off(root, "slow", has_begun=has_supervisor) == (130, told)
+        assert Visit.at(root) is None
+        try:
+            told = "atk: interrupted; kept: redis; still starting: slow. `atk down` removes them.\n"
+            assert await broken_off(root, "redis", "slow") == (130, told)
+            url = await atk("url", "redis", cwd=root)
+            assert url.out.startswith("redis://"), url.err
+            told = "atk: interrupted; others keep the supervisor up, and it goes on with slow. `atk ps` shows it.\n"
+            assert await broken_off(root, "slow", has_begun=uses_slow) == (130, told)
+        finally:
+            await atk("down", cwd=root)
+
+
 async def test_nobody_for_long_enough_ends_it(project, atk):
     root = project()
     async with services_up(atk, root, "redis", "--idle", "0.5"):
@@ -192,6 +251,9 @@ def supervisor_pid(root):
         (("up", "--provider", "podman"), 'atk: flag --provider: "podman" is unknown. Allowed: auto, docker,'),
         (("url", "redis"), "atk: The service 'redis' is not up. Nothing is up for this project; `atk up`"),
         (("logs", "redis"), "atk: The service 'redis' is not up. Nothing is up for this project; `atk up`"),
+        (("url", "oracle"), "atk: No service is called 'oracle'. There are: postgres, redis.\n"),
+        (("logs", "oracle"), "atk: No service is called 'oracle'. There are: postgres, redis.\n"),
+        (("exec", "oracle", "--", "true"), "atk: No service is called 'oracle'. There are: postgres, redis.\n"),
     ],
 )
 async def test_what_can_not_be_is_refused_with_what_can(project, atk, arguments, message):

@@ -94,8 +94,13 @@ def test_a_wait_is_the_same_in_both_spellings_and_goes_over_the_socket(toml, wai
     ("toml", "words"),
     [
         ("wait", "must be a table such as"),
-        ({"lgo": "a"}, "has none of the keys all, any, command, handshake, health, http, log, port"),
-        ({"log": "a", "tims": 2}, "unknown key 'tims'; allowed: log, stream, times"),
+        ({}, "has none of the keys all, any, command, handshake, health, http, log, port"),
+        ({"times": 2}, "has none of the keys all, any, command, handshake, health, http, log, port"),
+        (
+            {"status": 200, "htp": "/health"},
+            'unknown key "htp". Did you mean http? Allowed: all, any, command, handshake, health, http, log, port',
+        ),
+        ({"log": "a", "tims": 2}, 'unknown key "tims". Did you mean times? Allowed: log, stream, times'),
         ({"log": "("}, "'(' is no regular expression"),
         ({"log": "a", "times": 0}, "times = 0: at least 1"),
         ({"log": "a", "stream": "stdin"}, "stream"),

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["kind_of", "spec_for"]
 
+#: Seconds that a start may take where the settings don't say it; and the answer of a server that should be up already,
+#: though CI's may be a moment late.
+_START = 60.0
+_ANSWER = 5.0
+
 
 def spec_for(name: str, settings: Settings) -> ServiceSpec:
     """The spec of a service that the settings know, with those that it needs in it.
@@ -35,7 +40,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         url=service.url,
         environment=dict(service.environment),
         command=tuple(service.command),
-        startup_timeout=service.startup_timeout,
+        startup_timeout=service.startup_timeout or (_ANSWER if service.url else _START),
         ports=dict(service.ports),
         wait=service.wait,
         # A server of the user's own is there already, whatever a container in its place would need.

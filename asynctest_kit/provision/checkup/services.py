@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog import kind_of, spec_for
 from asynctest_kit.provision.checkup.finding import Finding
@@ -35,7 +37,7 @@ _OTHERS = 10
 #: Bytes of /dev/shm in a container below which PostgreSQL's parallel queries fail: what Docker gives by itself.
 _SHARED_MEMORY = 64 << 20
 
-#: Seconds for a server to tell how many connections it takes.
+#: Seconds for a server of the user's own to answer, and to tell how many connections it takes.
 _PATIENCE = 5.0
 
 _MOST = re.compile(r"(?:--|-c)?max[_-]connections=(\d+)")
@@ -118,7 +120,8 @@ async def _binaries(order: Order) -> Finding:
 async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
     subject = f"{order.spec.name}, external"
     try:
-        async with External().give(order) as running:
+        brief = msgspec.structs.replace(order.spec, startup_timeout=min(order.spec.startup_timeout, _PATIENCE))
+        async with External().give(replace(order, spec=brief)) as running:
             endpoint = running.endpoint
             yield replace(_found(subject, "ok", f"{endpoint.safe_url} answers"), is_choice=True)
             if endpoint.kind == "postgres" and (connections := await _connections(endpoint)):

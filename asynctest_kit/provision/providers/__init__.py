@@ -102,17 +102,15 @@ class Order:
     met: Mapping[str, Running] = field(default_factory=dict)
     deadline: float = field(init=False)
     login: Login = field(init=False)
-    _limit: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self._limit = self.spec.startup_timeout
         self.deadline = now_on_loop() - (time.monotonic() - self.asked) + self.spec.startup_timeout
         self.login = self.kind.login(self.spec, secrets.token_hex(16))
 
     @property
     def allowed(self) -> str:
         """The time that it has from asked to ready, for messages."""
-        return f"{self._limit:.3g} s"
+        return f"{self.spec.startup_timeout:.3g} s"
 
     @property
     def is_late(self) -> bool:
@@ -124,10 +122,9 @@ class Order:
         """The image that it is started from, unless one is built, under the name by which it is to be had."""
         return self.spec.images.name_of(self.spec.image or self.kind.image)
 
-    def shorten(self, seconds: float) -> None:
-        """Let it have ``seconds`` from now on, if that is less than what it has."""
-        self._limit = min(self._limit, seconds)
-        self.deadline = min(self.deadline, now_on_loop() + seconds)
+    def begin(self) -> None:
+        """Let its time begin now: a server that is up already needs none of it for what came before."""
+        self.deadline = now_on_loop() + self.spec.startup_timeout
 
     async def meet(self) -> None:
         """Wait until what it needs is ready; that takes none of its own time.

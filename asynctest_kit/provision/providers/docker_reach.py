@@ -262,8 +262,8 @@ async def obstacle(engine: Engine, places: Places, service: str) -> str:
     if not location.is_local:
         return (
             f"The service {service!r} is out of reach: {seen}, where the engine at {location} publishes its port. A "
-            f"firewall is between, or that engine publishes on its machine's loopback alone (a rootless one, or one set "
-            f'so with "ip"). What would help: let this machine reach the ports that are drawn at {address.host}; '
+            f"firewall is between, or that engine publishes on its machine's loopback alone (a rootless one, or one "
+            f'set so with "ip"). What would help: let this machine reach the ports that are drawn at {address.host}; '
             f"{other}"
         )
     return (

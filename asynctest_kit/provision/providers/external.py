@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["External", "address_of", "is_loopback"]
 
-#: Seconds to wait for a server that should be up already; CI's may be a moment late.
-_PATIENCE = 5.0
-
 _USUAL_PORTS = {"http": 80, "https": 443}
 
 _TLS_MODES = {"require", "verify-ca", "verify-full"}
@@ -46,7 +43,7 @@ class External:
         address = _address(order.kind, url)
         endpoint = _endpoint(order, address, url)
         order.resolved(self.name)
-        order.shorten(_PATIENCE)
+        order.begin()
         with order.phase("ready", self.name):
             await await_ready(
                 order, _waiting(order, address), _Stranger(), subject=f"The server at {endpoint.safe_url}"
