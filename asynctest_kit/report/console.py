@@ -17,6 +17,7 @@ from rich.rule import Rule
 from rich.text import Text
 
 from asynctest_kit.budget import shown_name
+from asynctest_kit.budget.entries import covered
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ class _Page:
 
     def listed(self, label: str, words: Iterable[str], joint: str) -> None:
         """Print ``words``, joined, over as many lines as they need."""
-        room = self.width - _LABEL
+        room = self.width - _LABEL - len(joint.rstrip())
         line = ""
         for word in words:
             if line and len(line) + len(joint) + len(word) > room:
@@ -229,6 +230,16 @@ def _print_phases(ledger: Ledger, page: _Page) -> None:
             (bar, _STYLES[phase.name]),
         )
         label = ""
+    if kept := [f"{name} {duration(seconds)}" for name, seconds in _kept_at_the_end(ledger) if seconds >= _LEAST_SHOWN]:
+        page.paragraph("", f"the end kept a snapshot for the next runs to start from: {', '.join(kept)}")
+
+
+def _kept_at_the_end(ledger: Ledger) -> Iterator[tuple[str, float]]:
+    """Whose data was kept when the tests were over, and what of the end that took."""
+    over = max((piece.start for piece in ledger.slices if piece.phase == "end"), default=ledger.wall)
+    for service in ledger.services:
+        spans = [(max(span.start, over), span.end) for span in service.spans if span.phase == "snapshot"]
+        yield service.name, covered((start, end) for start, end in spans if end > start)
 
 
 def _print_services(services: Sequence[Service], page: _Page) -> None:

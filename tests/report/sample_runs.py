@@ -156,6 +156,21 @@ def small() -> list[ev.Event]:
     return run.events
 
 
+def cold() -> list[ev.Event]:
+    """The first run with a service, whose data is kept at the end, and before a test had it."""
+    run = Recorder()
+    run.collect(0.4, 0.5, 1)
+    run.loop(0.5)
+    up = run.phases("postgres", 0.1, resolve=0.1, create=0.2, boot=0.6, ready=0.4)
+    run.ready("postgres", "docker", "postgres:18-alpine in atk-1-postgres", up, "postgres")
+    run.phases("postgres", up, snapshot=0.1)
+    run.fixture("postgres", 0.5, up + 0.1)
+    run.case("tests/test_orders.py::test_create", 0.5, up + 0.1, up + 0.1, 2.0, 2.0, needs=("postgres",))
+    run.phases("postgres", 2.1, snapshot=2.4, remove=0.2)
+    run.finish(2.1, 4.8)
+    return run.events
+
+
 def big() -> list[ev.Event]:
     """Five hundred tests, of which 31 run alone, in long paths."""
     run = Recorder()
@@ -266,4 +281,4 @@ def nothing_collected() -> list[ev.Event]:
     return run.events
 
 
-ALL = (small, big, interrupted, cut_off, run_again, service_failed, nothing_collected)
+ALL = (small, cold, big, interrupted, cut_off, run_again, service_failed, nothing_collected)

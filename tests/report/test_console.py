@@ -35,6 +35,14 @@ def test_services_say_who_gave_them() -> None:
     assert "boot 0.95 s" in text
 
 
+def test_an_end_that_keeps_a_snapshot_says_so() -> None:
+    lines = printed(sample_runs.cold).splitlines()
+    place = next(place for place, line in enumerate(lines) if line.split()[:3] == ["end", "2.70", "s"])
+    said = " ".join(" ".join(lines[place + 1 : place + 3]).split())
+    assert said == "the end kept a snapshot for the next runs to start from: postgres 2.40 s"
+    assert "kept a snapshot" not in printed(sample_runs.small)
+
+
 def test_a_miss_says_by_how_much_and_what_to_change() -> None:
     text = printed(sample_runs.small, 1.5)
     assert "MISSED by 0.39 s" in text
