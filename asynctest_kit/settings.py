@@ -402,10 +402,18 @@ def _find_table(paths: Sequence[str], directory: Path) -> tuple[Path | None, Map
             raise SettingsError(f"{file} can't be read as TOML: {error}") from error
 
         tool = content.get("tool", {})
+        _no_misspelt_table(tool, file)
         if isinstance(tool, dict) and "asynctest_kit" in tool:
             return file, _table(tool["asynctest_kit"], f"{file}, [{_TABLE}]")
 
     return None, {}
+
+
+def _no_misspelt_table(tool: object, file: Path) -> None:
+    """Raise SettingsError if there is a table that would be ours but for its spelling, and would be ignored."""
+    for name in tool if isinstance(tool, dict) else ():
+        if name != "asynctest_kit" and re.sub(r"[-_.]", "", name).lower() == "asynctestkit":
+            raise SettingsError(f"{file}, [tool.{name}]: nobody reads this table. Did you mean [{_TABLE}]?")
 
 
 def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: dict[str, _Givens]) -> None:

@@ -139,10 +139,10 @@ class CaseCutOff(Attempt, frozen=True, kw_only=True):
 
 
 class FindingMade(Event, frozen=True):
-    """A test, or what it used, did something to others or left something behind.
+    """A test, or what it used, did something to others or left something behind; or a setting has no effect.
 
     Attributes:
-        nodeid: The test, or the name of the task.
+        nodeid: The test, or the name of the task, or the setting.
         text: What it did, to be read after its name.
         detail: Where, at length: a stack; empty if there is none.
     """

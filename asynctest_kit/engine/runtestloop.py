@@ -13,6 +13,7 @@ from asynctest_kit.engine.cheap_collection import CheapCollection
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
 from asynctest_kit.engine.garbage import Garbage
 from asynctest_kit.engine.repetition import Repetition
+from asynctest_kit.engine.unmatched import UnmatchedRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -114,6 +115,9 @@ class Engine:
         """Have tests repeated, if that was asked for."""
         config.pluginmanager.register(CheapCollection(), "asynctest_kit-collection")
         config.pluginmanager.register(self._garbage, "asynctest_kit-garbage")
+        if self.options.rules:
+            unmatched = UnmatchedRules(self.options.rules, self.sink)
+            config.pluginmanager.register(unmatched, "asynctest_kit-unmatched-rules")
         if self.options.repeat > 1:
             config.pluginmanager.register(Repetition(self.options.repeat), "asynctest_kit-repetition")
 

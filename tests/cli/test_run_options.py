@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 import anyio
@@ -100,6 +101,22 @@ async def test_groups_and_overrides_of_the_file(project, atk):
 
     assert "group all: 2 tests, at most 2 at once\n" in finished.out
     assert "alone on that loop: asked for by a mark or the settings\n  test_it.py::test_passes[1]\n" in finished.out
+
+
+async def test_an_override_that_matches_no_test_is_a_finding_where_all_that_it_may_match_was_collected(project, atk):
+    root = project(test_it__py=PASSING)
+    patterns = ("*test_gone.py::*", "test_it.py::test_gone*", "tests/legacy/*", "*test_passes*0]")
+    overrides = [f'[[tool.asynctest_kit.overrides]]\ntests = "{pattern}"\nretries = 1\n' for pattern in patterns]
+    (root / "pyproject.toml").write_text("[tool.asynctest_kit]\n" + "".join(overrides))
+
+    async def told(*arguments):
+        finished = await atk("run", *arguments, cwd=root)
+        assert finished.code == 0, finished.out
+        return re.findall(r'overrides, tests = "(.*)"\n +matches no test, so it changes nothing', finished.out)
+
+    assert await told("--deselect", "test_it.py::test_passes[0]", ".") == list(patterns[:3])
+    assert await told("test_it.py") == [patterns[1]]
+    assert await told("test_it.py::test_passes[0]") == []
 
 
 async def test_the_engine_in_plain_pytest(project, run_pytest):

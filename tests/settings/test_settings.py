@@ -177,6 +177,15 @@ def test_the_nearest_table_is_the_root(tmp_path: Path) -> None:
     assert read(tmp_path, toml, paths=["nested", "."]).root == tmp_path
 
 
+@pytest.mark.parametrize("name", ["asynctest-kit", "asynctestkit", "AsyncTest_Kit"])
+@pytest.mark.parametrize("more", ["", "\n[tool.asynctest_kit]\nbudget = 5"])
+def test_a_table_that_nobody_would_read_is_told(tmp_path: Path, name: str, more: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(tmp_path, f"[tool.{name}.services.db]\nkind = 'postgres'{more}")
+    expected = f"[tool.{name}]: nobody reads this table. Did you mean [tool.asynctest_kit]?"
+    assert str(caught.value) == f"{tmp_path / 'pyproject.toml'}, {expected}"
+
+
 @pytest.mark.parametrize(
     ("migrations", "expected"),
     [
