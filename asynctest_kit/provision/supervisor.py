@@ -182,13 +182,13 @@ class Supervisor:
                 if isinstance(request, Bye):
                     self._leaving.add(client)
                     return
-                await self._carry_out(client, request)
+                self._carry_out(client, request)
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
             _log.error("a client is cut off, for it does not speak our language: %s", error)
 
-    async def _carry_out(self, client: _Client, request: Request) -> None:
+    def _carry_out(self, client: _Client, request: Request) -> None:
         match request:
             case Ensure():
                 self._ensure(client, request)
@@ -196,8 +196,8 @@ class Supervisor:
                 self._idle = idle
             case End():
                 self.end("it was told to", orderly=True)
-            case Check(number=number, service=name):
-                client.send(Checked(number, await self._check(client, name)))
+            case Check():
+                client.converse(request, self._tasks.create_task(self._answer_check(client, request)))
             case Survey():
                 client.send(self._survey())
             case Read(number=number) | Run(number=number) | Preserve(number=number):
@@ -225,11 +225,19 @@ class Supervisor:
         for client in self._clients:
             client.task.cancel()
 
-    async def _check(self, client: _Client, name: str) -> str:
-        for service in list(self._services.values()):
-            if service.spec.name == name and service.is_used_by(client) and (problem := await service.check()):
-                return problem
-        return ""
+    async def _answer_check(self, client: _Client, request: Check) -> None:
+        """Say whether a service answers; its silence keeps nobody waiting but who asked for it."""
+        doubted = [
+            service
+            for service in self._services.values()
+            if service.spec.name == request.service and service.is_used_by(client)
+        ]
+        try:
+            problems = await asyncio.gather(*(service.check() for service in doubted))
+        except Exception:  # noqa: BLE001 (a doubt must not take the services with it)
+            _log.exception("a check of %s failed unexpectedly", request.service)
+            problems = []
+        client.send(Checked(request.number, next(filter(None, problems), "")))
 
     def _survey(self) -> Surveyed:
         services = tuple(service.state(self._clients) for service in self._services.values())
@@ -334,7 +342,7 @@ class _Client:
     task: asyncio.Task[None] = field(init=False)
     parted: asyncio.Event = field(default_factory=asyncio.Event)
     _writer: asyncio.StreamWriter | None = None
-    _conversations: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _conversations: dict[int | Check, asyncio.Task[None]] = field(default_factory=dict)
 
     @asynccontextmanager
     async def connected(self, connection: socket.socket) -> AsyncIterator[asyncio.StreamReader]:
@@ -359,10 +367,10 @@ class _Client:
             with suppress(ConnectionError):
                 await self._writer.drain()
 
-    def converse(self, number: int, task: asyncio.Task[None]) -> None:
-        """Have ``task`` answer it, until it has ended or is stopped."""
-        self._conversations[number] = task
-        task.add_done_callback(lambda _: self._conversations.pop(number, None))
+    def converse(self, about: int | Check, task: asyncio.Task[None]) -> None:
+        """Have ``task`` answer it, until it has ended or is stopped; ``about`` is the number to stop it by, if any."""
+        self._conversations[about] = task
+        task.add_done_callback(lambda _: self._conversations.pop(about, None))
 
     def stop(self, number: int) -> None:
         """End a conversation; no-op if it has ended."""
