@@ -161,6 +161,11 @@ class Client:
             self._phases.append(phase)
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was left; what was pending then has failed for that reason alone."""
+        return self._is_closed
+
+    @property
     def asked(self) -> tuple[Asked, ...]:
         """The services that were asked for so far."""
         with self._mutex:

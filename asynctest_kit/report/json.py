@@ -142,7 +142,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a test did to others or left behind."""
 
-    nodeid: Annotated[str, Meta(description="The test, or the name of the task.")]
+    nodeid: Annotated[str, Meta(description="The test, or the name of the task, or the setting.")]
     text: Annotated[str, Meta(description="To be read after its name.")]
     detail: Annotated[str, Meta(description="Where, at length: a stack; empty if there is none.")]
 

@@ -149,6 +149,9 @@ class Watch:
             return []
         untold = [one for one in client.asked if one.number not in self._told]
         done = [one for one in untold if one.future.done()]
+        if client.is_closed:  # what was still starting then has not failed: nobody wants it any more
+            self._screen.show([])
+            return []
         starting = [one for one in untold if one not in done]
         width = max((len(one.name) for one in untold), default=0)
         now = time.monotonic()

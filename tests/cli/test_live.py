@@ -108,6 +108,7 @@ class Asking:
         self.asked = []
         self.phases = []
         self.notes = {}
+        self.is_closed = False
 
     def ask(self, name, since=0.0):
         one = Asked(len(self.asked), name, time.monotonic() - since, Future())
@@ -144,6 +145,17 @@ def test_each_has_its_phase_until_it_is_up_and_a_failure_stays():
     assert watch.look() == []
     assert terminal.seen.endswith("alas")
     assert watch.failed == 1
+
+
+def test_what_nobody_wants_any_more_has_not_failed():
+    terminal, client = Terminal(), Asking()
+    watch = Watch(lambda: client, screen_on(terminal), tells_all=False)
+    pending = client.ask("redis")
+    watch.look()
+    client.is_closed = True
+    pending.set_exception(ProvisionError("It was not ready when its client was closed."))
+    assert watch.look() == []
+    assert (terminal.seen, watch.failed) == ("", 0)
 
 
 def test_who_asks_for_it_is_told_of_all():
