@@ -67,7 +67,11 @@ class _Page:
         self._notes += finding.verdict == "note"
         self._faults += finding.verdict == "fault"
         mark, style = _MARKS[finding.verdict]
-        head = f"  {finding.subject:{_LABEL - 2}}", (f"{mark:{_MARK}}", style)
+        subject = f"  {finding.subject}"
+        if len(subject) >= _LABEL:
+            self._line(subject, "")
+            subject = ""
+        head = f"{subject:{_LABEL}}", (f"{mark:{_MARK}}", style)
         self._paragraph(head, f"{finding.text}{_CHOICE * finding.is_choice}")
         if finding.mend:
             self._paragraph((" " * _LABEL, (" " * _MARK, "")), f"{self._arrow} {finding.mend}", "cyan")

@@ -56,6 +56,15 @@ async def test_a_server_that_does_not_answer_is_a_fault_without_its_password(pro
     assert "s3cret" not in finished.out
 
 
+async def test_a_long_name_has_a_line_of_its_own(project, atk):
+    long = "a-service-with-quite-a-long-name"
+    table = f"[tool.asynctest_kit.services.{long}]\nkind = 'redis'\n"
+    finished = await atk("doctor", "--provider", "embedded", cwd=project(pyproject__toml=table), **NO_ENGINE)
+    lines = finished.out.splitlines()
+    place = lines.index(f"  {long}, embedded")
+    assert lines[place + 1].startswith(f"{'':24}ok     Redis")
+
+
 async def test_an_image_that_can_not_be_had_is_named(project, atk):
     check = subprocess.run(["docker", "version"], check=False, capture_output=True)  # noqa: ASYNC221  # a moment
     if check.returncode:

@@ -8,13 +8,14 @@ import socket
 from pathlib import Path
 
 import pytest
-from provision_traces import order_of, spec_of
+from provision_traces import IMAGES, order_of, spec_of
 
 from asynctest_kit.provision.checkup import examine
 from asynctest_kit.provision.checkup.control_group import memory_limit, process_limit
 from asynctest_kit.provision.checkup.engine import examine_engine
 from asynctest_kit.provision.checkup.listeners import listener
 from asynctest_kit.provision.checkup.machine import examine_machine
+from asynctest_kit.provision.checkup.services import examine_service
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.settings import load
 
@@ -62,6 +63,14 @@ async def test_a_server_of_ours_is_judged_by_its_settings(tmp_path):
 
 def own_name():
     return Path("/proc/self/comm").read_text().strip()
+
+
+async def test_a_container_of_postgres_with_little_shared_memory_is_told(engine, tmp_path):
+    small = '[tool.asynctest_kit.services.postgres.container]\nshm-size = "32m"\n'
+    settings = settings_of(tmp_path, small, ATK_POSTGRES_IMAGE=IMAGES["postgres"], ATK_PROVIDER="docker")
+    (told,) = [finding for finding in await examine_service("postgres", settings, engine) if finding.verdict != "ok"]
+    assert (told.subject, told.mend) == ("postgres, limits", "leave shm-size out: it is 256 MiB then")
+    assert "shm-size = 32 MiB: parallel queries want 64 MiB" in told.text
 
 
 async def test_who_has_the_port_of_a_server_that_does_not_answer_is_named(tmp_path):

@@ -155,9 +155,7 @@ def _too_little(order: Order, provider: ProviderName, concurrency: int) -> list[
     shared = order.spec.container.shm_size
     if provider == "docker" and shared is not None and shared < _SHARED_MEMORY:
         text = f"its container has shm-size = {shared >> 20} MiB: parallel queries want {_SHARED_MEMORY >> 20} MiB"
-        found.append(
-            _found(f"{order.spec.name}, shared memory", "note", text, "leave shm-size out: it is 256 MiB then")
-        )
+        found.append(_found(f"{order.spec.name}, limits", "note", text, "leave shm-size out: it is 256 MiB then"))
     return [finding for finding in found if finding.verdict != "ok"]
 
 
