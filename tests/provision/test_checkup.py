@@ -51,6 +51,19 @@ async def test_a_server_that_takes_fewer_connections_than_tests_want_is_told_wit
         assert "enough for 5 tests at once" in told.text
 
 
+async def test_a_redis_with_fewer_databases_than_tests_want_is_told(tmp_path):
+    spec = spec_of("redis", command=("--databases", "9"))
+    async with Embedded().give(order_of(spec)) as running:
+        settings = settings_of(tmp_path, "concurrency = 9", ATK_REDIS_URL=running.endpoint.url)
+        (answers, told) = await examine_service("redis", settings, None)
+        assert (answers.verdict, told.verdict) == ("ok", "note")
+        assert told.text.startswith("it has 9 logical databases")
+        assert told.mend == "redis-server --databases 10, or concurrency = 8"
+        settings = settings_of(tmp_path, "concurrency = 8", ATK_REDIS_URL=running.endpoint.url)
+        (_, told) = await examine_service("redis", settings, None)
+        assert (told.verdict, told.mend) == ("ok", "")
+
+
 async def test_a_server_of_ours_is_judged_by_its_settings(tmp_path):
     found = await findings_of(settings_of(tmp_path, "concurrency = 300"), **NO_ENGINE)
     assert found["services", "postgres, limits"].mend == (

@@ -126,6 +126,8 @@ async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
             yield replace(_found(subject, "ok", f"{endpoint.safe_url} answers"), is_choice=True)
             if endpoint.kind == "postgres" and (connections := await _connections(endpoint)):
                 yield _enough(order, *connections, concurrency)
+            if endpoint.kind == "redis" and (databases := await _databases(endpoint)):
+                yield _enough_databases(order, databases, concurrency)
     except ProvisionError as error:
         text = f"{error}{await _who_is_there(order)}"
         yield _found(subject, "fault", text, f"start that server, or correct or unset {url_variable(order.spec.name)}")
@@ -172,6 +174,27 @@ def _enough(order: Order, most: int, used: int, concurrency: int) -> Finding:
     else:
         mend = f'command = ["-c", "max_connections={wanted}"], or {mend}'
     return _found(subject, "note", f"{text}, and {concurrency} tests at once may want {wanted}: some will wait", mend)
+
+
+def _enough_databases(order: Order, has: int, concurrency: int) -> Finding:
+    """Whether a server of the user's own has a logical database for each test; the first is never used there."""
+    subject, wanted = f"{order.spec.name}, limits", concurrency + 1
+    text = f"it has {has} logical databases, of which tests lease one each and never the first"
+    if has >= wanted:
+        return _found(subject, "ok", f"{text}: enough for {concurrency} tests at once")
+    mend = f"redis-server --databases {wanted}, or concurrency = {max(has - 1, 1)}"
+    return _found(subject, "note", f"{text}: of {concurrency} at once some will wait", mend)
+
+
+async def _databases(endpoint: Endpoint) -> int | None:
+    """How many logical databases a Redis has; None if it doesn't tell, as managed ones don't."""
+    from redis.asyncio import Redis
+    from redis.exceptions import RedisError
+
+    with suppress(OSError, RedisError, TimeoutError):
+        async with asyncio.timeout(_PATIENCE), Redis.from_url(endpoint.url, decode_responses=True) as server:
+            return int((await server.config_get("databases")).get("databases") or 0) or None
+    return None
 
 
 async def _connections(endpoint: Endpoint) -> tuple[int, int] | None:
