@@ -36,6 +36,7 @@ _SERVICE_REMEDY = "keep it up between runs: `atk up`"
 _MENDING: Mapping[Cause, str] = {
     "time-out": "mend the tests that hang, or give them a shorter time-out",
     "failure": "mend the tests that fail, or end the run at the first with `-x`",
+    "expected failure": "skip the tests whose failure is expected, or don't run them (`xfail(run=False)`)",
     "state": "those that touched process-global state run alone from the start next time",
 }
 

@@ -43,7 +43,7 @@ CaseVerdict = Literal["", "flaky", "interference", "moved"]
 
 #: Why a test ran once more: its attempt before took too long, failed, or was stopped at process-global state; or it is
 #: looked for who made a test fail.
-Cause = Literal["", "time-out", "failure", "state", "tracing"]
+Cause = Literal["", "time-out", "failure", "expected failure", "state", "tracing"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]

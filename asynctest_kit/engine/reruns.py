@@ -71,7 +71,10 @@ class Again:
         """Why the next attempt is made."""
         if not self.failures:
             return "state"
-        return "time-out" if self.failures[-1].timed_out else "failure"
+        last = self.failures[-1]
+        if last.outcome == "xfailed":
+            return "expected failure"
+        return "time-out" if last.timed_out else "failure"
 
     @property
     def failed_beside_others(self) -> bool:

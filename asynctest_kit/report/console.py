@@ -61,6 +61,7 @@ _VERDICTS: Final = {
 _CAUSES: Final = {
     "time-out": "time-out{s}",
     "failure": "failure{s}",
+    "expected failure": "expected failure{s}",
     "state": "stop{s} at process-global state",
     "tracing": "attempt{s} to find who made them fail",
 }

@@ -88,6 +88,7 @@ def attempts(run, name):
         ("test_broken", [("", "shared"), ("failure", "exclusive")]),
         ("test_used_up", [("", "shared"), ("failure", "exclusive"), ("failure", "exclusive")]),
         ("test_flaky_alone", [("", "exclusive"), ("failure", "exclusive")]),
+        ("test_expected", [("", "shared"), ("expected failure", "exclusive")]),
         ("test_hangs", [("", "shared"), ("time-out", "exclusive")]),
         ("test_sync_flaky", [("", "pytest"), ("failure", "pytest")]),
         ("test_sync_hangs", [("", "pytest"), ("time-out", "pytest")]),
