@@ -125,8 +125,9 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
     cause: Annotated[
         Cause,
         Meta(
-            description="Why it ran once more: its attempt before took too long (time-out), failed (failure), failed as "
-            "an xfail mark expects (expected failure), or was stopped at process-global state (state). Empty for a first attempt; tracing only among second attempts."
+            description="Why it ran once more: its attempt before took too long (time-out), failed (failure), failed "
+            "as an xfail mark expects (expected failure), or was stopped at process-global state (state). Empty for a "
+            "first attempt; tracing only among second attempts."
         ),
     ]
     verdict: Annotated[
