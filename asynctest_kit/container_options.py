@@ -1,6 +1,6 @@
 """How a service's container is made beyond what its kind says, and where images come from: plain frozen data.
 
-All of it takes part in a spec's equality: two services that differ in one of these are two services.
+Two services that differ in one of these are two services, but for when and for how long images are pulled and built.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from contextlib import closing, contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -102,11 +103,12 @@ def url(name: str) -> None:
     """Print where a service is, password included."""
     with _told(), _visit() as visit:
         states = () if visit is None else visit.survey().services
-        ready = [state.endpoint for state in states if state.name == name and state.endpoint is not None]
+        ready = [(state.is_own, state.endpoint) for state in states if state.name == name and state.endpoint]
         if not ready:
             _known([name], _settings({}), states)
             raise SettingsError(f"The service {name!r} is not up. {_ups(states)}")
-        _say(ready[-1].url)
+        _, endpoint = max(ready, key=itemgetter(0))
+        _say(endpoint.url)
 
 
 def logs(name: str, *, lines: int, follow: bool) -> None:

@@ -59,6 +59,7 @@ from asynctest_kit.provision.messages import (
     Wrote,
 )
 from asynctest_kit.provision.service import Output
+from asynctest_kit.provision.surroundings import come_from_here
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -514,6 +515,7 @@ class _Link:
         self._is_referred = False
         self._is_end = True
         self.is_parted = False
+        self.send(come_from_here())
 
     def send(self, request: Request) -> None:
         """Write; that the other side is gone is for the reader to find."""

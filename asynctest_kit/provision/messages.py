@@ -1,11 +1,11 @@
 """What client and supervisor say to each other: one JSON object a line, told apart by its ``type``.
 
-A client asks with :class:`Ensure` and goes with :class:`Bye`; a socket that closes without one means the same, only
-that nobody hears the answer. Who only looks in asks with :class:`Survey`; :class:`Keep` and :class:`End` say how long
-the services live; :class:`Read` and :class:`Run` reach into one. The supervisor greets each client with :class:`Hello`
-before anything else, so that a client can tell a supervisor that never served it (end of stream before the greeting)
-from one that died; one that came second says :class:`Elsewhere` in its place. :class:`Lost` comes unasked, when a
-service has ended while it was in use.
+A client tells first of all where it has :class:`Come` from. It asks with :class:`Ensure` and goes with :class:`Bye`; a
+socket that closes without one means the same, only that nobody hears the answer. Who only looks in asks with
+:class:`Survey`; :class:`Keep` and :class:`End` say how long the services live; :class:`Read` and :class:`Run` reach
+into one. The supervisor greets each client with :class:`Hello` before anything else, so that a client can tell a
+supervisor that never served it (end of stream before the greeting) from one that died; one that came second says
+:class:`Elsewhere` in its place. :class:`Lost` comes unasked, when a service has ended while it was in use.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "Bye",
     "Check",
     "Checked",
+    "Come",
     "Elsewhere",
     "End",
     "Ensure",
@@ -54,6 +55,16 @@ __all__ = [
 
 #: Bytes of the longest line that either side reads.
 LONGEST_LINE = 1 << 24
+
+
+class Come(msgspec.Struct, frozen=True, tag=True):
+    """Client: what I have around me, before anything else (see :mod:`asynctest_kit.provision.surroundings`)."""
+
+    environ: bytes
+    python_path: bytes
+
+    def __repr__(self) -> str:
+        return "<Come>"
 
 
 class Ensure(msgspec.Struct, frozen=True, tag=True):
@@ -222,7 +233,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Stop
+Request = Come | Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Stop
 Reply = Hello | Elsewhere | Noted | Measured | Ready | Failed | Lost | Checked | Surveyed | Wrote | Over | Farewell
 
 _encoder = msgspec.json.Encoder()

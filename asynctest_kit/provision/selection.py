@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.service import ServiceSpec
 
-__all__ = ["give"]
+__all__ = ["candidates", "give"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Run
     """
     refusals: list[tuple[Provider, str]] = []
     async with AsyncExitStack() as stack:
-        for provider in _candidates(providers, order.spec):
+        for provider in candidates(providers, order.spec):
             try:
                 running = await stack.enter_async_context(provider.give(order))
             except Refusal as refusal:
@@ -48,7 +48,8 @@ async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Run
     raise ProvisionError(_all_refused(order, refusals))
 
 
-def _candidates(providers: Sequence[Provider], spec: ServiceSpec) -> list[Provider]:
+def candidates(providers: Sequence[Provider], spec: ServiceSpec) -> list[Provider]:
+    """Those that ``spec`` allows, in the order in which they are asked."""
     if spec.url:
         return [provider for provider in providers if provider.name == "external"]
 

@@ -29,6 +29,7 @@ __all__ = [
     "ServiceSpec",
     "ServiceState",
     "Stream",
+    "same_server",
     "url_variable",
 ]
 
@@ -44,7 +45,7 @@ Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapsh
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A service as tests ask for it. Two equal specs, migrations aside, are one service. Its repr hides secrets.
+    """A service as tests ask for it; :func:`same_server` says which ones are one service. Its repr hides secrets.
 
     Attributes:
         name: What the user calls it; unique in a run.
@@ -89,6 +90,28 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
+
+
+def same_server(spec: ServiceSpec, usual_image: str) -> bytes:
+    """What tells the server that ``spec`` makes from others: equal for two that differ in limits and the like only.
+
+    Who gives it and what it needs are told by their own.
+    """
+    build = spec.container.build
+    if build is not None:
+        build = msgspec.structs.replace(build, timeout=0.0)
+    plain = msgspec.structs.replace(
+        spec,
+        provider="auto",
+        image=spec.images.name_of(spec.image or usual_image),
+        startup_timeout=0.0,
+        needs=(),
+        container=msgspec.structs.replace(spec.container, pull=None, build=build),
+        images=ImageSource(),
+        publish_openly=False,
+        migrations="",
+    )
+    return msgspec.json.encode(plain, order="deterministic")
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,6 +215,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
         asked: When it was first asked for, in seconds on CLOCK_MONOTONIC.
         users: How many connected clients have asked for it.
         endpoint: Where it is; None while it starts.
+        is_own: Whether it came from what the one who asks has around it, too: its engine, its binaries.
     """
 
     name: str
@@ -199,6 +223,7 @@ class ServiceState(msgspec.Struct, frozen=True, kw_only=True):
     asked: float
     users: int
     endpoint: Endpoint | None = None
+    is_own: bool = True
 
 
 class ServicePhase(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,10 @@ Invariants:
 - A service is a task. Set-up, hold and removal happen in it; it lives as long as its provider's context is open.
   Cancelling the task is the one way to end it, whether it is starting or held.
 - One spec is one service: the first who asks starts it, everybody who asks gets its one answer. A failed start is
-  forgotten when it was answered, so that a later client may try again.
+  forgotten when it was answered, so that a later client may try again. One that runs is also another's whose spec
+  makes the same server; limits and the like don't matter then.
+- What a client gets is what it would have got alone: from the engine and the binaries that it has around it, and not
+  from those that the supervisor or another client has (see :mod:`asynctest_kit.provision.supply`).
 - Those that a service needs are services like any other, asked for by it. Each starts when all that it needs is ready,
   so what doesn't need each other starts at once. If one fails, those that need it fail with its message; if one ends
   while it is in use, those that need it are removed, for they were made for what is gone.
@@ -37,9 +40,10 @@ import os
 import signal
 import socket
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +56,7 @@ from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
+    Come,
     Elsewhere,
     End,
     Ensure,
@@ -74,22 +79,21 @@ from asynctest_kit.provision.messages import (
     Surveyed,
     Wrote,
 )
-from asynctest_kit.provision.providers import Order, Provider, Running, quoted
-from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.embedded import Embedded
-from asynctest_kit.provision.providers.external import External
+from asynctest_kit.provision.providers import Order, Running, quoted
 from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
 from asynctest_kit.provision.readiness.listening import OpenPort
 from asynctest_kit.provision.selection import give
-from asynctest_kit.provision.service import ServiceState
-from asynctest_kit.provision.sweep import sweep
+from asynctest_kit.provision.service import ServiceState, same_server
+from asynctest_kit.provision.supply import open_supplies
+from asynctest_kit.provision.surroundings import Surroundings
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from asynctest_kit.provision.readiness import Handshake
-    from asynctest_kit.provision.service import Endpoint, Output, ServicePhase, ServiceSpec
+    from asynctest_kit.provision.service import Endpoint, Output, ProviderName, ServicePhase, ServiceSpec
+    from asynctest_kit.provision.supply import Supplies, Supply
 
 __all__ = ["Supervisor", "main"]
 
@@ -108,18 +112,18 @@ class Supervisor:
     """Clients in, services out; open from its first client to its last.
 
     Args:
-        providers: Who may give services, in the order in which they are asked.
+        supplies: Who may give services to which client.
         log: Path of this process's log, for clients to quote from.
         project: The project's key.
     """
 
-    def __init__(self, providers: Sequence[Provider], *, log: Path, project: str = "") -> None:
-        self._providers = providers
+    def __init__(self, supplies: Supplies, *, log: Path, project: str = "") -> None:
+        self._supplies = supplies
         self._project = project
         self._log_path = log
         self._clients: set[_Client] = set()
         self._leaving: set[_Client] = set()
-        self._services: dict[bytes, _Service] = {}
+        self._services: list[_Service] = []
         self._over = asyncio.Event()
         self._reason = "its last client left"
         self._is_orderly = False
@@ -138,7 +142,7 @@ class Supervisor:
             doors.cancel()
             meeting.close()
             if not self._is_orderly:
-                for service in self._services.values():
+                for service in self._services:
                     service.hurry()
             await self._remove_all()
             self._part()
@@ -182,7 +186,10 @@ class Supervisor:
                 if isinstance(request, Bye):
                     self._leaving.add(client)
                     return
-                self._carry_out(client, request)
+                if isinstance(request, Come):
+                    client.have(await self._supplies.of(Surroundings.told(request)))
+                else:
+                    self._carry_out(client, request)
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
@@ -199,7 +206,7 @@ class Supervisor:
             case Check():
                 client.converse(request, self._tasks.create_task(self._answer_check(client, request)))
             case Survey():
-                client.send(self._survey())
+                client.send(self._survey(client))
             case Read(number=number) | Run(number=number) | Preserve(number=number):
                 client.converse(number, self._tasks.create_task(self._reach(client, request)))
             case Stop(number=number):
@@ -229,7 +236,7 @@ class Supervisor:
         """Say whether a service answers; its silence keeps nobody waiting but who asked for it."""
         doubted = [
             service
-            for service in self._services.values()
+            for service in self._services
             if service.spec.name == request.service and service.is_used_by(client)
         ]
         try:
@@ -239,8 +246,8 @@ class Supervisor:
             problems = []
         client.send(Checked(request.number, next(filter(None, problems), "")))
 
-    def _survey(self) -> Surveyed:
-        services = tuple(service.state(self._clients) for service in self._services.values())
+    def _survey(self, client: _Client) -> Surveyed:
+        services = tuple(service.state(self._clients, client.supply) for service in self._services)
         return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle)
 
     async def _reach(self, client: _Client, request: Read | Run | Preserve) -> None:
@@ -267,10 +274,10 @@ class Supervisor:
         client.send(Over(request.number, code, problem))
 
     def _running(self, client: _Client, name: str) -> Running:
-        held = [service for service in self._services.values() if service.spec.name == name]
+        held = [service for service in self._services if service.spec.name == name]
         if not held:
             raise ProvisionError("it is not up")
-        service = next((service for service in held if service.is_used_by(client)), held[-1])
+        service = max(held, key=lambda service: (service.is_used_by(client), service.is_from(client.supply)))
         if service.running is None:
             raise ProvisionError("it is still starting")
         return service.running
@@ -280,23 +287,38 @@ class Supervisor:
             client.send(Failed(request.number, _ENDED_EARLY.format(reason=self._reason, name=request.spec.name)))
             return
 
-        self._service(request.spec, request.asked).ask(client, request.number)
+        try:
+            service = self._service(client, request.spec, request.asked)
+        except ProvisionError as error:
+            client.send(Failed(request.number, str(error)))
+        else:
+            service.ask(client, request.number)
 
-    def _service(self, spec: ServiceSpec, asked: float) -> _Service:
-        """The service that ``spec`` is, started if it wasn't, after those that it needs."""
-        key = msgspec.json.encode(_without_migrations(spec), order="deterministic")
-        service = self._services.get(key)
-        if service is None:
-            needs = tuple(self._service(need, asked) for need in spec.needs)
-            service = self._services[key] = _Service(spec=spec, asked=asked, key=key, needs=needs)
-            for need in needs:
-                need.dependents.append(service)
-            service.task = self._tasks.create_task(self._hold(service))
+    def _service(self, client: _Client, spec: ServiceSpec, asked: float) -> _Service:
+        """The service that ``spec`` is for ``client``, started if it wasn't, after those that it needs.
+
+        Raises:
+            ProvisionError: The catalogue doesn't have its kind.
+        """
+        kind = kind_of(spec)
+        needs = tuple(self._service(client, need, asked) for need in spec.needs)
+        wanted = _Wanted(spec, same_server(spec, kind.image), needs, client.supply.sources(spec))
+        found = [service for service in self._services if service.wanted.is_served_by(wanted, service.given_by)]
+        # What it has already comes first, then what its own providers would have given it before others.
+        found.sort(key=lambda service: (not service.is_of(client), wanted.preference(service.given_by)))
+        if found:
+            return found[0]
+
+        service = _Service(wanted=wanted, asked=asked, supply=client.supply)
+        self._services.append(service)
+        for need in needs:
+            need.dependents.append(service)
+        service.task = self._tasks.create_task(self._hold(service))
         return service
 
     async def _hold(self, service: _Service) -> None:
         try:
-            async with give(self._providers, service.place_order(self._project)) as running:
+            async with give(service.supply.providers, service.place_order(self._project)) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
                 service.answer_ready(running)
                 how = await first_of(running.ended(), service.lost_need())
@@ -320,16 +342,16 @@ class Supervisor:
 
     def _retire(self, service: _Service) -> None:
         """Who asks from here on gets a new one; so do those who ask for one that needs it, for that one ends now."""
-        if self._services.get(service.key) is not service:
+        if service not in self._services:
             return
-        del self._services[service.key]
+        self._services.remove(service)
         if service.running is not None:  # if it never was, those that need it are told why
             for dependent in service.dependents:
                 dependent.lose(service.spec.name)
                 self._retire(dependent)
 
     async def _remove_all(self) -> None:
-        tasks = [service.task for service in self._services.values()]
+        tasks = [service.task for service in self._services]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -341,8 +363,24 @@ class _Client:
 
     task: asyncio.Task[None] = field(init=False)
     parted: asyncio.Event = field(default_factory=asyncio.Event)
+    _supply: Supply | None = None
     _writer: asyncio.StreamWriter | None = None
     _conversations: dict[int | Check, asyncio.Task[None]] = field(default_factory=dict)
+
+    @property
+    def supply(self) -> Supply:
+        """Who may give it services.
+
+        Raises:
+            ValueError: It hasn't told what it has around it.
+        """
+        if self._supply is None:
+            raise ValueError("it asks before it has told where it comes from")
+        return self._supply
+
+    def have(self, supply: Supply) -> None:
+        """Take note of who may give it services."""
+        self._supply = supply
 
     @asynccontextmanager
     async def connected(self, connection: socket.socket) -> AsyncIterator[asyncio.StreamReader]:
@@ -418,14 +456,51 @@ class _Doubt:
             raise
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Wanted:
+    """A service as one client asks for it.
+
+    Attributes:
+        spec: What it is to be.
+        server: What tells its server from others.
+        needs: The services that it needs.
+        sources: From what each provider would give it, in the order in which they are asked.
+    """
+
+    spec: ServiceSpec
+    server: bytes
+    needs: tuple[_Service, ...]
+    sources: Mapping[ProviderName, str]
+
+    def is_served_by(self, other: _Wanted, given_by: ProviderName | None) -> bool:
+        """Whether what was started for this serves the ``other``, too.
+
+        While it starts it serves those who ask in the same words: it has their limits. One that runs serves those who
+        would be given it, from the same source: by a provider that they prefer to all others, or that has come next
+        here too, after the same refusals. One that was asked for by its provider's name is for all who don't mind.
+        """
+        if self.server != other.server or self.needs != other.needs:
+            return False
+        if given_by is None:
+            return self.sources == other.sources and _in_other_words(self.spec) == _in_other_words(other.spec)
+        if other.sources.get(given_by) != self.sources[given_by]:
+            return False
+        refused = takewhile(lambda name: name != given_by, other.sources)
+        is_by_name = next(iter(self.sources)) == given_by
+        return is_by_name or all(self.sources.get(name) == other.sources[name] for name in refused)
+
+    def preference(self, given_by: ProviderName | None) -> int:
+        """How many providers would have been asked before that one."""
+        return 0 if given_by is None else tuple(self.sources).index(given_by)
+
+
 @dataclass(slots=True, eq=False)
 class _Service:
     """One service, those that it needs and those that need it, and those who asked for it."""
 
-    spec: ServiceSpec
+    wanted: _Wanted
     asked: float
-    key: bytes
-    needs: tuple[_Service, ...]
+    supply: Supply
     dependents: list[_Service] = field(default_factory=list)
     started: asyncio.Future[Running] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     task: asyncio.Task[None] = field(init=False)
@@ -439,6 +514,16 @@ class _Service:
     _has_lost: asyncio.Event = field(default_factory=asyncio.Event)
     _loss: str = ""
 
+    @property
+    def spec(self) -> ServiceSpec:
+        """What it is."""
+        return self.wanted.spec
+
+    @property
+    def given_by(self) -> ProviderName | None:
+        """Who gave it; None while it starts."""
+        return None if self._endpoint is None else self._endpoint.provider
+
     def place_order(self, project: str) -> Order:
         """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
         kind = kind_of(self.spec)
@@ -450,6 +535,7 @@ class _Service:
             project=project,
             needs=self._needs_started,
             note=self._note,
+            environ=self.supply.environ,
         )
         return self.order
 
@@ -478,7 +564,11 @@ class _Service:
 
     def is_used_by(self, client: _Client) -> bool:
         """Whether it is up and ``client`` has asked for it."""
-        return self._endpoint is not None and client in self._users
+        return self._endpoint is not None and self.is_of(client)
+
+    def is_of(self, client: _Client) -> bool:
+        """Whether ``client`` has asked for it, or for one that needs it."""
+        return client in self._users
 
     def ask(self, client: _Client, number: int) -> None:
         """Answer ``client`` under ``number``, now or when it is known."""
@@ -488,14 +578,20 @@ class _Service:
         else:
             client.send(Ready(number, self._endpoint))
 
-    def state(self, present: set[_Client]) -> ServiceState:
-        """What it is now, for those of ``present`` who use it."""
+    def is_from(self, supply: Supply) -> bool:
+        """Whether it was given from what ``supply`` has, too."""
+        given_by = self.given_by
+        return given_by is not None and supply.sources(self.spec).get(given_by) == self.wanted.sources[given_by]
+
+    def state(self, present: set[_Client], supply: Supply) -> ServiceState:
+        """What it is now, for those of ``present`` who use it, told to one who has ``supply``."""
         return ServiceState(
             name=self.spec.name,
             kind=self.spec.kind,
             asked=self.asked,
             users=len(self._users & present),
             endpoint=self._endpoint,
+            is_own=self.is_from(supply),
         )
 
     def answer_ready(self, running: Running) -> None:
@@ -526,14 +622,14 @@ class _Service:
             _StartError: The first that failed.
         """
         try:
-            running = await asyncio.gather(*(asyncio.shield(need.started) for need in self.needs))
+            running = await asyncio.gather(*(asyncio.shield(need.started) for need in self.wanted.needs))
         except _StartError as error:
             raise _StartError((self.spec.name, *error.path), error.cause) from None
-        return dict(zip((need.spec.name for need in self.needs), running, strict=True))
+        return dict(zip((need.spec.name for need in self.wanted.needs), running, strict=True))
 
     def _use(self, client: _Client) -> None:
         self._users.add(client)
-        for need in self.needs:
+        for need in self.wanted.needs:
             need._use(client)  # noqa: SLF001 (of the same class)
 
     def answer_lost(self, problem: str) -> None:
@@ -618,9 +714,9 @@ class _Meeting:
         self._lock = -1
 
 
-def _without_migrations(spec: ServiceSpec) -> ServiceSpec:
-    """What tells services apart: with other migrations it is the same server."""
-    return msgspec.structs.replace(spec, migrations="", needs=tuple(map(_without_migrations, spec.needs)))
+def _in_other_words(spec: ServiceSpec) -> ServiceSpec:
+    """Without what is no matter for a start."""
+    return msgspec.structs.replace(spec, migrations="", needs=())
 
 
 async def _process_ended(connection: socket.socket) -> None:
@@ -650,15 +746,6 @@ async def _process_ended(connection: socket.socket) -> None:
 def _peer(connection: socket.socket) -> int:
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return int.from_bytes(credentials[:4], sys.byteorder)
-
-
-async def _sweep(docker: Docker) -> None:
-    try:
-        swept = await sweep(docker, always=False)
-    except Exception:  # noqa: BLE001 (what others left must not hinder this run; the next one tries again)
-        _log.exception("the sweep failed")
-    else:
-        _log.info("swept of what dead supervisors left: %r", swept)
 
 
 async def _lock(project: runtime.Project) -> int | None:
@@ -693,19 +780,17 @@ def _log_to(log: Path) -> None:
 
 
 async def _supervise(first: socket.socket, project: runtime.Project, session: Path, lock: int) -> None:
-    async with AsyncExitStack() as resources:
-        docker = await resources.enter_async_context(Docker(session=session.name, project=project.key, sockets=session))
+    async with open_supplies(session, project.key) as supplies:
         meeting = _Meeting(project, lock)
-        resources.callback(meeting.close)
         _log.info("process %d starts", os.getpid())
-        supervisor = Supervisor((docker, Embedded(), External()), log=session / "log", project=project.key)
+        supervisor = Supervisor(supplies, log=session / "log", project=project.key)
         loop = asyncio.get_running_loop()
         for sign in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(sign, supervisor.end, sign.name)
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_sweep(docker))  # to its end: the sign of what is left is removed first
+        try:
             await supervisor.run(first, meeting)
-            docker.close_doors()
+        finally:
+            meeting.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -135,7 +135,7 @@ async def line_of(process):
 
 
 @asynccontextmanager
-async def user(root, *specs, words=()):
+async def user(root, *specs, words=(), python_path=""):
     """Another process that asks for services, prints their URLs and holds them until its stdin closes.
 
     With the word ``fork`` it then leaves a child behind, and prints its process id.
@@ -145,6 +145,7 @@ async def user(root, *specs, words=()):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        env=os.environ | {"PYTHONPATH": str(python_path)},
     )
     with process:
         try:

@@ -7,16 +7,15 @@ import dataclasses
 import json
 import re
 import socket
-import ssl
 import subprocess
 import sys
-from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
 import msgspec
 import pytest
+from engine_proxy import proxy
 from provision_traces import container_of, order_of, spec_of
 from redis.asyncio import Redis
 
@@ -143,37 +142,6 @@ def material(certificates, folder, *, authority="ca", client=True):
         (folder / "cert.pem").write_bytes((certificates / "client.pem").read_bytes())
         (folder / "key.pem").write_bytes((certificates / "client-key.pem").read_bytes())
     return folder
-
-
-@asynccontextmanager
-async def proxy(engine, certificates=None, host="127.0.0.1"):
-    """The machine's engine behind a TCP port, with TLS and for known clients alone if there are certificates."""
-    tls = None
-    if certificates is not None:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificates / "server.pem", certificates / "server-key.pem")
-        tls.load_verify_locations(certificates / "ca.pem")
-        tls.verify_mode = ssl.CERT_REQUIRED
-
-    async def copy(source, target):
-        try:
-            while data := await source.read(65536):
-                target.write(data)
-                await target.drain()
-        except OSError:
-            pass
-        finally:
-            target.close()
-
-    async def carry(reader, writer):
-        there, back = await asyncio.open_unix_connection(engine.location.url.removeprefix("unix://"))
-        await asyncio.gather(copy(reader, back), copy(there, writer))
-
-    server = await asyncio.start_server(carry, host, 0, ssl=tls)
-    try:
-        yield f"tcp://{host}:{server.sockets[0].getsockname()[1]}"
-    finally:
-        server.close()
 
 
 async def serves_redis(environ, **fields):

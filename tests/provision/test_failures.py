@@ -157,5 +157,5 @@ async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root,
         out, code = await outcome(run)
     assert code == 1, out
     assert failed(out) == {"redis"}
-    assert re.search(r"The service 'redis' \(redis:own in .*\) (ended with exit code|is gone)", out)
+    assert re.search(r"The service 'redis' \(redis:own at unix://.* in .*\) (ended with exit code|is gone)", out)
     assert out.endswith("left: []\n\n")

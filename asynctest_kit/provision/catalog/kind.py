@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
     from signal import Signals
 
@@ -84,6 +84,7 @@ class Site:
         login: As whom tests will connect.
         spec: What was asked for, templates filled.
         recipe: How its kind is run.
+        environ: What the environment of its programs is made of.
     """
 
     server: Path
@@ -92,6 +93,7 @@ class Site:
     login: Login
     spec: ServiceSpec
     recipe: Recipe
+    environ: Mapping[str, str] = field(repr=False)
 
     @property
     def major(self) -> int:

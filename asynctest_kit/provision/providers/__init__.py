@@ -89,6 +89,7 @@ class Order:
         needs: Waits until those that it needs are ready, and gives them by name; a ProvisionError if one fails.
         met: Those, once :meth:`meet` has awaited them.
         note: Takes what is being done now, for people, where that lasts.
+        environ: The environment of the client that wants it; None for the provider's own.
     """
 
     spec: ServiceSpec
@@ -97,6 +98,7 @@ class Order:
     record: Callable[[ServicePhase], None]
     project: str = ""
     note: Callable[[str], None] = _ignore
+    environ: Mapping[str, str] | None = field(default=None, repr=False)
     may_keep: bool = True
     needs: Callable[[], Awaitable[Mapping[str, Running]]] = _nobody
     met: Mapping[str, Running] = field(default_factory=dict)
@@ -241,6 +243,9 @@ class Provider(Protocol):
     @property
     def name(self) -> ProviderName:
         """What settings call it."""
+
+    def source(self, spec: ServiceSpec) -> str:
+        """What it would give the service from; two that are given from the same are the same. Empty: from nothing."""
 
     def give(self, order: Order) -> AbstractAsyncContextManager[Running]:
         """Start what was ordered; remove it when the context closes.

