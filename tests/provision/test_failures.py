@@ -6,12 +6,16 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import sys
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from own_engine import APART
+from provision_traces import BUSYBOX, HEALTHCHECK, IMAGES
+from registries import silent_registry
 from small_images import root_of_redis
 from suites import ATK, PYTEST, outcome, running, write_suite
 
@@ -144,6 +148,131 @@ async def test_an_image_that_is_nowhere_is_told_with_its_name(engine, root):
     assert failed(out) == {"redis"}
     assert "No provider can give the service 'redis'" in out
     assert f"docker: the image {image} is not there and can't be pulled from localhost:1: " in out
+
+
+#: Services each of which can't be had, and the others can.
+BROKEN = """
+    pull-stall = "5s"
+
+    [tool.asynctest_kit.services.hanging]
+    image = "{registry}/cache:1"
+    wait = {{ log = "up" }}
+
+    [tool.asynctest_kit.services.missing]
+    image = "localhost:1/no/such:image"
+    wait = {{ log = "up" }}
+
+    [tool.asynctest_kit.services.unhealthy]
+    image = "{healthcheck}"
+    command = ["sleep", "600"]
+    wait = {{ health = true }}
+
+    [tool.asynctest_kit.services.taken]
+    kind = "redis"
+    provider = "embedded"
+    command = ["--port", "{port}"]
+
+    [tool.asynctest_kit.services.taken-inside]
+    image = "{busybox}"
+    command = ["sh", "-c", "httpd -p 80; exec httpd -f -p 80"]
+    wait = {{ log = "never" }}
+
+    [tool.asynctest_kit.services.full]
+    kind = "postgres"
+    provider = "docker"
+    image = "{postgres}"
+    container.tmpfs = ["/var/lib/asynctest_kit:size=4m"]
+
+    [tool.asynctest_kit.services.late]
+    image = "{busybox}"
+    command = ["sh", "-c", "echo still loading; exec sleep 600"]
+    ports = [80]
+    startup-timeout = "2s"
+
+    [tool.asynctest_kit.services.needs-missing]
+    image = "{busybox}"
+    needs = ["missing"]
+    wait = {{ log = "up" }}
+
+    [tool.asynctest_kit.services.fine]
+    image = "{busybox}"
+    command = ["sh", "-c", "echo up; exec sleep 600"]
+    wait = {{ log = "up" }}
+"""
+
+BROKEN_ONES = ["hanging", "missing", "unhealthy", "taken", "taken-inside", "full", "late", "needs-missing"]
+
+ONE_TEST = """
+    def test_needs_{name}({name}):
+        assert {name}.detail
+"""
+
+#: What a test of each is told, among other things.
+TOLD = {
+    "hanging": [
+        "No provider can give the service 'hanging' (a container of an image; provider = 'auto'):",
+        "docker: the image {registry}/cache:1 is not there and can't be pulled from {registry}: the registry {registry} ",
+        " made no progress for 5 s",
+    ],
+    "missing": [
+        "No provider can give the service 'missing' (a container of an image; provider = 'auto'):",
+        "docker: the image localhost:1/no/such:image is not there and can't be pulled from localhost:1: ",
+    ],
+    "unhealthy": [
+        "The container of the service 'unhealthy' ({healthcheck}) is unhealthy: its HEALTHCHECK ",
+        "says 'not well yet'. It wrote no log.",
+    ],
+    "taken": [
+        "Redis for the service 'taken' found its port taken by somebody else, 5 times and each time another one unless",
+        "ddress already in use",
+    ],
+    "taken-inside": [
+        "The container of the service 'taken-inside' ({busybox}) ended with exit code 1. Its last words:",
+        "  | httpd: bind: Address already in use",
+    ],
+    "full": [
+        "The container of the service 'full' ({postgres}) ended with exit code 1. Its last words:",
+        "No space left on device",
+    ],
+    "late": [
+        "The container of the service 'late' ({busybox}) was not ready within 2 s: waited for its port 80 to take ",
+    ],
+    "needs-missing": [
+        "The service 'needs-missing' was not started: it needs 'missing', which failed.",
+        "docker: the image localhost:1/no/such:image is not there and can't be pulled from localhost:1: ",
+    ],
+}
+
+ONE_TEST = """
+    def test_needs_{name}({name}):
+        assert {name}.detail
+"""
+
+
+async def test_many_services_that_can_not_be_had_are_each_told_and_the_others_are_up(engine, root):
+    tests = [ONE_TEST.format(name=name.replace("-", "_")) for name in (*TOLD, "fine", "tmp_path")]
+    async with silent_registry() as registry:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            known = {
+                "registry": registry,
+                "healthcheck": HEALTHCHECK,
+                "busybox": BUSYBOX,
+                "postgres": IMAGES["postgres"],
+                "port": taken.getsockname()[1],
+            }
+            write_suite(root, "".join(tests).replace("tmp_path.detail", "tmp_path"), BROKEN.format(**known))
+            async with running(root, (*ATK, "--junitxml=told.xml")) as run:
+                out, code = await outcome(run)
+    assert code == 1, out
+    cases = {
+        case.get("name").removeprefix("test_needs_").replace("_", "-"): [problem.text for problem in case]
+        for case in ET.parse(root / "told.xml").iter("testcase")
+    }
+    assert {name for name, problems in cases.items() if not problems} == {"fine", "tmp-path"}, out
+    for name, parts in TOLD.items():
+        [problem] = cases[name]
+        for part in parts:
+            assert part.format(**known) in problem, problem
 
 
 async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root, short_path):

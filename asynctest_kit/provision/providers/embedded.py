@@ -256,7 +256,7 @@ def _recipe(order: Order) -> Recipe:
 
 
 class _PortTakenError(Exception):
-    """Somebody else bound the port between our finding it and the server's start."""
+    """Somebody else bound the port between our finding it and the server's start; the message is the server's end."""
 
 
 class _Process:
@@ -464,13 +464,16 @@ async def _output(
 
 
 async def _listening(site: Site, prefix: tuple[str, ...], order: Order, password: str) -> tuple[_Process, Address]:
+    end = ""
     for _ in range(_PORTS):
-        with suppress(_PortTakenError):
+        try:
             return await _start(site, prefix, order, replace(_free_address(order), password=password))
+        except _PortTakenError as error:
+            end = str(error)
 
     raise ProvisionError(
-        f"{order.kind.title} for the service {order.spec.name!r} found each of {_PORTS} free ports taken by somebody "
-        "else a moment later."
+        f"{order.kind.title} for the service {order.spec.name!r} found its port taken by somebody else, {_PORTS} times "
+        f"and each time another one unless its command names it. {end}"
     )
 
 
@@ -491,7 +494,7 @@ async def _start(site: Site, prefix: tuple[str, ...], order: Order, address: Add
     except BaseException as error:
         await to_its_end(process.stop(site.recipe.stop))
         if isinstance(error, ProvisionError) and _PORT_TAKEN in (await process.last_words()).lower():
-            raise _PortTakenError from None
+            raise _PortTakenError(str(error)) from None
         raise
     return process, address
 
