@@ -66,6 +66,8 @@ async def _run_sql_file(path: Path, connection: asyncpg.Connection, endpoint: En
     text = await asyncio.to_thread(path.read_text, encoding="utf-8")
     try:
         await connection.execute(text)
+    except AttributeError:
+        return  # asyncpg trips over the server's answer to a file without a statement, and is well afterwards
     except asyncpg.PostgresError as error:
         position = getattr(error, "position", None)
         line = f", line {text.count(chr(10), 0, int(position)) + 1}" if position else ""

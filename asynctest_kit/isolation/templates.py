@@ -7,7 +7,9 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
 1. A template is ``atk_template_<fingerprint>``. It is built under an advisory lock, so that one builds and the others
    wait; all sessions must use the same maintenance database for that, and do, for it is the endpoint's.
 2. It is complete when the catalogue says so: IS_TEMPLATE true and ALLOW_CONNECTIONS false are set together, last. What
-   is found without them was left by a builder that died: it is dropped and built again. Nothing else is recorded.
+   is found without them was left by a builder that died: it is dropped and built again. A comment says of one whose
+   migrations have changed what is the server's, as roles: such a server is no place for other migrations any more.
+   Nothing else is recorded.
 3. This run's own database, and a test's, is ``atk_run_<random>``. As long as it is used, a session whose application
    name is the database's name is connected to the server, from before it is created: its keeper.
 4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
@@ -19,6 +21,7 @@ A pooler in front of the server (PgBouncer) hides sessions from each other: poin
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -46,6 +49,25 @@ _STRATEGY = (15, 0)
 _FORCE = (13, 0)
 
 
+#: What all databases of a server have in common, and migrations can change.
+_OF_THE_SERVER = r"""
+SELECT concat_ws(
+    E'\n',
+    (SELECT string_agg(role::text, ' ' ORDER BY role::text) FROM pg_roles AS role),
+    (SELECT string_agg(concat(roleid, ' ', member), ' ' ORDER BY roleid, member) FROM pg_auth_members),
+    (SELECT string_agg(spcname, ' ' ORDER BY spcname) FROM pg_tablespace),
+    (SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname NOT LIKE 'atk\_%')
+)
+"""
+
+_CLAIM = "changes the server, too"
+
+#: No migrations' digest: for a server that some have left in the middle.
+_NOBODY = "nobody"
+
+_IS_THERE = re.compile(r'\b(?:role|tablespace|database) "[^"]+" already exists')
+
+
 @dataclass(frozen=True, slots=True)
 class Template:
     """A database that is complete and closed for connections, and can be cloned.
@@ -63,12 +85,17 @@ async def _ignore(_digest: str) -> None:
     pass
 
 
+def _unclaimed(_digest: str) -> None:
+    pass
+
+
 async def ensure_template(
     server: Endpoint,
     migrations: Migrations | None,
     *,
     root: Path,
     built: Callable[[str], Awaitable[None]] = _ignore,
+    claimed: Callable[[str], None] = _unclaimed,
 ) -> Template:
     """Return the template of these migrations, built if need be.
 
@@ -77,6 +104,8 @@ async def ensure_template(
         migrations: What makes the schema; None for an empty database.
         root: Where a migration command runs.
         built: Called with the migrations' digest if it was not there before, while nobody else has it yet.
+        claimed: Called with it if they have changed more than their database: the server is theirs alone from then on.
+            If they failed, with a word that is nobody's digest.
 
     Raises:
         MigrationError: The migrations failed. The next call tries again.
@@ -90,8 +119,12 @@ async def ensure_template(
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         if not await _is_complete(connection, name):
-            await _build(connection, server, name, migrations, root)
+            await _build(connection, server, name, migrations, root, claimed)
+            if await _is_claimed(connection, name):
+                claimed(digest)
             await built(digest)
+        elif await _is_claimed(connection, name):
+            claimed(digest)
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(_needs_privilege(server, error)) from error
     finally:
@@ -157,13 +190,44 @@ async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
     return complete
 
 
-async def _build(
-    connection: asyncpg.Connection, server: Endpoint, name: str, migrations: Migrations, root: Path
+async def _build(  # noqa: PLR0913, PLR0917  # what makes a template
+    connection: asyncpg.Connection,
+    server: Endpoint,
+    name: str,
+    migrations: Migrations,
+    root: Path,
+    claimed: Callable[[str], None],
 ) -> None:
     await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
     await connection.execute(f'CREATE DATABASE "{name}"')
-    await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
+    before = await connection.fetchval(_OF_THE_SERVER)
+    try:
+        await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
+    except MigrationError as error:
+        if await connection.fetchval(_OF_THE_SERVER) != before:
+            claimed(_NOBODY)
+        raise MigrationError(f"{error}{_mend(str(error), server)}") from error
+    if await connection.fetchval(_OF_THE_SERVER) != before:
+        await connection.execute(f'COMMENT ON DATABASE "{name}" IS {_CLAIM!r}')
     await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
+
+
+async def _is_claimed(connection: asyncpg.Connection, name: str) -> bool:
+    comment = await connection.fetchval(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1", name
+    )
+    return bool(comment == _CLAIM)
+
+
+def _mend(problem: str, server: Endpoint) -> str:
+    """What to do about a migration that meets what another one has left on the server; empty if it is not that."""
+    if not _IS_THERE.search(problem):
+        return ""
+    others = "" if server.provider == "external" else ", or begin with a fresh server: `atk down`"
+    return (
+        "\nThat is the server's and not the database's: it was there before, and stays when the database goes. "
+        f"Make it only where it is missing (with a DO block that looks into pg_roles){others}."
+    )
 
 
 async def _drop_orphans(connection: asyncpg.Connection) -> None:

@@ -36,6 +36,7 @@ from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
+    Claim,
     Elsewhere,
     End,
     Ensure,
@@ -289,6 +290,11 @@ class Client:
             await is_taken.wait()
         finally:
             self.stop(number)
+
+    def claim(self, service: str, migrations: str) -> None:
+        """Have a service be for ``migrations`` (a digest) alone: who asks for it with others gets another."""
+        with self._mutex:
+            self._link.send(Claim(service, migrations))
 
     def _read(self) -> None:
         try:

@@ -26,6 +26,7 @@ __all__ = [
     "Bye",
     "Check",
     "Checked",
+    "Claim",
     "Come",
     "Elsewhere",
     "End",
@@ -134,6 +135,17 @@ class Preserve(msgspec.Struct, frozen=True, tag=True):
     migrations: str
 
 
+class Claim(msgspec.Struct, frozen=True, tag=True):
+    """Client: this service, which I use, is for these ``migrations`` (a digest) alone from now on.
+
+    They have changed what is the server's and no database's, as roles are: others may not find it as they expect it.
+    A word that is no digest: for nobody who comes, for they failed half-way.
+    """
+
+    service: str
+    migrations: str
+
+
 class Stop(msgspec.Struct, frozen=True, tag=True):
     """Client: tell me nothing more under this number. A program that runs is not ended by it."""
 
@@ -233,7 +245,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Come | Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Stop
+Request = Come | Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Claim | Stop
 Reply = Hello | Elsewhere | Noted | Measured | Ready | Failed | Lost | Checked | Surveyed | Wrote | Over | Farewell
 
 _encoder = msgspec.json.Encoder()

@@ -29,6 +29,7 @@ __all__ = [
     "ServiceSpec",
     "ServiceState",
     "Stream",
+    "same_container",
     "same_server",
     "url_variable",
 ]
@@ -92,24 +93,39 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
 
 
-def same_server(spec: ServiceSpec, usual_image: str) -> bytes:
-    """What tells the server that ``spec`` makes from others: equal for two that differ in limits and the like only.
+def same_server(spec: ServiceSpec) -> bytes:
+    """What tells the server that ``spec`` makes from others, whoever gives it: equal for those that differ in limits.
 
-    Who gives it and what it needs are told by their own.
+    What it needs is told beside it, and what a provider makes it of by the provider's source.
+    """
+    plain = ServiceSpec(
+        name=spec.name,
+        kind=spec.kind,
+        url=spec.url,
+        environment=spec.environment,
+        command=spec.command,
+        ports=spec.ports,
+        wait=spec.wait,
+        once=spec.once,
+    )
+    return msgspec.json.encode(plain, order="deterministic")
+
+
+def same_container(spec: ServiceSpec, usual_image: str) -> bytes:
+    """What tells the containers that are made for ``spec`` apart, beside that: not when and how their image is fetched.
+
+    Args:
+        spec: What is asked for.
+        usual_image: The image of its kind.
     """
     build = spec.container.build
     if build is not None:
         build = msgspec.structs.replace(build, timeout=0.0)
-    plain = msgspec.structs.replace(
-        spec,
-        provider="auto",
+    plain = ServiceSpec(
+        name=spec.name,
+        kind=spec.kind,
         image=spec.images.name_of(spec.image or usual_image),
-        startup_timeout=0.0,
-        needs=(),
         container=msgspec.structs.replace(spec.container, pull=None, build=build),
-        images=ImageSource(),
-        publish_openly=False,
-        migrations="",
     )
     return msgspec.json.encode(plain, order="deterministic")
 

@@ -56,6 +56,7 @@ from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
+    Claim,
     Come,
     Elsewhere,
     End,
@@ -205,6 +206,8 @@ class Supervisor:
                 self.end("it was told to", orderly=True)
             case Check():
                 client.converse(request, self._tasks.create_task(self._answer_check(client, request)))
+            case Claim(service=name, migrations=migrations):
+                self._claim(client, name, migrations)
             case Survey():
                 client.send(self._survey(client))
             case Read(number=number) | Run(number=number) | Preserve(number=number):
@@ -300,21 +303,34 @@ class Supervisor:
         Raises:
             ProvisionError: The catalogue doesn't have its kind.
         """
-        kind = kind_of(spec)
         needs = tuple(self._service(client, need, asked) for need in spec.needs)
-        wanted = _Wanted(spec, same_server(spec, kind.image), needs, client.supply.sources(spec))
-        found = [service for service in self._services if service.wanted.is_served_by(wanted, service.given_by)]
+        wanted = _Wanted(spec, same_server(spec), needs, client.supply.sources(spec))
+        found = [service for service in self._services if service.serves(wanted)]
         # What it has already comes first, then what its own providers would have given it before others.
         found.sort(key=lambda service: (not service.is_of(client), wanted.preference(service.given_by)))
         if found:
             return found[0]
 
+        self._remove_superseded(wanted)
         service = _Service(wanted=wanted, asked=asked, supply=client.supply)
         self._services.append(service)
         for need in needs:
             need.dependents.append(service)
         service.task = self._tasks.create_task(self._hold(service))
         return service
+
+    def _claim(self, client: _Client, name: str, migrations: str) -> None:
+        for service in self._services:
+            if service.spec.name == name and service.is_used_by(client):
+                service.claimed = migrations
+
+    def _remove_superseded(self, wanted: _Wanted) -> None:
+        """Remove those in whose place ``wanted`` is started, for they are other migrations', and that nobody uses."""
+        for service in tuple(self._services):
+            if service.claimed and service.wanted.server == wanted.server and not service.has_users(self._clients):
+                _log.info("%s is for other migrations, and is not used", service.spec.name)
+                self._retire(service)
+                service.task.cancel()
 
     async def _hold(self, service: _Service) -> None:
         try:
@@ -496,7 +512,10 @@ class _Wanted:
 
 @dataclass(slots=True, eq=False)
 class _Service:
-    """One service, those that it needs and those that need it, and those who asked for it."""
+    """One service, those that it needs and those that need it, and those who asked for it.
+
+    If it is ``claimed``, it is for those migrations alone.
+    """
 
     wanted: _Wanted
     asked: float
@@ -507,6 +526,7 @@ class _Service:
     order: Order | None = None
     running: Running | None = None
     is_lost: asyncio.Event = field(default_factory=asyncio.Event)
+    claimed: str = ""
     _noted: str = ""
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
@@ -523,6 +543,15 @@ class _Service:
     def given_by(self) -> ProviderName | None:
         """Who gave it; None while it starts."""
         return None if self._endpoint is None else self._endpoint.provider
+
+    def serves(self, wanted: _Wanted) -> bool:
+        """Whether it is what a client wants."""
+        is_free = self.claimed in ("", wanted.spec.migrations)
+        return is_free and self.wanted.is_served_by(wanted, self.given_by)
+
+    def has_users(self, present: set[_Client]) -> bool:
+        """Whether any of those who use it is present."""
+        return not self._users.isdisjoint(present)
 
     def place_order(self, project: str) -> Order:
         """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""

@@ -185,6 +185,33 @@ async def test_failing_sql_names_file_and_line(server, sql):
     await ensure_template(server, sql, root=Path("/"))
 
 
+async def test_a_file_without_a_statement_is_passed_over(server, sql):
+    (sql.sql / "0.sql").write_text("-- nothing yet\n")
+    async with open_clone(await ensure_template(server, sql, root=Path("/"))) as clone:
+        assert await fetch(clone, "SELECT 1") == [(1,)]
+
+
+async def test_migrations_that_change_the_server_are_told_each_time_and_in_the_way_of_others(server, sql, admin):
+    role, claims = f"role_{uuid.uuid4().hex[:8]}", []
+    (sql.sql / "3.sql").write_text(f"CREATE ROLE {role};")
+    theirs = msgspec.structs.replace(server, provider="external")
+    try:
+        for _ in range(2):  # built, and found
+            template = await ensure_template(theirs, sql, root=Path("/"), claimed=claims.append)
+        assert [f"atk_template_{digest}" for digest in claims] == [template.name] * 2
+        (sql.sql / "4.sql").write_text("SELECT 1;")
+        with pytest.raises(MigrationError) as caught:
+            await ensure_template(theirs, sql, root=Path("/"))
+    finally:
+        await admin.execute(f"DROP ROLE {role}")
+    told, mend = str(caught.value).splitlines()
+    assert told.endswith(f'3.sql: role "{role}" already exists')
+    assert mend == (
+        "That is the server's and not the database's: it was there before, and stays when the database goes. "
+        "Make it only where it is missing (with a DO block that looks into pg_roles)."
+    )
+
+
 async def test_without_migrations(server):
     async with open_clone(await ensure_template(server, None, root=Path("/"))) as clone:
         assert await fetch(clone, "SELECT 1") == [(1,)]

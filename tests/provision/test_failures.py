@@ -211,8 +211,8 @@ ONE_TEST = """
 TOLD = {
     "hanging": [
         "No provider can give the service 'hanging' (a container of an image; provider = 'auto'):",
-        "docker: the image {registry}/cache:1 is not there and can't be pulled from {registry}: the registry {registry} ",
-        " made no progress for 5 s",
+        "docker: the image {registry}/cache:1 is not there and can't be pulled from {registry}: ",
+        "the registry {registry} made no progress for 5 s",
     ],
     "missing": [
         "No provider can give the service 'missing' (a container of an image; provider = 'auto'):",

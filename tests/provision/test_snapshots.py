@@ -6,8 +6,9 @@ import asyncio
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -16,12 +17,16 @@ import pytest
 from provision_traces import order_of, spec_of
 from suites import outcome, running, write_suite
 
-from asynctest_kit.errors import ProvisionError
+from asynctest_kit.errors import MigrationError, ProvisionError
+from asynctest_kit.isolation.templates import ensure_template
 from asynctest_kit.provision import snapshots
+from asynctest_kit.provision.catalog import spec_for
+from asynctest_kit.provision.client import Client, Visit
 from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.readiness import NotReadyError
 from asynctest_kit.provision.runtime import project_of
+from asynctest_kit.settings import load
 
 pytestmark = pytest.mark.anyio
 
@@ -296,3 +301,65 @@ async def test_changed_migrations_are_made_where_the_former_ones_were_not(tmp_pa
             out, code = await outcome(run)
         assert code == 0, out
         assert len([name for name in kept(cache) if project_of(root).key in name]) == number + 1
+
+
+async def test_migrations_that_change_the_server_have_it_for_themselves(root, cache):
+    sql = root / "sql"
+    sql.mkdir()
+    settings = """
+        provider = "embedded"
+        [tool.asynctest_kit.services.postgres]
+        migrations = { sql = "sql" }
+    """
+    one_test = """
+        import pytest
+
+        @pytest.mark.anyio
+        async def test_works(pg):
+            assert await pg.fetchval("SELECT count(*) FROM app") == 0
+    """
+    write_suite(root, one_test, settings)
+
+    async def migrated(client):
+        """A server that has been migrated as it says now, and nothing else."""
+        service = load(paths=(), directory=root, environ={}, options={})
+        server = await client.endpoint(spec_for("postgres", service))
+        claim = partial(client.claim, "postgres")
+        await ensure_template(server, service.services["postgres"].migrations, root=root, claimed=claim)
+        return server
+
+    def is_up():
+        visit = Visit.at(root)
+        with closing(visit):
+            return [state.endpoint for state in visit.survey().services]
+
+    (sql / "1.sql").write_text("CREATE TABLE app ();")
+    with closing(Client.connect(root)) as keeper:
+        keeper.keep(600)
+        with closing(Client.connect(root)) as client:
+            plain = await migrated(client)
+        (sql / "2.sql").write_text("CREATE ROLE reader;")
+        async with running(root) as run:
+            out, code = await outcome(run)
+        assert code == 0, out
+        assert await asyncio.to_thread(is_up) == [plain]  # nobody had claimed it
+        (sql / "3.sql").write_text("CREATE ROLE writer;")
+        (sql / "4.sql").write_text("SELECT 1/0;")
+        with closing(Client.connect(root)) as client:
+            with pytest.raises(MigrationError, match="division by zero"):
+                await migrated(client)
+            with pytest.raises(
+                MigrationError, match=r'(?s)role "reader" already exists.*begin with a fresh .*atk down'
+            ):
+                await migrated(client)
+        (sql / "4.sql").write_text("-- nothing any more")
+        with closing(Client.connect(root)) as client:
+            mended = await migrated(client)
+            assert await roles_in(mended) == {"postgres", "reader", "writer"}
+            assert await asyncio.to_thread(is_up) == [mended]
+            (sql / "3.sql").unlink()
+            with closing(Client.connect(root)) as other:  # as on another branch
+                theirs = await migrated(other)
+            assert await roles_in(theirs) == {"postgres", "reader"}
+            assert await asyncio.to_thread(is_up) == [mended, theirs]
+        keeper.keep(0)

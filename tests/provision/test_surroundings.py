@@ -15,7 +15,7 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog.redis import REDIS as REDIS_KIND
 from asynctest_kit.provision.client import Client, Visit
 from asynctest_kit.provision.providers.embedded import Search
-from asynctest_kit.provision.service import same_server
+from asynctest_kit.provision.service import same_container, same_server
 
 pytestmark = pytest.mark.anyio
 
@@ -116,23 +116,27 @@ LIMITS = {
 }
 
 
+def identity(spec, usual_image="any"):
+    return same_server(spec), same_container(spec, usual_image)
+
+
 @pytest.mark.parametrize("field", LIMITS)
 async def test_what_does_not_change_the_server_does_not_make_another(field):
-    other = msgspec.structs.replace(REDIS, **{field: LIMITS[field]})
-    assert same_server(other, "any") == same_server(REDIS, "any")
+    assert identity(msgspec.structs.replace(REDIS, **{field: LIMITS[field]})) == identity(REDIS)
 
 
 async def test_an_image_is_known_by_the_name_under_which_it_is_to_be_had():
-    plain = spec_of("redis", image=None)
-    mirrored = spec_of("redis", image=None, images=ImageSource(prefix="mirror.example"))
-    named = spec_of("redis", image="mirror.example/redis:7")
-    assert same_server(plain, "redis:7") == same_server(spec_of("redis", image="redis:7"), "redis:7")
-    assert same_server(mirrored, "redis:7") == same_server(named, "redis:7") != same_server(plain, "redis:7")
+    plain, named, mirrored = (
+        identity(spec_of("redis", image=image, images=ImageSource(prefix=prefix)), "redis:7")
+        for image, prefix in [(None, None), ("redis:7", None), (None, "mirror.example")]
+    )
+    assert plain == named != mirrored
+    assert mirrored == identity(spec_of("redis", image="mirror.example/redis:7"))
 
 
 async def test_the_limit_of_a_build_is_none_of_its_image():
     def built(**fields):
-        return same_server(spec_of("redis", container=ContainerOptions(build=Build(context="/c", **fields))), "")
+        return identity(spec_of("redis", container=ContainerOptions(build=Build(context="/c", **fields))))
 
     assert built(timeout=1.0, digest="a") == built(timeout=2.0, digest="a") != built(timeout=1.0, digest="b")
 
@@ -143,7 +147,7 @@ async def test_the_limit_of_a_build_is_none_of_its_image():
     ids=lambda change: next(iter(change)),
 )
 async def test_what_changes_the_server_makes_another(change):
-    assert same_server(msgspec.structs.replace(REDIS, **change), "any") != same_server(REDIS, "any")
+    assert identity(msgspec.structs.replace(REDIS, **change)) != identity(REDIS)
 
 
 async def test_what_runs_is_found_by_those_who_ask_in_other_words(root, client_with):
@@ -152,7 +156,7 @@ async def test_what_runs_is_found_by_those_who_ask_in_other_words(root, client_w
     needs_it = container_of("", name="needs-it", provider="external", url=f"http://127.0.0.1:{kept.port}")
     found = [
         await client_with().endpoint(REDIS),
-        await client_with().endpoint(msgspec.structs.replace(by_name, images=ImageSource(pull="never"))),
+        await client_with().endpoint(msgspec.structs.replace(by_name, image="nobody:looks", startup_timeout=1.0)),
         await client_with(DOCKER_HOST="unix:///nowhere").endpoint(REDIS),
     ]
     assert found == [kept, kept, kept]

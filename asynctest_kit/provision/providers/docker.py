@@ -12,6 +12,7 @@ How a server in a container is reached is told in :mod:`asynctest_kit.provision.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import os
 import secrets
@@ -25,6 +26,7 @@ import msgspec
 
 from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
+from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.identity import Identity, proven_dead, this_process
 from asynctest_kit.provision.providers import (
     TAIL,
@@ -44,7 +46,7 @@ from asynctest_kit.provision.providers.docker_reach import Places, Published, Re
 from asynctest_kit.provision.providers.docker_snapshots import PreparedImage, PreparedImages, remove_unknown
 from asynctest_kit.provision.providers.engine import Engine, EngineError, NotFoundError, open_engine
 from asynctest_kit.provision.providers.wired import View, from_containers, wired
-from asynctest_kit.provision.service import Endpoint, Output, Program, ProviderName
+from asynctest_kit.provision.service import Endpoint, Output, Program, ProviderName, same_container
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ class Docker:
         if self._location is None:
             return ""
         is_open = spec.publish_openly and not self._location.is_local
-        return f"{self._location.identity}{' openly' * is_open}"
+        container = hashlib.sha256(same_container(spec, kind_of(spec).image)).hexdigest()
+        return f"{container} at {self._location.identity}{' openly' * is_open}"
 
     @asynccontextmanager
     async def give(self, order: Order) -> AsyncIterator[Running]:
