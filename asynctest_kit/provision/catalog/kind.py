@@ -43,7 +43,8 @@ class ContainerPlan:
         command: Arguments for the image's entry point.
         memory: Paths inside the container that are kept in memory, unless there is prepared data in them.
         data: Where in the container the server's data is; None for a server that has none to start with.
-        backup: A program in the container that writes all of a running server's data as tar to its stdout.
+        backup: A program in the container that makes ``base.tar`` of all of a running server's data, in a new folder:
+            the one that stands for ``{folder}``.
         client_environment: Variables by which the image's own clients, run in the container, know the password.
         socket: Name of the server's unix socket in :data:`SOCKETS`; empty if it can't have one.
         socket_arguments: What to add to the command so that it has.

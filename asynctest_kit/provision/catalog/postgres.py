@@ -65,7 +65,7 @@ def _container(spec: ServiceSpec, login: Login) -> ContainerPlan:
         command=("postgres", *_options("listen_addresses=*"), *spec.command),
         memory=(_MEMORY,),
         data=environment["PGDATA"],
-        backup=("pg_basebackup", *_user(login), "-D", "-", "-F", "tar", "-X", "fetch", "-c", "fast"),
+        backup=("pg_basebackup", *_user(login), "-D", "{folder}", "-F", "tar", "-X", "fetch", "-c", "fast", "-N"),
         client_environment={"PGPASSWORD": login.password},
         socket=".s.PGSQL.5432",
         socket_arguments=("-c", f"unix_socket_directories={_SOCKETS},{SOCKETS}"),

@@ -1,9 +1,10 @@
 """Images that hold a server's prepared data, so that ``initdb`` and migrations are not run in each container.
 
 An image is made of the service's own image and a backup of the server's data, taken while it runs and before a test
-has it; the image is made when the server is not needed any more. Its name and the password that the data knows are
-noted in the user's cache folder (see :mod:`asynctest_kit.provision.snapshots`): an image without a note is used by
-nobody, and removed by ``atk gc``.
+has it. Tests wait for that, so the backup stays in the container: to fetch it takes longer than to make it. It is
+fetched, and the image made of it, when the server is not needed any more. The image's name and the password that the
+data knows are noted in the user's cache folder (see :mod:`asynctest_kit.provision.snapshots`): an image without a note
+is used by nobody, and removed by ``atk gc``.
 
 What has been prepared for all projects is known by the image and the settings it was made with; what migrations made in
 it, by the project and their digest too.
@@ -20,7 +21,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 from asynctest_kit import __version__
 from asynctest_kit.provision import snapshots
@@ -48,8 +49,11 @@ _REPOSITORY = "asynctest_kit/snapshot"
 #: Bytes of data beyond which none is kept: to copy it would take longer than to make it again.
 _LARGEST = 1 << 30
 
-#: Seconds that a backup may take.
+#: Seconds that a backup may take, and fetching it.
 _PATIENCE = 60.0
+
+#: Exit code of a program that was killed by SIGXFSZ, and what others say then.
+_KILLED_FOR_ITS_SIZE, _TOO_LARGE = 153, "File too large"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,13 @@ class PreparedImage:
 
     name: str
     password: str | None = None
+
+
+class _Backup(NamedTuple):
+    """A backup in the container whose server it is of."""
+
+    container: str
+    folder: str
 
 
 class PreparedImages:
@@ -84,7 +95,7 @@ class PreparedImages:
         self._plain = ""
         self._used = ""
         self._taken: set[str] = set()
-        self._backups: dict[str, IO[bytes]] = {}
+        self._backups: dict[str, _Backup] = {}
         self._files = ExitStack()
 
     async def find(self) -> PreparedImage:
@@ -147,21 +158,22 @@ class PreparedImages:
         self._taken.add(key)
         try:
             with self._order.phase("snapshot", "docker"):
-                backup = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
-                await _back_up(self._engine, container, self._plan, backup)
+                backup = _Backup(container, f"/tmp/asynctest_kit-{secrets.token_hex(6)}")  # noqa: S108  # in there
+                await _back_up(self._engine, backup, self._plan)
                 self._backups[key] = backup
         except (EngineError, OSError) as error:
             _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, self._order.redact(str(error)))
 
-    async def _keep(self, key: str, backup: IO[bytes]) -> None:
+    async def _keep(self, key: str, backup: _Backup) -> None:
         try:
             await self._make(key, backup)
         except (EngineError, OSError, tarfile.TarError) as error:
             _log.warning("no snapshot of %s is kept: %s", self._order.spec.name, error)
 
-    async def _make(self, key: str, backup: IO[bytes]) -> None:
-        archive = self._files.enter_context(await asyncio.to_thread(TemporaryFile))
-        await asyncio.to_thread(_put_under, PurePosixPath(self._plan.data or "/"), backup, archive)
+    async def _make(self, key: str, backup: _Backup) -> None:
+        fetched, archive = [self._files.enter_context(await asyncio.to_thread(TemporaryFile)) for _ in range(2)]
+        await _fetch(self._engine, backup, fetched)
+        await asyncio.to_thread(_put_under, PurePosixPath(self._plan.data or "/"), fetched, archive)
         name = f"{_REPOSITORY}:{key}-{secrets.token_hex(3)}"
         shell = f"asynctest_kit-snapshot-{secrets.token_hex(6)}"
         await self._engine.create(shell, {"Image": self._image, "Labels": dict(self._labels)})
@@ -200,20 +212,37 @@ async def remove_unknown(engine: Engine) -> list[str]:
     return await engine.remove_images(image for image in made if image not in known)
 
 
-async def _back_up(engine: Engine, container: str, plan: ContainerPlan, target: IO[bytes]) -> None:
-    """Write the data of a server that runs in a container, as tar."""
-    program = Program(argv=plan.backup, environment=plan.client_environment)
+async def _back_up(engine: Engine, backup: _Backup, plan: ContainerPlan) -> None:
+    """Make a backup of a server that runs in a container, unless it is too large."""
+    blocks = _LARGEST >> 9  # of 512 bytes
+    argv = (word.format(folder=backup.folder) for word in plan.backup)
+    limited = ("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *argv)
+    code, words = await _run(engine, backup, Program(argv=limited, environment=plan.client_environment))
+    if code == _KILLED_FOR_ITS_SIZE or (code and _TOO_LARGE in words):
+        raise EngineError(f"its data is larger than {_LARGEST >> 20} MiB")
+    if code:
+        raise EngineError(f"{plan.backup[0]} ended with exit code {code}: {words}")
+
+
+async def _fetch(engine: Engine, backup: _Backup, target: IO[bytes]) -> None:
+    """Write it, as tar, to a file of ours."""
+    code, words = await _run(engine, backup, Program(argv=("cat", f"{backup.folder}/base.tar")), target)
+    if code:
+        raise EngineError(f"the backup can't be read: {words}")
+
+
+async def _run(engine: Engine, backup: _Backup, program: Program, target: IO[bytes] | None = None) -> tuple[int, str]:
+    """Run a program where the backup is; its exit code and what it complains of. Its output goes to ``target``."""
     errors = bytearray()
 
     async def take(output: Output) -> None:
         if output.stream == "stderr":
             errors.extend(output.data)
-        elif target.write(output.data) and target.tell() > _LARGEST:
-            raise EngineError(f"its data is larger than {_LARGEST >> 20} MiB")
+        elif target is not None:
+            target.write(output.data)
 
-    if code := await engine.stream(container, program, take, limit=_PATIENCE):
-        words = errors.decode(errors="replace").strip()
-        raise EngineError(f"{program.argv[0]} ended with exit code {code}: {words}")
+    code = await engine.stream(backup.container, program, take, limit=_PATIENCE)
+    return code, errors.decode(errors="replace").strip()
 
 
 def _put_under(folder: PurePosixPath, backup: IO[bytes], result: IO[bytes]) -> None:
