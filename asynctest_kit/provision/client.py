@@ -63,7 +63,7 @@ from asynctest_kit.provision.service import Output
 from asynctest_kit.provision.surroundings import come_from_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Mapping
 
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
@@ -453,6 +453,7 @@ class Visit:
     def close(self) -> None:
         """Leave."""
         self._link.send(Bye())
+        self._replies.close()  # it has the socket open, too
         self._link.close()
 
     def _ask(self, request: Request, kind: type[_Answer]) -> _Answer:
@@ -528,7 +529,7 @@ class _Link:
         with suppress(OSError):
             self._connection.sendall(messages.line(request))
 
-    def replies(self) -> Iterator[Reply]:
+    def replies(self) -> Generator[Reply]:
         """What the supervisor says, until its end of the stream is closed."""
         # A supervisor that was killed may have left half a line.
         with suppress(OSError, msgspec.DecodeError), self._connection.makefile("rb") as lines:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 
 import pytest
 from provision_traces import eventually, sessions, spec_of
@@ -72,6 +74,14 @@ async def test_clients_that_come_at_once_have_one_supervisor(root):
     await eventually(lambda: sessions(root) == [])
 
 
+def open_files():
+    found = []
+    for descriptor in Path("/dev/fd").iterdir():
+        with suppress(OSError):
+            found.append(descriptor.stat().st_ino)
+    return found
+
+
 async def test_services_are_kept_for_one_of_those_that_come_at_once(root):
     clients = [Client.connect(root) for _ in range(2)]
     for client in clients:
@@ -82,5 +92,7 @@ async def test_services_are_kept_for_one_of_those_that_come_at_once(root):
     assert visit is not None
     survey = await asyncio.to_thread(visit.survey)
     await asyncio.to_thread(visit.end)
+    mine = os.fstat(visit._link._connection.fileno()).st_ino
     visit.close()
+    assert mine not in open_files()
     assert (survey.clients, survey.idle, [service.name for service in survey.services]) == (0, 60.0, ["redis"])
