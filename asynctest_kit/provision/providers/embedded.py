@@ -166,8 +166,8 @@ class Embedded:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
         recipe = kind_of(spec).embedded
         try:
-            return "" if recipe is None else str(self._search.server(recipe))
-        except Refusal:
+            return "" if recipe is None else _digest_of(self._search.server(recipe))
+        except (Refusal, OSError):
             return ""
 
     @asynccontextmanager
@@ -223,6 +223,18 @@ class Embedded:
             if server not in self._versions:
                 self._versions[server] = await _version_of(server)
         return self._versions[server]
+
+
+def _digest_of(server: Path) -> str:
+    """Of what is in the file: the same wheel in two environments is the same server."""
+    status = server.stat()
+    return _digest(server, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest(server: Path, _size: int, _changed: int) -> str:
+    with server.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _data_directory() -> Path:
