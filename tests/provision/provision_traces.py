@@ -145,7 +145,8 @@ async def user(root, *specs, words=(), python_path=""):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(python_path)},
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(filter(None, (str(python_path), os.environ.get("PYTHONPATH"))))},
     )
     with process:
         try:
