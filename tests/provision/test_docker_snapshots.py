@@ -85,6 +85,13 @@ async def test_it_is_prepared_once_and_each_start_has_its_password(cache, docker
     assert password == first.login.password != second.login.password
 
 
+async def test_of_several_that_start_at_once_one_is_taken(cache, docker):
+    async with postgres(docker) as (_, _, first), postgres(docker) as (_, _, second):
+        pass
+    assert ["snapshot" in order.seen for order in (first, second)] == [True, False]
+    assert len(keys()) == 1
+
+
 def keys():
     return [file.parent.name for file in snapshots._folder().glob("*/image")]
 

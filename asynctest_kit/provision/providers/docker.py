@@ -95,6 +95,7 @@ class Docker:
         self._labels = {_SESSION: session, f"{_LABEL}.project": project} | _identity_labels()
         self._common = CommonParts(session, self._labels)
         self._images = Images()
+        self._being_taken: set[str] = set()
         self._sockets = sockets
         self._environ = environ
         self._location = location
@@ -130,7 +131,7 @@ class Docker:
         check(order, engine)
         image = await self._images.provide(engine, order)
         await order.meet()
-        images = PreparedImages(engine, image, order, self._labels)
+        images = PreparedImages(engine, image, order, self._labels, self._being_taken)
         prepared = await images.find()
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._common.held(engine, order))

@@ -84,10 +84,14 @@ class PreparedImages:
         image: The service's own.
         order: The order.
         labels: Of whatever is made in the engine, by which it is found if we are killed.
+        being_taken: What is taken from servers that are up, for all projects: of several at once, from the first.
     """
 
-    def __init__(self, engine: Engine, image: str, order: Order, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, engine: Engine, image: str, order: Order, labels: Mapping[str, str], being_taken: set[str]
+    ) -> None:
         self._labels = labels
+        self._being_taken = being_taken
         self._engine = engine
         self._image = image
         self._order = order
@@ -125,7 +129,8 @@ class PreparedImages:
 
     async def take(self, container: str) -> None:
         """Back up what a server has that nobody has used yet, for all projects, if it was made afresh."""
-        if self._plain and not self._used:
+        if self._plain and not self._used and self._plain not in self._being_taken:
+            self._being_taken.add(self._plain)
             await self._back_up(container, self._plain)
 
     async def preserve(self, container: str, migrations: str) -> None:
@@ -139,6 +144,8 @@ class PreparedImages:
         with self._files:
             if self._backups and self._order.may_keep:
                 await self._keep_all()
+        if self._plain in self._taken:
+            self._being_taken.discard(self._plain)
 
     async def _keep_all(self) -> None:
         with self._order.phase("snapshot", "docker"):
