@@ -238,9 +238,7 @@ class Supervisor:
     async def _answer_check(self, client: _Client, request: Check) -> None:
         """Say whether a service answers; its silence keeps nobody waiting but who asked for it."""
         doubted = [
-            service
-            for service in self._services
-            if service.spec.name == request.service and service.is_used_by(client)
+            service for service in self._services if service.spec.name == request.service and service.is_used_by(client)
         ]
         try:
             problems = await asyncio.gather(*(service.check() for service in doubted))
