@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.run.clock import process_start
+from asynctest_kit.run.clock import program_start
 from asynctest_kit.run.record import Record
 from asynctest_kit.settings import Settings, load
 
@@ -36,7 +36,7 @@ _USAGE_ERROR = 4
 
 def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
     """Run the tests that ``arguments`` name and end the process with their exit code."""
-    started = process_start()
+    started = program_start()
     gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
     try:
         here = Path.cwd()

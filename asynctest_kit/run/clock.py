@@ -1,4 +1,4 @@
-"""When this process began."""
+"""When this process, and our program in it, began; in seconds on ``CLOCK_MONOTONIC``."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["process_start"]
+__all__ = ["process_start", "program_start"]
+
+#: Seconds of a process's life in which it didn't want to run, beyond which another program is thought to have had them.
+_ANOTHERS = 1.0
 
 
 def process_start() -> float:
-    """When this process began, in seconds on ``CLOCK_MONOTONIC``; now where the system doesn't say.
+    """When this process began; now where the system doesn't say.
 
     Source: field 22 of ``/proc/self/stat``, see proc(5), in clock ticks since boot.
     """
@@ -22,3 +25,21 @@ def process_start() -> float:
     except (OSError, ValueError, IndexError, AttributeError):
         return now
     return now - max(age, 0.0)
+
+
+def program_start() -> float:
+    """When this process began to run our program; for a program that has not waited for anything yet.
+
+    A shell that runs ``sleep 9 && atk run`` may become ``atk`` at the end, so that the process is older than the
+    program, and nothing tells by how much. But what a shell does before is to wait, and a program that starts wants to
+    run all the time: its own time is what the process ran, or waited to run.
+
+    Source: ``/proc/self/schedstat``, in nanoseconds, see Documentation/scheduler/sched-stats in the kernel.
+    """
+    now, start = time.monotonic(), process_start()
+    try:
+        ran, waited, _ = Path("/proc/self/schedstat").read_text().split()
+    except (OSError, ValueError):
+        return start
+    own = now - (int(ran) + int(waited)) / 1e9
+    return own if own - start > _ANOTHERS else start
