@@ -156,8 +156,8 @@ async def test_a_service_that_starts_when_what_it_needs_ends_is_told_why(engine,
     app = container_of("echo starting; sleep 600", name="app", wait=Log("never"), needs=(base,), startup_timeout=60.0)
     asked = asyncio.ensure_future(failure(client, app))
     label = f"{LABEL}={project_of(root).key}"
-    deadline = time.monotonic() + 20
-    while len(await engine.labelled(label)) < 2:
+    deadline = time.monotonic() + 60
+    while "base" not in client.endpoints or len(await engine.labelled(label)) < 2:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     await engine.remove(client.endpoints["base"].detail.rpartition(" in ")[2])
