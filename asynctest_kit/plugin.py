@@ -15,7 +15,7 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import hidden, losses, services, told_once
+from asynctest_kit.fixtures import hidden, losses, migrations, services, test_data, told_once
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(plain, "asynctest_kit-plain")
     session_of(config).on_connected = config.stash.get(_SHOW, None)
     config.pluginmanager.register(services, "asynctest_kit-services")
+    config.pluginmanager.register(test_data, "asynctest_kit-test-data")
+    config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(told_once, "asynctest_kit-told-once")
     config.pluginmanager.register(hidden, "asynctest_kit-hidden")
@@ -93,8 +95,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start every service that a collected test needs, all at once, before the first test."""
     services_session = session_of(session.config)
-    names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    needed = services_session.needed(names)
+    needed = services_session.needed(session.items)
     try:
         services_session.check_variables(needed)
         if not session.config.option.collectonly and not services_session.is_for_show:

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "SEED_ENDINGS",
     "Migrations",
     "Override",
     "ProviderChoice",
@@ -51,6 +52,9 @@ ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 #: The kinds of service that the catalogue can start. Each is also a service that needs no table in the settings.
 KINDS: Final = ("postgres", "redis")
 
+#: How the files are called that can be loaded into a database.
+SEED_ENDINGS: Final = (".csv", ".json", ".sql", ".yaml", ".yml")
+
 _TABLE: Final = "tool.asynctest_kit"
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
@@ -66,7 +70,8 @@ _SERVICE_KEYS: Final = (
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
-_MIGRATION_KEYS: Final = ("alembic", "command", "sql")
+_MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
+_MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "round-trip", "seeds")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
@@ -89,17 +94,21 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migrations:
-    """How a PostgreSQL database gets its schema: exactly one of the three is set.
+    """How a PostgreSQL database gets its schema, by one of the first three, and its first rows.
 
     Attributes:
         alembic: Absolute path of an ``alembic.ini``.
-        sql: Absolute path of a folder whose ``*.sql`` files are applied in name order.
+        sql: Absolute path of a folder whose ``*.sql`` files are applied in name order, ``*.down.sql`` left out.
         command: Run in the settings' root with ``DATABASE_URL`` in its environment.
+        seeds: Absolute paths of files, and folders of files, that are loaded afterwards: SQL, CSV, JSON, YAML.
+        round_trip: Absolute path of a folder whose ``REVISION.sql`` put rows in that later revisions must keep.
     """
 
     alembic: Path | None = None
     sql: Path | None = None
     command: tuple[str, ...] | None = None
+    seeds: tuple[Path, ...] = ()
+    round_trip: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -768,28 +777,52 @@ def _migrations(given: _Given) -> Migrations:
         if key not in _MIGRATION_KEYS:
             raise SettingsError(f'{given.place}: unknown key "{key}".{_suggestion(key, _MIGRATION_KEYS)}')
 
-    if len(table) != 1:
+    tools = [key for key in _MIGRATION_TOOLS if key in table]
+    if len(tools) > 1 or not (tools or "seeds" in table):
         raise SettingsError(
-            f"{given.place}: exactly one of {_listing(_MIGRATION_KEYS)} is needed, {_listing(table) or 'none'} given. "
+            f"{given.place}: exactly one of {_listing(_MIGRATION_TOOLS)} is needed, {_listing(tools) or 'none'} given. "
             'E.g. migrations = { alembic = "alembic.ini" }'
         )
 
-    (key, value), *_ = table.items()
-    inner = _Given(value, given.source, f"{given.place}.{key}", given.folder)
-    if key == "command":
-        return Migrations(command=_command(inner))
+    def inner(key: str) -> _Given:
+        return _Given(table[key], given.source, f"{given.place}.{key}", given.folder)
 
-    path = _path(inner)
-    if key == "alembic":
-        if not path.is_file():
-            raise _error(inner, f"is not a file: {path} was looked for")
+    return Migrations(
+        alembic=_existing_file(inner("alembic")) if "alembic" in table else None,
+        sql=_existing_folder(inner("sql")) if "sql" in table else None,
+        command=_command(inner("command")) if "command" in table else None,
+        seeds=_seeds(inner("seeds")) if "seeds" in table else (),
+        round_trip=_existing_folder(inner("round-trip")) if "round-trip" in table else None,
+    )
 
-        return Migrations(alembic=path)
 
+def _existing_file(given: _Given) -> Path:
+    path = _path(given)
+    if not path.is_file():
+        raise _error(given, f"is not a file: {path} was looked for")
+
+    return path
+
+
+def _existing_folder(given: _Given) -> Path:
+    path = _path(given)
     if not path.is_dir():
-        raise _error(inner, f"is not a folder: {path} was looked for")
+        raise _error(given, f"is not a folder: {path} was looked for")
 
-    return Migrations(sql=path)
+    return path
+
+
+def _seeds(given: _Given) -> tuple[Path, ...]:
+    values = given.value if isinstance(given.value, list) else [given.value]
+    paths = tuple(_path(_Given(value, given.source, given.place, given.folder)) for value in values)
+    for path in paths:
+        if not path.is_dir() and not (path.is_file() and path.suffix in SEED_ENDINGS):
+            raise _error(given, f"names no folder and no {_listing(SEED_ENDINGS)} file: {path} was looked for")
+
+    if not paths:
+        raise _error(given, 'is empty. Allowed: a file or folder, or a list of them, e.g. ["seeds"]')
+
+    return paths
 
 
 def _container(given: _Given) -> ContainerOptions:

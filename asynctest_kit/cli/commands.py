@@ -168,6 +168,21 @@ def gc(*, snapshots: bool) -> None:
     services.gc(snapshots=snapshots)
 
 
+@atk.group()
+def migrations() -> None:
+    """Look after the migrations of this project's databases."""
+
+
+@migrations.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--provider", metavar="NAME", help="Who gives them: auto (default), docker, embedded or external.")
+def check(services: tuple[str, ...], provider: str | None) -> None:
+    """Try migrations on empty databases: one head, up, down, models, data. Exits with 1 if one has a fault."""
+    from asynctest_kit.cli.migrations import check as try_out
+
+    try_out(services, provider)
+
+
 @atk.command()
 @click.option("--provider", metavar="NAME", help="Who is to give services: auto (default), docker, embedded, external.")
 def doctor(provider: str | None) -> None:

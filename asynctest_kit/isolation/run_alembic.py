@@ -1,32 +1,169 @@
-"""``python -m asynctest_kit.isolation.run_alembic alembic.ini``: upgrade the database of DATABASE_URL to head.
+"""``python -m asynctest_kit.isolation.run_alembic alembic.ini``: do with alembic what each line of stdin asks for.
+
+A line is a JSON object, and so is each answer, on what was stdout; what env.py and the migrations print goes to stderr.
+The migrations act on the database of DATABASE_URL.
 
 env.py finds the URL where it looks: in the config's ``sqlalchemy.url``, with the driver that the ini file names, or as
-it is in DATABASE_URL. A database without a driver named gets asyncpg where env.py makes an async engine.
+it is in DATABASE_URL. Where no driver is named it is asyncpg if env.py makes an async engine, else psycopg or one that
+is installed in its place.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sys
+import textwrap
+import traceback
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
 __all__ = ["main"]
 
+_SYNC_DRIVERS = ("psycopg", "psycopg2", "pg8000")
+
 
 def main(ini: str) -> None:
-    """Run ``alembic upgrade heads``; errors go to stderr with a traceback."""
+    """Answer each line until there is none; what fails is answered with null, its traceback goes to stderr."""
+    asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    for line in asked:
+        try:
+            answer = _answer(ini, **json.loads(line))
+        except (Exception, SystemExit):  # noqa: BLE001  # of the user's code, shown to the user
+            traceback.print_exc()
+            answer = None
+        sys.stdout.flush()
+        sys.stderr.flush()
+        print(json.dumps(answer), file=answers, flush=True)  # the protocol
+
+
+def _answer(ini: str, do: str, revision: str = "") -> Any:
     from alembic import command
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
     config = Config(ini)
     url = _with_driver(os.environ["DATABASE_URL"], config.get_main_option("sqlalchemy.url") or "", _environment(config))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(config, "heads")
+    scripts = ScriptDirectory.from_config(config)
+    match do:
+        case "upgrade":
+            command.upgrade(config, revision)
+        case "downgrade":
+            command.downgrade(config, revision)
+        case "up" | "down":
+            _step(config, scripts, revision, up=do == "up")
+        case "history":
+            return _history(scripts)
+        case "compare":
+            return _compare(config, scripts)
+        case "become":
+            _become(config, scripts)
+        case "table":
+            return _version_table(config, scripts)
+    return True
+
+
+def _history(scripts: ScriptDirectory) -> list[dict[str, Any]]:
+    """The revisions in an order in which they can be made; what has no successor is a head."""
+    heads = set(scripts.get_heads())
+    return [
+        {"name": script.revision, "path": script.path, "is_head": script.revision in heads}
+        for script in reversed(list(scripts.walk_revisions()))
+    ]
+
+
+def _step(config: Config, scripts: ScriptDirectory, revision: str, *, up: bool) -> None:
+    """Make or undo this revision alone, whatever branches there are."""
+    from alembic.runtime.migration import MigrationStep
+
+    make = MigrationStep.upgrade_from_script if up else MigrationStep.downgrade_from_script
+    script = scripts.get_revision(revision)
+    _run(config, scripts, lambda _rev, _context: [make(scripts.revision_map, script)], destination_rev=revision)
+
+
+def _version_table(config: Config, scripts: ScriptDirectory) -> str:
+    """Where alembic keeps the current revision, qualified."""
+    found = []
+
+    def note(_revision: Any, context: MigrationContext) -> list[Any]:
+        found.append(f"{context.version_table_schema or 'public'}.{context.version_table}")
+        return []
+
+    _run(config, scripts, note)
+    return found[-1]
+
+
+def _compare(config: Config, scripts: ScriptDirectory) -> dict[str, Any]:
+    """What alembic would write to make the database as the models are."""
+    from alembic.autogenerate import render_python_code
+
+    compared = {"has_models": False, "code": ""}
+
+    def compare(revision: Any, context: MigrationContext) -> list[Any]:
+        if context.opts.get("target_metadata") is not None:
+            compared["has_models"] = True
+            code = [
+                render_python_code(operations, migration_context=context)
+                for operations in _generated(config, scripts, revision, context)
+                if operations.as_diffs()
+            ]
+            lines = [line for text in code for line in text.splitlines() if not line.lstrip().startswith("# ###")]
+            compared["code"] = textwrap.dedent("\n".join(f"    {line.lstrip()}" for line in lines))
+        return []
+
+    _run(config, scripts, compare)
+    return compared
+
+
+def _become(config: Config, scripts: ScriptDirectory) -> None:
+    """Make the database as the models are."""
+    from alembic.operations import Operations
+
+    def become(revision: Any, context: MigrationContext) -> list[Any]:
+        for operations in _generated(config, scripts, revision, context):
+            _invoke(Operations(context), operations)
+        return []
+
+    _run(config, scripts, become)
+
+
+def _invoke(operations: Any, operation: Any) -> None:
+    if hasattr(operation, "ops"):
+        for part in operation.ops:
+            _invoke(operations, part)
+    else:
+        operations.invoke(operation)
+
+
+def _generated(config: Config, scripts: ScriptDirectory, revision: Any, context: MigrationContext) -> list[Any]:
+    from alembic.autogenerate import RevisionContext
+
+    arguments = {
+        "message": None, "autogenerate": True, "sql": False, "head": "head", "splice": False, "branch_label": None,
+        "version_path": None, "rev_id": None, "depends_on": None,
+    }  # fmt: skip
+    revisions = RevisionContext(config, scripts, arguments)
+    revisions.run_autogenerate(revision, context)
+    return list(revisions.generated_revisions[-1].upgrade_ops_list)
+
+
+def _run(config: Config, scripts: ScriptDirectory, steps: Callable[..., list[Any]], **options: Any) -> None:
+    from alembic.runtime.environment import EnvironmentContext
+
+    with EnvironmentContext(config, scripts, fn=steps, as_sql=False, **options):
+        scripts.run_env()
 
 
 def _environment(config: Config) -> str:
@@ -39,7 +176,9 @@ def _environment(config: Config) -> str:
 def _with_driver(url: str, configured: str, environment: str) -> str:
     scheme = configured.partition("://")[0]
     if not re.fullmatch(r"postgres(ql)?\+\w+", scheme):
-        scheme = "postgresql+asyncpg" if re.search(r"async_engine|AsyncEngine", environment) else "postgresql"
+        is_async = re.search(r"async_engine|AsyncEngine", environment)
+        installed = next((name for name in _SYNC_DRIVERS if find_spec(name)), "psycopg")
+        scheme = f"postgresql+{'asyncpg' if is_async else installed}"
     return f"{scheme}://{url.partition('://')[2]}"
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import configparser
 import hashlib
 import os
+import re
 from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import MigrationError
+from asynctest_kit.settings import SEED_ENDINGS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
 
     from asynctest_kit.settings import Migrations
 
-__all__ = ["fingerprint", "sql_files"]
+__all__ = ["down_file", "fingerprint", "revision_of", "seed_files", "sql_files"]
+
+_DOWN = ".down.sql"
 
 
 def fingerprint(migrations: Migrations, *, root: Path | None = None) -> str:
@@ -27,15 +31,10 @@ def fingerprint(migrations: Migrations, *, root: Path | None = None) -> str:
         MigrationError: A file can't be read.
     """
     digest = hashlib.sha256()
-    if migrations.command is not None:
-        digest.update("\0".join(("command", *migrations.command)).encode())
-        for word in migrations.command:
-            if root is not None and os.path.isfile(root / word):  # noqa: PTH113  # Path's raises for what can't be one
-                digest.update((root / word).read_bytes())
-        return digest.hexdigest()[:16]
-
     try:
-        for name, path in _files(migrations):
+        if migrations.command is not None:
+            digest.update("\0".join(("command", *migrations.command)).encode())
+        for name, path in _files(migrations, root):
             digest.update(f"{name}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
     except OSError as error:
@@ -45,17 +44,43 @@ def fingerprint(migrations: Migrations, *, root: Path | None = None) -> str:
 
 
 def sql_files(folder: Path) -> list[Path]:
-    """The scripts in a folder, in the order in which they run."""
-    return sorted(path for path in folder.glob("*.sql") if path.is_file())
+    """The scripts in a folder, in the order in which they run, without those that undo others."""
+    return sorted(path for path in folder.glob("*.sql") if path.is_file() and not path.name.endswith(_DOWN))
 
 
-def _files(migrations: Migrations) -> Iterable[tuple[str, Path]]:
+def revision_of(path: Path) -> str:
+    """What a script's revision is called: its name without ``.sql`` or ``.up.sql``."""
+    return path.name.removesuffix(".sql").removesuffix(".up")
+
+
+def down_file(path: Path) -> Path | None:
+    """The script that undoes another, if there is one."""
+    down = path.with_name(f"{revision_of(path)}{_DOWN}")
+    return down if down.is_file() else None
+
+
+def seed_files(seeds: Iterable[Path]) -> list[Path]:
+    """The files that are loaded, in this order; those of a folder by name."""
+    found: list[Path] = []
+    for seed in seeds:
+        inside = sorted(path for path in seed.glob("*") if path.suffix in SEED_ENDINGS) if seed.is_dir() else [seed]
+        found += inside
+    return found
+
+
+def _files(migrations: Migrations, root: Path | None) -> Iterable[tuple[str, Path]]:
     """Yield every file that the migrations consist of, named relative to its folder, in a fixed order."""
     if migrations.alembic is not None:
         yield migrations.alembic.name, migrations.alembic
-        yield from _below(_script_location(migrations.alembic))
+        for folder in _script_folders(migrations.alembic):
+            yield from _below(folder)
     elif migrations.sql is not None:
         yield from ((path.name, path) for path in sql_files(migrations.sql))
+    elif migrations.command is not None and root is not None:
+        for word in migrations.command:
+            if os.path.isfile(root / word):  # noqa: PTH113  # Path's raises for what can't be one
+                yield word, root / word
+    yield from ((f"seed {path.name}", path) for path in seed_files(migrations.seeds))
 
 
 def _below(folder: Path) -> Iterable[tuple[str, Path]]:
@@ -64,7 +89,8 @@ def _below(folder: Path) -> Iterable[tuple[str, Path]]:
             yield path.relative_to(folder).as_posix(), path
 
 
-def _script_location(ini: Path) -> Path:
+def _script_folders(ini: Path) -> list[Path]:
+    """Where env.py is, and where else the settings say that revisions are."""
     parser = configparser.RawConfigParser()
     try:
         parser.read(ini, encoding="utf-8")
@@ -72,8 +98,14 @@ def _script_location(ini: Path) -> Path:
     except configparser.Error as error:
         raise MigrationError(f"{ini} has no script_location in [alembic]: {error}") from error
 
-    folder = ini.parent / location.replace("%(here)s", str(ini.parent))
+    folder = _placed(ini, location)
     if not folder.is_dir():
         raise MigrationError(f"{ini}: script_location is {location}, but {folder} is not a folder")
 
-    return folder
+    versions = re.split(r"[\s,;]+|:(?!/)", parser.get("alembic", "version_locations", fallback=""))
+    others = [_placed(ini, version) for version in versions if version]
+    return [folder, *(other for other in others if other.is_dir() and not other.is_relative_to(folder))]
+
+
+def _placed(ini: Path, location: str) -> Path:
+    return ini.parent / location.replace("%(here)s", str(ini.parent))

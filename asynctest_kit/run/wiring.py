@@ -53,8 +53,7 @@ class Wiring:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Remember what is needed, so that the next run starts it before pytest is imported."""
-        names = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-        self.record.keep(session.config, sorted(session_of(session.config).needed(names)))
+        self.record.keep(session.config, sorted(session_of(session.config).needed(session.items)))
 
     @pytest.hookimpl(trylast=True)
     def pytest_unconfigure(self, config: pytest.Config) -> None:
