@@ -44,7 +44,7 @@ _COLUMNS = """
             is_unique
         FROM based JOIN pg_type ON pg_type.oid = base WHERE typtype = 'd'
     )
-    SELECT name, based.type, typname AS base, typtype AS kind, typcategory AS category,
+    SELECT name, based.type, typname AS base, typtype::text AS kind, typcategory::text AS category,
         CASE WHEN typname IN ('varchar', 'bpchar') AND modifier > 4 THEN modifier - 4 END AS length,
         bool_or(required) OVER (PARTITION BY attnum) AS required, is_identity, is_unique,
         (SELECT enumlabel FROM pg_enum WHERE enumtypid = based.base ORDER BY enumsortorder LIMIT 1) AS label

@@ -108,14 +108,17 @@ def _version_table(config: Config, scripts: ScriptDirectory) -> str:
 def _compare(config: Config, scripts: ScriptDirectory) -> dict[str, Any]:
     """What alembic would write to make the database as the models are."""
     from alembic.autogenerate import render_python_code
+    from alembic.runtime.migration import MigrationContext
 
     compared = {"has_models": False, "code": ""}
 
     def compare(revision: Any, context: MigrationContext) -> list[Any]:
         if context.opts.get("target_metadata") is not None:
             compared["has_models"] = True
+            bare = MigrationContext.configure(dialect=context.dialect)
+            options: dict[str, Any] = {key: context.opts.get(key) for key in ("render_item", "user_module_prefix")}
             code = [
-                render_python_code(operations, migration_context=context)
+                render_python_code(operations, migration_context=bare, **options)
                 for operations in _generated(config, scripts, revision, context)
                 if operations.as_diffs()
             ]

@@ -84,8 +84,8 @@ async def qualified(connection: Any, table: str) -> str:
     """
     try:
         found = await connection.fetchval("SELECT to_regclass($1::text)::text", table)
-    except asyncpg.PostgresError as error:  # no name at all
-        raise IsolationError(f"{table!r} is no name of a table: {error}.") from None
+    except asyncpg.PostgresError:  # before PostgreSQL 16, of what is no name at all
+        found = None
     if found is None:
         known = await table_names(connection)
         close = get_close_matches(table, known, n=1)

@@ -191,13 +191,19 @@ def test_a_table_that_nobody_would_read_is_told(tmp_path: Path, name: str, more:
     [
         ('{ sql = "migrations" }', {"sql": "migrations"}),
         ('{ command = ["python", "migrate.py"] }', {"command": ("python", "migrate.py")}),
+        ('{ sql = "migrations", seeds = "rows.csv" }', {"sql": "migrations", "seeds": ("rows.csv",)}),
+        ('{ seeds = ["migrations", "rows.csv"] }', {"seeds": ("migrations", "rows.csv")}),
+        ('{ sql = "migrations", round-trip = "migrations" }', {"sql": "migrations", "round_trip": "migrations"}),
     ],
 )
 def test_migrations(tmp_path: Path, migrations: str, expected: dict[str, Any]) -> None:
     (tmp_path / "migrations").mkdir()
+    (tmp_path / "rows.csv").touch()
     settings = read(tmp_path, f"[tool.asynctest_kit.services.postgres]\nmigrations = {migrations}")
-    if "sql" in expected:
-        expected = {"sql": tmp_path / "migrations"}
+    for key in expected.keys() & {"sql", "round_trip"}:
+        expected = expected | {key: tmp_path / expected[key]}
+    if "seeds" in expected:
+        expected = expected | {"seeds": tuple(tmp_path / path for path in expected["seeds"])}
     assert settings.services["postgres"].migrations == Migrations(**expected)
 
 
@@ -229,6 +235,14 @@ def test_migrations(tmp_path: Path, migrations: str, expected: dict[str, Any]) -
         (".services.postgres", 'migrations = { sql = ".", alembic = "a" }', ["exactly one", "alembic, sql given"]),
         (".services.postgres", 'migrations = { alembic = "gone.ini" }', ["migrations.alembic", "gone.ini", "file"]),
         (".services.postgres", 'migrations = { sql = "gone" }', ["migrations.sql", "gone", "folder"]),
+        (
+            ".services.postgres",
+            'migrations = { sql = ".", seeds = "gone.csv" }',
+            ["migrations.seeds", "gone.csv", ".yaml"],
+        ),
+        (".services.postgres", 'migrations = { sql = ".", seeds = [] }', ["migrations.seeds", "empty"]),
+        (".services.postgres", 'migrations = { sql = ".", round-trip = "gone" }', ["migrations.round-trip", "folder"]),
+        (".services.postgres", 'migrations = { round-trip = "." }', ["exactly one", "none given"]),
         (".services.postgres", "migrations = { sq = 1 }", ["migrations", '"sq"', "Did you mean sql?"]),
         (".services.reddis", 'image = "x"', ["services.reddis", "kind", "Did you mean redis?"]),
         (".services.reddis", "", ["services.reddis", "kind", "Did you mean redis?"]),
