@@ -38,7 +38,8 @@ _ONE_KILL = {"CHAOS": "1"}
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
-    "freezegun", "hypothesis", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "trio",
+    "freezegun", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures",
+    "pytest-xdist", "pyyaml", "trio",
 )  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.

@@ -25,10 +25,11 @@ __all__ = [
     "test_upgrade",
 ]
 
-#: A long history is walked three times.
+#: A long history is walked three times, and checks wait for each other.
 _of_a_history = pytest.mark.atk(timeout=600)
 
 
+@_of_a_history
 @pytest.mark.anyio
 async def test_single_head_revision(migration_check: Check, migrated_service: str | None) -> None:
     """The history has one end, and one order."""

@@ -22,6 +22,7 @@ from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.migration_steps import AlembicSteps, Steps, open_steps
 from asynctest_kit.isolation.migrations import apply
 from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.isolation.scripts import execute
 from asynctest_kit.isolation.schema import describe, difference
 from asynctest_kit.isolation.table_state import TableState, state_difference
 from asynctest_kit.isolation.templates import Template, open_clone
@@ -288,6 +289,6 @@ async def _contents(connection: asyncpg.Connection, steps: Steps) -> dict[str, l
 
 async def _fill(connection: asyncpg.Connection, filling: Filling, revision: str) -> None:
     try:
-        await (connection.execute(filling) if isinstance(filling, str) else filling(connection))
+        await (execute(filling, connection) if isinstance(filling, str) else filling(connection))
     except asyncpg.PostgresError as error:
         raise MigrationError(f"The rows of {revision} can't be put in: {error}") from error

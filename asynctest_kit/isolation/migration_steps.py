@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.alembic_process import open_alembic
-from asynctest_kit.isolation.migrations import run_sql_file
 from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.isolation.scripts import run_script
 from asynctest_kit.provision.migration_files import down_file, revision_of, sql_files
 
 if TYPE_CHECKING:
@@ -144,13 +144,13 @@ class SqlSteps:
 
     async def up(self, revision: Revision) -> None:
         """Run its script."""
-        await run_sql_file(revision.path, self.connection, self.endpoint)
+        await run_script(revision.path, self.connection, self.endpoint)
 
     async def down(self, revision: Revision) -> None:
         """Run the script that undoes it."""
         if revision.undo is None:
             raise MigrationError(f"Nothing undoes {revision.path}: no {revision.name}.down.sql is beside it")
-        await run_sql_file(revision.undo, self.connection, self.endpoint)
+        await run_script(revision.undo, self.connection, self.endpoint)
 
     async def up_all(self) -> None:
         """Run all scripts."""

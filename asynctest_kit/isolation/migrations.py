@@ -6,11 +6,10 @@ import asyncio
 import os
 from typing import TYPE_CHECKING
 
-import asyncpg
-
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.alembic_process import last_words, open_alembic
 from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.isolation.scripts import run_script
 from asynctest_kit.isolation.seeds import load
 from asynctest_kit.provision.migration_files import sql_files
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
-__all__ = ["apply", "run_sql_file"]
+__all__ = ["apply"]
 
 
 async def apply(migrations: Migrations, endpoint: Endpoint, *, root: Path) -> None:
@@ -53,26 +52,9 @@ async def _run_sql(folder: Path, endpoint: Endpoint) -> None:
     connection = await connect(endpoint)
     try:
         for path in files:
-            await run_sql_file(path, connection, endpoint)
+            await run_script(path, connection, endpoint)
     finally:
         connection.terminate()
-
-
-async def run_sql_file(path: Path, connection: asyncpg.Connection, endpoint: Endpoint) -> None:
-    """Run a script; all of it, or nothing.
-
-    Raises:
-        MigrationError: It failed; the message names the file and, where the server does, the line.
-    """
-    text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-    try:
-        await connection.execute(text)
-    except AttributeError:
-        return  # asyncpg trips over the server's answer to a file without a statement, and is well afterwards
-    except asyncpg.PostgresError as error:
-        position = getattr(error, "position", None)
-        line = f", line {text.count(chr(10), 0, int(position)) + 1}" if position else ""
-        raise MigrationError(f"The migration of {endpoint.service} failed in {path}{line}: {error}") from error
 
 
 async def _run_alembic(ini: Path, endpoint: Endpoint) -> None:

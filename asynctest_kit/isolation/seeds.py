@@ -21,6 +21,7 @@ import asyncpg
 
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.postgres import connect
+from asynctest_kit.isolation.scripts import run_script
 from asynctest_kit.isolation.table_state import qualified
 from asynctest_kit.provision.migration_files import seed_files
 
@@ -85,11 +86,11 @@ async def load(seeds: Sequence[Path], endpoint: Endpoint) -> None:
 
 
 async def _load_file(path: Path, connection: asyncpg.Connection, endpoint: Endpoint) -> None:
+    if path.suffix == ".sql":
+        await run_script(path, connection, endpoint, what="seed")
+        return
     try:
         text = await asyncio.to_thread(path.read_text, encoding="utf-8")
-        if path.suffix == ".sql":
-            await connection.execute(text)
-            return
         async with connection.transaction():
             if path.suffix == ".csv":
                 header = next(csv.reader(io.StringIO(text)), [])

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
-import anyio
 import asyncpg
 import pytest
 from alembic.config import Config
@@ -19,16 +16,6 @@ def scripts():
     return ScriptDirectory.from_config(Config(ALEMBIC_INI))
 
 
-async def alembic(url, *arguments):
-    """In a process of its own: inside one it keeps its state in module globals, which tests would share."""
-    result = await anyio.run_process(
-        [sys.executable, "-m", "alembic", "-c", str(ALEMBIC_INI), *arguments],
-        env={**os.environ, "DATABASE_URL": url},
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr.decode()
-
-
 def test_history_is_one_line(scripts):
     assert len(scripts.get_heads()) == 1
     assert [each.revision for each in scripts.walk_revisions()] == ["0003", "0002", "0001"]
@@ -38,19 +25,6 @@ def test_history_is_one_line(scripts):
 async def test_database_is_at_the_head(pg, scripts):
     assert await pg.fetchval("SELECT version_num FROM alembic_version") == scripts.get_current_head()
     assert await pg.fetchval(TABLES) == ["alembic_version", "order_lines", "orders", "products", "users"]
-
-
-@pytest.mark.anyio
-@pytest.mark.slow
-async def test_migrations_can_be_undone(pg_database):
-    await alembic(pg_database.url, "downgrade", "base")
-    connection = await asyncpg.connect(pg_database.url)
-
-    try:
-        assert await connection.fetchval(TABLES) == ["alembic_version"]
-        assert await connection.fetchval("SELECT count(*) FROM alembic_version") == 0
-    finally:
-        await connection.close()
 
 
 @pytest.mark.anyio
