@@ -22,8 +22,8 @@ from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.migration_steps import AlembicSteps, Steps, open_steps
 from asynctest_kit.isolation.migrations import apply
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.scripts import execute
 from asynctest_kit.isolation.schema import describe, difference
+from asynctest_kit.isolation.scripts import execute
 from asynctest_kit.isolation.table_state import TableState, state_difference
 from asynctest_kit.isolation.templates import Template, open_clone
 

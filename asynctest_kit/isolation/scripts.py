@@ -25,7 +25,9 @@ async def execute(text: str, connection: asyncpg.Connection) -> None:
         return  # asyncpg trips over the server's answer to a text without a statement, and is well afterwards
 
 
-async def run_script(path: Path, connection: asyncpg.Connection, endpoint: Endpoint, *, what: str = "migration") -> None:
+async def run_script(
+    path: Path, connection: asyncpg.Connection, endpoint: Endpoint, *, what: str = "migration"
+) -> None:
     """Run a script that is a file.
 
     Raises:

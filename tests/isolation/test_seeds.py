@@ -118,13 +118,17 @@ async def test_seeds_alone(server, tmp_path):
         ("users__json", '{"users": {"name": "ann"}}', ["users.json", "a list of rows is needed"]),
         ("users__json", "[{]", ["users.json", "line 1 column 3"]),
         ("users__yaml", "- [", ["users.yaml", "line 1, column 4"]),
-        ("02__sql", "INSERT INTO nowhere VALUES (1)", ["02.sql", "nowhere"]),
+        (
+            "02__sql",
+            "SELECT 1;\nINSERT INTO nowhere VALUES (1)",
+            ["The seed of postgres failed in", "02.sql, line 2", "nowhere"],
+        ),
         ("orders__json", '{"shop.\\"Orders\\"": [{"buyer": 5}]}', ["Orders_buyer_fkey", "(buyer)=(5)"]),
     ],
 )
 async def test_a_seed_that_does_not_fit_is_named(server, seeded, file, text, words):
     message = await refusal(server, seeded(**{file: text}))
-    for word in ("can't be loaded", *words):
+    for word in ("seed", *words):
         assert word in message
 
 
