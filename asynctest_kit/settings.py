@@ -71,7 +71,7 @@ _SERVICE_KEYS: Final = (
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
-_MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "round-trip", "seeds")
+_MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "downgrade-to", "round-trip", "seeds")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
@@ -101,6 +101,7 @@ class Migrations:
         sql: Absolute path of a folder whose ``*.sql`` files are applied in name order, ``*.down.sql`` left out.
         command: Run in the settings' root with ``DATABASE_URL`` in its environment.
         seeds: Absolute paths of files, and folders of files, that are loaded afterwards: SQL, CSV, JSON, YAML.
+        downgrade_to: The revision below which nothing has to be undone.
         round_trip: Absolute path of a folder whose ``REVISION.sql`` put rows in that later revisions must keep.
     """
 
@@ -108,6 +109,7 @@ class Migrations:
     sql: Path | None = None
     command: tuple[str, ...] | None = None
     seeds: tuple[Path, ...] = ()
+    downgrade_to: str | None = None
     round_trip: Path | None = None
 
 
@@ -792,6 +794,7 @@ def _migrations(given: _Given) -> Migrations:
         sql=_existing_folder(inner("sql")) if "sql" in table else None,
         command=_command(inner("command")) if "command" in table else None,
         seeds=_seeds(inner("seeds")) if "seeds" in table else (),
+        downgrade_to=_text(inner("downgrade-to")) if "downgrade-to" in table else None,
         round_trip=_existing_folder(inner("round-trip")) if "round-trip" in table else None,
     )
 

@@ -28,7 +28,7 @@ from asynctest_kit.isolation.table_state import TableState, state_difference
 from asynctest_kit.isolation.templates import Template, open_clone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from asynctest_kit.isolation.migration_steps import Revision
@@ -96,19 +96,19 @@ async def upgrade(checked: Checked) -> str:
 async def up_and_down(checked: Checked) -> str:
     """Each revision, undone, leaves the schema as it was before, and made again, as it was after."""
     async with _walk_of(checked) as (steps, connection):
-        _check_undone(steps)
+        undone = await _make_kept(checked, steps)
 
         async def schema() -> tuple[str, ...]:
             return await describe(connection, without=steps.own_tables)
 
         before = await schema()
-        for revision in steps.revisions:
+        for revision in undone:
             await steps.up(revision)
             there = await schema()
             await steps.down(revision)
-            if undone := difference(before, await schema(), names=(f"before {revision.name}", "after it was undone")):
+            if traces := difference(before, await schema(), names=(f"before {revision.name}", "after it was undone")):
                 raise MigrationError(
-                    f"Undoing {revision.name} doesn't lead back to the schema before it:\n{undone}\n"
+                    f"Undoing {revision.name} doesn't lead back to the schema before it:\n{traces}\n"
                     f"{_at(revision, 'undo')} must remove what + shows, and bring back what - shows."
                 )
             await steps.up(revision)
@@ -118,23 +118,26 @@ async def up_and_down(checked: Checked) -> str:
                     f"{revision.name} makes another schema the second time, after it was undone:\n{again}\n"
                     f"{_at(revision, 'path')} finds something that its undoing leaves."
                 )
-    return f"{len(steps.revisions)} revision(s), each undone and made again"
+    return f"{len(undone)} revision(s), each undone and made again"
 
 
 async def base_is_empty(checked: Checked) -> str:
     """Undoing everything leaves nothing behind."""
     async with _walk_of(checked) as (steps, connection):
-        _check_undone(steps)
+        undone = await _make_kept(checked, steps)
         before = await describe(connection, without=steps.own_tables)
-        await steps.up_all()
-        await steps.down_all()
+        for revision in undone:
+            await steps.up(revision)
+        for revision in reversed(undone):
+            await steps.down(revision)
         after = await describe(connection, without=steps.own_tables)
-        if left := difference(before, after, names=("empty database", "back at base")):
+        base = checked.migrations.downgrade_to or "base"
+        if left := difference(before, after, names=(f"at {base}", f"back at {base}")):
             raise MigrationError(
                 f"Undoing all revisions does not leave the database as it was:\n{left}\n"
                 "Remove in a downgrade what + shows: types, sequences, functions and extensions outlive their tables."
             )
-    return "nothing is left of the head"
+    return f"{len(undone)} revision(s) undone, and nothing is left"
 
 
 async def models_match(checked: Checked) -> str:
@@ -165,15 +168,15 @@ async def data_survives(checked: Checked) -> str:
             "or override the fixture migration_data"
         )
     async with _walk_of(checked) as (steps, connection):
-        _check_known(data, steps.revisions)
+        _check_known(data, steps.revisions, "Rows are given for")
         if data.keys() <= {steps.revisions[-1].name}:
             raise NotApplicable("rows are given at the last revision only, so no later one has to keep them")
-        _check_undone(steps)
+        undone = _undone(checked, steps)
         filled: list[str] = []
         for revision in steps.revisions:
             before = await _contents(connection, steps)
             await steps.up(revision)
-            if filled:
+            if filled and revision in undone:
                 await steps.down(revision)
                 if lost := state_difference(before, await _contents(connection, steps)):
                     raise MigrationError(
@@ -238,13 +241,30 @@ def _number(name: str) -> re.Match[str] | None:
     return re.search(r"\d+", name) if re.match(r"[vV]?\d", name) else None
 
 
-def _check_undone(steps: Steps) -> None:
-    lacking = [revision for revision in steps.revisions if revision.undo is None]
-    if len(lacking) == len(steps.revisions):
+async def _make_kept(checked: Checked, steps: Steps) -> Sequence[Revision]:
+    """Make what is not to be undone; return what comes after it."""
+    undone = _undone(checked, steps)
+    for revision in steps.revisions[: len(steps.revisions) - len(undone)]:
+        await steps.up(revision)
+    return undone
+
+
+def _undone(checked: Checked, steps: Steps) -> Sequence[Revision]:
+    """The revisions that must be undone: all, or those after ``downgrade_to``."""
+    kept = checked.migrations.downgrade_to
+    revisions = steps.revisions
+    if kept is not None:
+        _check_known([kept], revisions, "downgrade-to names")
+        revisions = revisions[[revision.name for revision in revisions].index(kept) + 1 :]
+    lacking = [revision for revision in revisions if revision.undo is None]
+    if not revisions:
+        raise NotApplicable(f"nothing comes after {kept}, which need not be undone (downgrade-to)")
+    if len(lacking) == len(revisions):
         raise NotApplicable("no script has another beside it that undoes it (NAME.down.sql)")
     if lacking:
         names = ", ".join(revision.path.name for revision in lacking)
         raise MigrationError(f"Nothing undoes {names}: put {lacking[0].name}.down.sql beside it.")
+    return revisions
 
 
 def _at(revision: Revision, which: str) -> str:
@@ -270,14 +290,14 @@ def _data(checked: Checked) -> dict[str, Filling]:
     return {**scripts, **checked.data}
 
 
-def _check_known(data: Mapping[str, Any], revisions: Sequence[Revision]) -> None:
+def _check_known(names: Iterable[str], revisions: Sequence[Revision], what: str) -> None:
     known = [revision.name for revision in revisions]
-    for name in data:
+    for name in names:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             meant = f' Did you mean "{close[0]}"?' if close else ""
             raise MigrationError(
-                f'Rows are given for the revision "{name}", which is not there.{meant} There are: {", ".join(known)}.'
+                f'{what} the revision "{name}", which is not there.{meant} There are: {", ".join(known)}.'
             )
 
 

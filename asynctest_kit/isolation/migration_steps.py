@@ -66,9 +66,6 @@ class Steps(Protocol):
     async def up_all(self) -> None:
         """Make what has not been made."""
 
-    async def down_all(self) -> None:
-        """Undo all."""
-
 
 @asynccontextmanager
 async def open_steps(migrations: Migrations, endpoint: Endpoint) -> AsyncIterator[AlembicSteps | SqlSteps | None]:
@@ -128,10 +125,6 @@ class AlembicSteps:
         """``alembic upgrade heads``."""
         await self.alembic.do("upgrade", "heads")
 
-    async def down_all(self) -> None:
-        """``alembic downgrade base``."""
-        await self.alembic.do("downgrade", "base")
-
 
 @dataclass(frozen=True, slots=True)
 class SqlSteps:
@@ -156,8 +149,3 @@ class SqlSteps:
         """Run all scripts."""
         for revision in self.revisions:
             await self.up(revision)
-
-    async def down_all(self) -> None:
-        """Run all that undo others, the last first."""
-        for revision in reversed(self.revisions):
-            await self.down(revision)

@@ -60,8 +60,6 @@ def _answer(ini: str, do: str, revision: str = "") -> Any:
     match do:
         case "upgrade":
             command.upgrade(config, revision)
-        case "downgrade":
-            command.downgrade(config, revision)
         case "up" | "down":
             _step(config, scripts, revision, up=do == "up")
         case "history":

@@ -6,8 +6,10 @@ import asyncio
 import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import anyio
 import pytest
 from alembic_projects import SYNC_ENV, sql, write
 
@@ -62,9 +64,12 @@ def scripts(tmp_path):
 
 @pytest.fixture(scope="session")
 async def docker_server(services, anyio_backend):
-    if shutil.which("docker") is None:
-        pytest.skip("there is no Docker here")
     image = os.environ.get("ATK_POSTGRES_IMAGE") or "asynctest-kit/postgres:testbed"
+    if (
+        shutil.which("docker") is None
+        or (await anyio.run_process(["docker", "image", "inspect", image], check=False)).returncode
+    ):
+        pytest.skip(f"no Docker here has the image {image}")
     return await services.endpoint(ServiceSpec(name="contained", kind="postgres", provider="docker", image=image))
 
 
@@ -79,7 +84,7 @@ async def test_branches_that_are_good_pass_at_once(docker_server, tmp_path):
         "4 revision(s), the head is 0003",
         "an empty database comes up to date",
         "4 revision(s), each undone and made again",
-        "nothing is left of the head",
+        "4 revision(s) undone, and nothing is left",
         "the models are what the migrations make",
         found[-1],
     ]
@@ -185,6 +190,21 @@ async def test_faulty_scripts(server, scripts, tmp_path):
     (tmp_path / "02.down.sql").unlink()
     with pytest.raises(NotApplicable, match=r"NAME\.down\.sql"):
         await CHECKS["up and down"](what)
+
+
+async def test_what_need_not_be_undone_is_made_only(server, scripts):
+    migrations = scripts(
+        **{"01": CREATE, "02": "CREATE VIEW names AS SELECT name FROM users", "02__down": "DROP VIEW names"},
+        **{"03": "ALTER TABLE users ADD age int", "03__down": "ALTER TABLE users DROP age"},
+    )
+    what = checked(server, replace(migrations, downgrade_to="01"), **{"01": add_users})
+    for title in ("up and down", "base is empty"):
+        assert (await CHECKS[title](what)).startswith("2 revision(s)")
+    assert await CHECKS["data survives"](what)
+    unknown = await told("base is empty", checked(server, replace(migrations, downgrade_to="04")))
+    assert 'downgrade-to names the revision "04", which is not there. There are: 01, 02, 03.' in unknown
+    with pytest.raises(NotApplicable, match="nothing comes after 03"):
+        await CHECKS["up and down"](checked(server, replace(migrations, downgrade_to="03")))
 
 
 async def test_made_again_it_must_be_the_same(server, scripts):

@@ -193,6 +193,7 @@ def test_a_table_that_nobody_would_read_is_told(tmp_path: Path, name: str, more:
         ('{ command = ["python", "migrate.py"] }', {"command": ("python", "migrate.py")}),
         ('{ sql = "migrations", seeds = "rows.csv" }', {"sql": "migrations", "seeds": ("rows.csv",)}),
         ('{ seeds = ["migrations", "rows.csv"] }', {"seeds": ("migrations", "rows.csv")}),
+        ('{ sql = "migrations", downgrade-to = "03" }', {"sql": "migrations", "downgrade_to": "03"}),
         ('{ sql = "migrations", round-trip = "migrations" }', {"sql": "migrations", "round_trip": "migrations"}),
     ],
 )
