@@ -38,6 +38,8 @@ class Cleanups:
                 result = self._calls.pop()()
                 if isawaitable(result):
                     await result
+            except GeneratorExit:  # closed where it stands: nothing can be awaited any more
+                raise
             except BaseException as error:  # noqa: BLE001  # raised below, when the others have run
                 errors.append(error)
         if len(errors) == 1:

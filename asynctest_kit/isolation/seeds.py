@@ -90,7 +90,7 @@ async def _load_file(path: Path, connection: asyncpg.Connection, endpoint: Endpo
         await run_script(path, connection, endpoint, what="seed")
         return
     try:
-        text = await asyncio.to_thread(path.read_text, encoding="utf-8")
+        text = await asyncio.to_thread(path.read_text, encoding="utf-8-sig")  # spreadsheets write a mark first
         async with connection.transaction():
             if path.suffix == ".csv":
                 header = next(csv.reader(io.StringIO(text)), [])

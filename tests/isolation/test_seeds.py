@@ -66,7 +66,7 @@ async def refusal(server, migrations):
 
 async def test_csv_and_sql_in_the_order_of_their_names(server, seeded):
     migrations = seeded(
-        **{"01_users__csv": 'name,id,nick\n"Ann, of Ayr",3,\n"Bob\nTwo",4,""\n', "02-shop__txt": "not a seed"},
+        **{"01_users__csv": '\ufeffname,id,nick\n"Ann, of Ayr",3,\n"Bob\nTwo",4,""\n', "02-shop__txt": "not a seed"},
         **{"02__sql": "INSERT INTO users (name) SELECT 'more' FROM users WHERE id = 3"},
     )
     found = await rows_of(server, migrations, "SELECT id, name, nick FROM users ORDER BY id")
