@@ -23,7 +23,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,14 +51,31 @@ _FORCE = (13, 0)
 
 #: What all databases of a server have in common, and migrations can change.
 _OF_THE_SERVER = r"""
+WITH others AS (SELECT oid, datname, datdba, datacl FROM pg_database WHERE datname NOT LIKE 'atk\_%')
 SELECT concat_ws(
     E'\n',
     (SELECT string_agg(role::text, ' ' ORDER BY role::text) FROM pg_roles AS role),
-    (SELECT string_agg(concat(roleid, ' ', member), ' ' ORDER BY roleid, member) FROM pg_auth_members),
-    (SELECT string_agg(spcname, ' ' ORDER BY spcname) FROM pg_tablespace),
-    (SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database WHERE datname NOT LIKE 'atk\_%')
+    (SELECT string_agg(membership::text, ' ' ORDER BY membership::text) FROM pg_auth_members AS membership),
+    (SELECT string_agg(space::text, ' ' ORDER BY space::text) FROM pg_tablespace AS space),
+    (SELECT string_agg(others::text, ' ' ORDER BY others::text) FROM others),
+    (
+        SELECT string_agg(setting::text, ' ' ORDER BY setting::text) FROM pg_db_role_setting AS setting
+        WHERE setdatabase = 0 OR setdatabase IN (SELECT oid FROM others)
+    )
 )
 """
+
+#: More of it: what ALTER SYSTEM has set, where we may look, and who may set what, where servers know that.
+_MAY_SEE_FILES = """
+SELECT has_table_privilege('pg_file_settings', 'SELECT')
+    AND has_function_privilege('pg_show_all_file_settings()', 'EXECUTE')
+"""
+_SET = r"""
+SELECT string_agg(concat(name, '=', setting), ' ' ORDER BY name, seqno) FROM pg_file_settings
+WHERE sourcefile LIKE '%postgresql.auto.conf'
+"""
+_GRANTED = "SELECT string_agg(parameter::text, ' ' ORDER BY parameter::text) FROM pg_parameter_acl AS parameter"
+_WITH_GRANTS = (15, 0)
 
 _CLAIM = "changes the server, too"
 
@@ -89,13 +106,24 @@ def _unclaimed(_digest: str) -> None:
     pass
 
 
-async def ensure_template(
+#: What comes of a session that has been ended from outside: told by the server, or found closed by asyncpg.
+_SESSION_LOST = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+
+
+async def ensure_template(  # noqa: PLR0913 (who is told of what)
     server: Endpoint,
     migrations: Migrations | None,
     *,
     root: Path,
     built: Callable[[str], Awaitable[None]] = _ignore,
     claimed: Callable[[str], None] = _unclaimed,
+    begun: Callable[[str], None] = _unclaimed,
 ) -> Template:
     """Return the template of these migrations, built if need be.
 
@@ -105,7 +133,9 @@ async def ensure_template(
         root: Where a migration command runs.
         built: Called with the migrations' digest if it was not there before, while nobody else has it yet.
         claimed: Called with it if they have changed more than their database: the server is theirs alone from then on.
-            If they failed, with a word that is nobody's digest.
+            If they failed in the middle of that, with a word that is nobody's digest; if they changed nothing else,
+            with an empty one.
+        begun: Called with that word before they run: if we are killed, nobody knows what they have changed.
 
     Raises:
         MigrationError: The migrations failed. The next call tries again.
@@ -114,14 +144,12 @@ async def ensure_template(
         return Template(server, None)
 
     digest = await asyncio.to_thread(fingerprint, migrations, root=root)
-    name = f"atk_template_{digest}"
+    name = _name(digest)
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         if not await _is_complete(connection, name):
-            await _build(connection, server, name, migrations, root, claimed)
-            if await _is_claimed(connection, name):
-                claimed(digest)
+            await _build(connection, server, digest, migrations, root, begun, claimed)
             await built(digest)
         elif await _is_claimed(connection, name):
             claimed(digest)
@@ -190,26 +218,62 @@ async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
     return complete
 
 
+def _name(digest: str) -> str:
+    return f"atk_template_{digest}"
+
+
 async def _build(  # noqa: PLR0913, PLR0917  # what makes a template
     connection: asyncpg.Connection,
     server: Endpoint,
-    name: str,
+    digest: str,
     migrations: Migrations,
     root: Path,
+    begun: Callable[[str], None],
     claimed: Callable[[str], None],
 ) -> None:
+    name = _name(digest)
     await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
     await connection.execute(f'CREATE DATABASE "{name}"')
-    before = await connection.fetchval(_OF_THE_SERVER)
+    before = await _state(connection)
+    begun(_NOBODY)
+    whose = _NOBODY  # until more is known
     try:
-        await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
-    except MigrationError as error:
-        if await connection.fetchval(_OF_THE_SERVER) != before:
-            claimed(_NOBODY)
-        raise MigrationError(f"{error}{_mend(str(error), server)}") from error
-    if await connection.fetchval(_OF_THE_SERVER) != before:
-        await connection.execute(f'COMMENT ON DATABASE "{name}" IS {_CLAIM!r}')
-    await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
+        try:
+            await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
+        except MigrationError as error:
+            with suppress(asyncpg.PostgresError, *_SESSION_LOST):
+                whose = "" if await _state(connection) == before else _NOBODY
+            raise MigrationError(f"{error}{_mend(str(error), server)}") from error
+        has_changed = await _seal(connection, name, before, server)
+        whose = digest if has_changed else ""
+    finally:
+        claimed(whose)
+
+
+async def _seal(connection: asyncpg.Connection, name: str, before: str, server: Endpoint) -> bool:
+    """Mark a template as complete; whether its migrations have changed the server."""
+    try:
+        has_changed = await _state(connection) != before
+        if has_changed:
+            await connection.execute(f'COMMENT ON DATABASE "{name}" IS {_CLAIM!r}')
+        await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
+    except _SESSION_LOST as error:
+        raise MigrationError(
+            f"The migration of {server.service} was made, but the session that keeps others from it was ended "
+            f"meanwhile: {error}. If the migration ends sessions (pg_terminate_backend), let it do so in its own "
+            "database only."
+        ) from error
+    return has_changed
+
+
+async def _state(connection: asyncpg.Connection) -> str:
+    """What all databases of the server have in common, as far as this user may see it."""
+    queries = [_OF_THE_SERVER]
+    if await connection.fetchval(_MAY_SEE_FILES):
+        queries.append(_SET)
+    if tuple(connection.get_server_version()[:2]) >= _WITH_GRANTS:
+        queries.append(_GRANTED)
+    return "\n".join([await connection.fetchval(query) or "" for query in queries])
 
 
 async def _is_claimed(connection: asyncpg.Connection, name: str) -> bool:

@@ -37,6 +37,7 @@ from asynctest_kit.provision.messages import (
     Check,
     Checked,
     Claim,
+    Come,
     Elsewhere,
     End,
     Ensure,
@@ -123,7 +124,8 @@ class Client:
         Raises:
             ProvisionError: The private directory for it is somebody else's.
         """
-        return cls(_join(root) or _start(root), root)
+        come = come_from_here()
+        return cls(_join(root, come) or _start(root, come), root)
 
     def ensure(self, spec: ServiceSpec) -> Future[Endpoint]:
         """Have a service started, or find it started; asking again for an equal spec gives the same future.
@@ -291,10 +293,16 @@ class Client:
         finally:
             self.stop(number)
 
-    def claim(self, service: str, migrations: str) -> None:
-        """Have a service be for ``migrations`` (a digest) alone: who asks for it with others gets another."""
+    def claim(self, service: str, migrations: str, *, is_open: bool = False) -> None:
+        """Have a service be for ``migrations`` (a digest) alone: who asks for it with others gets another.
+
+        Args:
+            service: Its name.
+            migrations: The digest; empty to take back what was open.
+            is_open: Whether that is to be so only if this client goes, or is killed, before it has claimed again.
+        """
         with self._mutex:
-            self._link.send(Claim(service, migrations))
+            self._link.send(Claim(service, migrations, is_open))
 
     def _read(self) -> None:
         try:
@@ -363,7 +371,8 @@ class Client:
     def _ask_another(self) -> None:
         with self._mutex:
             self._link.close()
-            self._link = _join(self._root) or _start(self._root)
+            come = self._link.come
+            self._link = _join(self._root, come) or _start(self._root, come)
             if self._idle:
                 self._link.send(Keep(self._idle))
             for question in self._questions:
@@ -406,7 +415,7 @@ class Visit:
     @classmethod
     def at(cls, root: Path) -> Visit | None:
         """Go to the supervisor of the project at ``root``; None if there is none, or it is just ending."""
-        link = _join(root)
+        link = _join(root, come_from_here())
         if link is None:
             return None
         visit = cls(link)
@@ -511,9 +520,11 @@ class _Link:
     def __init__(
         self,
         connection: socket.socket,
+        come: Come,
         process: subprocess.Popen[bytes] | None = None,
         first_words: IO[bytes] | None = None,
     ) -> None:
+        self.come = come
         self._connection = connection
         self._process = process
         self._first_words = first_words
@@ -522,12 +533,45 @@ class _Link:
         self._is_referred = False
         self._is_end = True
         self.is_parted = False
-        self.send(come_from_here())
+        self._mutex = threading.Lock()
+        self._unsent = b""
+        self._is_behind = False
+        self.send(come)
 
     def send(self, request: Request) -> None:
-        """Write; that the other side is gone is for the reader to find."""
-        with suppress(OSError):
-            self._connection.sendall(messages.line(request))
+        """Write without waiting; that the other side is gone is for the reader to find.
+
+        What a supervisor that is busy, or has been stopped, does not take at once is written by a thread, in order.
+        """
+        line = messages.line(request)
+        with self._mutex:
+            if self._is_behind:
+                self._unsent += line
+                return
+            self._unsent = line[self._sent(line) :]
+            self._is_behind = bool(self._unsent)
+            if self._is_behind:
+                threading.Thread(target=self._catch_up, name="asynctest_kit provision writer", daemon=True).start()
+
+    def _sent(self, line: bytes) -> int:
+        """How many bytes of it are taken at once; all of them if nobody is there to take any."""
+        try:
+            return self._connection.send(line, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(line)
+
+    def _catch_up(self) -> None:
+        while unsent := self._take_unsent():
+            with suppress(OSError):
+                self._connection.sendall(unsent)
+
+    def _take_unsent(self) -> bytes:
+        with self._mutex:
+            unsent, self._unsent = self._unsent, b""
+            self._is_behind = bool(unsent)
+        return unsent
 
     def replies(self) -> Generator[Reply]:
         """What the supervisor says, until its end of the stream is closed."""
@@ -578,7 +622,7 @@ class _Link:
             self._process.returncode = 0  # keeps its __del__ from warning of a child that still runs
 
 
-def _join(root: Path) -> _Link | None:
+def _join(root: Path, come: Come) -> _Link | None:
     project = runtime.existing_project_of(root)
     if project is None:
         return None
@@ -588,10 +632,10 @@ def _join(root: Path) -> _Link | None:
     except OSError:
         connection.close()
         return None
-    return _Link(connection)
+    return _Link(connection, come)
 
 
-def _start(root: Path) -> _Link:
+def _start(root: Path, come: Come) -> _Link:
     ours, theirs = socket.socketpair()
     first_words = tempfile.TemporaryFile()  # noqa: SIM115  # the link's, until it is closed
     arguments = ("--root", str(root.resolve()), "--first", str(theirs.fileno()))
@@ -605,7 +649,7 @@ def _start(root: Path) -> _Link:
             pass_fds=(theirs.fileno(),),
             start_new_session=True,
         )
-    return _Link(ours, process, first_words)
+    return _Link(ours, come, process, first_words)
 
 
 def _clean_up() -> None:

@@ -10,6 +10,8 @@ supervisor that never served it (end of stream before the greeting) from one tha
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 from asynctest_kit.provision.service import (  # noqa: TC001 (msgspec reads them)
@@ -139,11 +141,13 @@ class Claim(msgspec.Struct, frozen=True, tag=True):
     """Client: this service, which I use, is for these ``migrations`` (a digest) alone from now on.
 
     They have changed what is the server's and no database's, as roles are: others may not find it as they expect it.
-    A word that is no digest: for nobody who comes, for they failed half-way.
+    A word that is no digest: for nobody who comes, for they failed half-way. If it ``is_open``: only if I go before I
+    have claimed again, and an empty one takes that back.
     """
 
     service: str
     migrations: str
+    is_open: bool = False
 
 
 class Stop(msgspec.Struct, frozen=True, tag=True):
@@ -254,8 +258,11 @@ _replies: msgspec.json.Decoder[Reply] = msgspec.json.Decoder(Reply)
 
 
 def line(message: Request | Reply) -> bytes:
-    """The message as it goes over the socket, line end included."""
-    return _encoder.encode(message) + b"\n"
+    """The message as it goes over the socket, line end included; what is no text in it is replaced."""
+    try:
+        return _encoder.encode(message) + b"\n"
+    except UnicodeEncodeError:  # a file's name need not be text
+        return json.dumps(msgspec.to_builtins(message), ensure_ascii=False).encode(errors="replace") + b"\n"
 
 
 def request(data: bytes) -> Request:

@@ -47,6 +47,7 @@ __all__ = [
     "abandoned",
     "abandoned_in",
     "base_directory",
+    "base_path",
     "claimed",
     "data_directory",
     "existing_project_of",
@@ -100,7 +101,7 @@ def base_directory() -> Path:
     Raises:
         ProvisionError: It belongs to someone else or can't be made.
     """
-    return _private(_base())
+    return _private(base_path())
 
 
 def project_of(root: Path) -> Project:
@@ -122,23 +123,18 @@ def existing_project_of(root: Path) -> Project | None:
         ProvisionError: It belongs to someone else, or no socket can have so long a path.
     """
     project = _place_of(root)
-    for directory in (project.directory.parent, project.directory):
-        try:
-            status = directory.lstat()
-        except OSError:
-            return None
-        _check_private(directory, status)
-    return project
+    return project if _is_there(project.directory.parent) and _is_there(project.directory) else None
 
 
-def _base() -> Path:
+def base_path() -> Path:
+    """Where :func:`base_directory` is; nothing is made or looked at."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     return Path(runtime) / "asynctest_kit" if runtime else Path(tempfile.gettempdir()) / f"asynctest_kit-{os.getuid()}"
 
 
 def _place_of(root: Path) -> Project:
     key = hashlib.sha256(f"{__version__}\0{root.resolve()}".encode()).hexdigest()[:_KEY_LENGTH]
-    project = Project(key=key, directory=_base() / key)
+    project = Project(key=key, directory=base_path() / key)
     if len(os.fsencode(project.socket)) > _LONGEST_SOCKET:
         raise ProvisionError(
             f"The path {project.socket} is too long for a socket ({_LONGEST_SOCKET} bytes at most). Point "
@@ -253,7 +249,10 @@ def _is_meeting(entry: Path) -> bool:
 
 
 def _projects() -> Iterator[Project]:
-    for directory in filter(_is_ours, base_directory().glob("[0-9a-f]" * _KEY_LENGTH)):
+    base = base_path()
+    if not _is_there(base):
+        return
+    for directory in filter(_is_ours, base.glob("[0-9a-f]" * _KEY_LENGTH)):
         yield Project(key=directory.name, directory=directory)
 
 
@@ -330,6 +329,16 @@ def _private(directory: Path) -> Path:
 
     _check_private(directory, status)
     return directory
+
+
+def _is_there(directory: Path) -> bool:
+    """Whether there is such a directory; raises ProvisionError if it is somebody else's."""
+    try:
+        status = directory.lstat()
+    except OSError:
+        return False
+    _check_private(directory, status)
+    return True
 
 
 def _check_private(directory: Path, status: os.stat_result) -> None:

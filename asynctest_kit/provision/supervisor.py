@@ -190,11 +190,15 @@ class Supervisor:
                 if isinstance(request, Come):
                     client.have(await self._supplies.of(Surroundings.told(request)))
                 else:
+                    if isinstance(request, Ensure):
+                        client.have(await self._supplies.renewed(client.supply))
                     self._carry_out(client, request)
         except ConnectionError:
             return
         except ValueError as error:  # msgspec's errors are ValueErrors, and so is a line that is too long
             _log.error("a client is cut off, for it does not speak our language: %s", error)
+        except Exception:  # noqa: BLE001 (one client's request must not take the others' services with it)
+            _log.exception("a client is cut off, for what it asked failed unexpectedly")
 
     def _carry_out(self, client: _Client, request: Request) -> None:
         match request:
@@ -206,8 +210,8 @@ class Supervisor:
                 self.end("it was told to", orderly=True)
             case Check():
                 client.converse(request, self._tasks.create_task(self._answer_check(client, request)))
-            case Claim(service=name, migrations=migrations):
-                self._claim(client, name, migrations)
+            case Claim():
+                self._claim(client, request)
             case Survey():
                 client.send(self._survey(client))
             case Read(number=number) | Run(number=number) | Preserve(number=number):
@@ -217,6 +221,8 @@ class Supervisor:
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
+        for service in self._services:
+            service.settle_claim(client)
         if not self._clients and not self._idle and not self._over.is_set():
             self.end(self._reason, orderly=client in self._leaving)
         elif client in self._leaving and not self._over.is_set():
@@ -317,15 +323,16 @@ class Supervisor:
         service.task = self._tasks.create_task(self._hold(service))
         return service
 
-    def _claim(self, client: _Client, name: str, migrations: str) -> None:
+    def _claim(self, client: _Client, request: Claim) -> None:
         for service in self._services:
-            if service.spec.name == name and service.is_used_by(client):
-                service.claimed = migrations
+            if service.spec.name == request.service and service.is_used_by(client):
+                service.claim(client, request.migrations, is_open=request.is_open)
 
     def _remove_superseded(self, wanted: _Wanted) -> None:
         """Remove those in whose place ``wanted`` is started, for they are other migrations', and that nobody uses."""
         for service in tuple(self._services):
-            if service.claimed and service.wanted.server == wanted.server and not service.has_users(self._clients):
+            would_serve = service.wanted.is_served_by(wanted, service.given_by)
+            if service.claimed and would_serve and not service.has_users(self._clients):
                 _log.info("%s is for other migrations, and is not used", service.spec.name)
                 self._retire(service)
                 service.task.cancel()
@@ -525,6 +532,7 @@ class _Service:
     running: Running | None = None
     is_lost: asyncio.Event = field(default_factory=asyncio.Event)
     claimed: str = ""
+    _open_claims: dict[_Client, str] = field(default_factory=dict)
     _noted: str = ""
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
@@ -546,6 +554,18 @@ class _Service:
         """Whether it is what a client wants."""
         is_free = self.claimed in ("", wanted.spec.migrations)
         return is_free and self.wanted.is_served_by(wanted, self.given_by)
+
+    def claim(self, client: _Client, migrations: str, *, is_open: bool) -> None:
+        """Have it be for these migrations; if that is open, only if ``client`` goes before it has claimed again."""
+        if is_open:
+            self._open_claims[client] = migrations
+        else:
+            self._open_claims.pop(client, None)
+            self.claimed = migrations or self.claimed
+
+    def settle_claim(self, client: _Client) -> None:
+        """The claim that ``client`` has left open, if any, stands."""
+        self.claimed = self._open_claims.pop(client, "") or self.claimed
 
     def has_users(self, present: set[_Client]) -> bool:
         """Whether any of those who use it is present."""

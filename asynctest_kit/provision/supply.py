@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.providers import Refusal
-from asynctest_kit.provision.providers.docker import Docker
+from asynctest_kit.provision.providers.docker import Docker, NoDocker
 from asynctest_kit.provision.providers.embedded import Embedded, Search
 from asynctest_kit.provision.providers.engine import locate
 from asynctest_kit.provision.providers.external import External
@@ -43,8 +43,13 @@ class Supply:
         providers: Who may give it services, in the order in which they are asked.
     """
 
-    environ: Mapping[str, str]
+    environ: Mapping[str, str] = field(repr=False)
     providers: tuple[Provider, ...]
+
+    @property
+    def has_no_engine(self) -> bool:
+        """Whether no engine was found for it; one may be there by now."""
+        return any(isinstance(provider, NoDocker) for provider in self.providers)
 
     def sources(self, spec: ServiceSpec) -> dict[ProviderName, str]:
         """From what each provider that ``spec`` allows would give it, in the order in which they are asked."""
@@ -68,17 +73,24 @@ class Supplies:
         embedded = Embedded(search=Search.around(surroundings), environ=environ)
         return Supply(environ, (await self._docker(environ), embedded, External()))
 
+    async def renewed(self, supply: Supply) -> Supply:
+        """The same, with the engine that has come since."""
+        if not supply.has_no_engine:
+            return supply
+        _, *others = supply.providers
+        return Supply(supply.environ, (await self._docker(supply.environ), *others))
+
     def close_doors(self) -> None:
         """Nobody will order any more."""
         for docker in self._engines.values():
             docker.close_doors()
 
-    async def _docker(self, environ: Mapping[str, str]) -> Docker:
+    async def _docker(self, environ: Mapping[str, str]) -> Docker | NoDocker:
         try:
             location = await asyncio.to_thread(locate, environ)
-            key = location.identity
-        except Refusal as reason:  # told to who orders; by then it may be there
-            location, key = None, str(reason)
+        except Refusal as reason:
+            return NoDocker(str(reason))
+        key = location.identity
         async with self._mutex:
             if key not in self._engines:
                 number = len(self._engines)

@@ -212,6 +212,55 @@ async def test_migrations_that_change_the_server_are_told_each_time_and_in_the_w
     )
 
 
+@pytest.mark.parametrize(
+    ("change", "undo"),
+    [
+        ("ALTER SYSTEM SET log_min_duration_statement = 86400000", "ALTER SYSTEM RESET log_min_duration_statement"),
+        ("ALTER DATABASE template1 SET atk.test = 'changed'", "ALTER DATABASE template1 RESET atk.test"),
+        ("GRANT CONNECT ON DATABASE template1 TO pg_monitor", "REVOKE CONNECT ON DATABASE template1 FROM pg_monitor"),
+        (
+            "GRANT SET ON PARAMETER log_lock_waits TO pg_monitor",
+            "REVOKE SET ON PARAMETER log_lock_waits FROM pg_monitor",
+        ),
+    ],
+    ids=lambda statement: statement.partition(" SET ")[0],
+)
+async def test_what_migrations_set_for_the_server_is_told(server, sql, admin, change, undo):
+    claims = []
+    (sql.sql / "3.sql").write_text(change)
+    try:
+        template = await ensure_template(server, sql, root=Path("/"), claimed=claims.append)
+    finally:
+        await admin.execute(undo)
+    assert [f"atk_template_{digest}" for digest in claims] == [template.name]
+
+
+#: Ends the session that holds the lock: it has the database's name.
+END_THE_OTHER = (
+    "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = current_database()"
+)
+
+
+@pytest.mark.parametrize(
+    ("then", "told"), [("SELECT 1/0;", "division by zero"), ("SELECT 1;", r"was made, but .*\(pg_terminate_backend\)")]
+)
+async def test_a_migration_that_ends_our_session_is_told_and_the_server_is_nobodys(server, sql, then, told):
+    claims, begun = [], []
+    (sql.sql / "3.sql").write_text(END_THE_OTHER)
+    (sql.sql / "4.sql").write_text(then)
+    with pytest.raises(MigrationError, match=told):
+        await ensure_template(server, sql, root=Path("/"), claimed=claims.append, begun=begun.append)
+    assert claims == begun == ["nobody"]
+
+
+async def test_a_migration_that_fails_and_changes_nothing_else_leaves_the_server_to_all(server, sql):
+    claims, begun = [], []
+    (sql.sql / "3.sql").write_text("SELECT 1/0;")
+    with pytest.raises(MigrationError, match="division by zero"):
+        await ensure_template(server, sql, root=Path("/"), claimed=claims.append, begun=begun.append)
+    assert (begun, claims) == (["nobody"], [""])
+
+
 async def test_without_migrations(server):
     async with open_clone(await ensure_template(server, None, root=Path("/"))) as clone:
         assert await fetch(clone, "SELECT 1") == [(1,)]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -41,6 +43,15 @@ def container_of(script, *, ports=None, name="box", image=BUSYBOX, **fields):
     exposed = {port: Port(number, "http") for port, number in (ports or {}).items()}
     how = {"startup_timeout": 60.0} | fields
     return ServiceSpec(name=name, kind="container", image=image, command=("sh", "-c", script), ports=exposed, **how)
+
+
+def docker_context(folder, name, endpoints):
+    """Make a Docker configuration with one context; the folder of its TLS material."""
+    key = sha256(name.encode()).hexdigest()
+    meta = folder / "contexts/meta" / key
+    meta.mkdir(parents=True)
+    (meta / "meta.json").write_text(json.dumps({"Endpoints": endpoints}))
+    return folder / "contexts/tls" / key / "docker"
 
 
 def order_of(spec, phases=None):

@@ -115,6 +115,20 @@ async def test_the_disk_and_the_memory_of_an_engine_are_told(engine, tmp_path):
     assert {ports.verdict, memory.verdict} == {"ok"}
 
 
+async def test_nothing_is_left_behind_and_a_folder_that_is_not_ours_is_told(engine, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+
+    async def told():
+        found = {finding.subject: finding for finding in await told_by_engine(engine, settings_of(tmp_path))}
+        assert found["ports"].verdict == "ok"
+        return {finding.subject: finding for finding in examine_machine(8)}["left behind"]
+
+    assert (await told()).verdict != "fault"
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "run/asynctest_kit").mkdir(mode=0o755, parents=True)
+    assert (await told()).text.startswith(f"{tmp_path}/run/asynctest_kit should be a directory that only you can enter")
+
+
 async def test_an_engine_whose_disk_we_do_not_see_tells_what_its_images_take(engine, tmp_path, monkeypatch):
     async def elsewhere():
         return "6.6.0-linuxkit"

@@ -12,7 +12,7 @@ from provision_traces import order_of, spec_of
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.providers.docker import Docker
-from asynctest_kit.provision.providers.docker_snapshots import LABEL, remove_unknown
+from asynctest_kit.provision.providers.docker_snapshots import LABEL, _back_up, _Backup, remove_unknown
 from asynctest_kit.provision.readiness import RejectedError
 
 pytestmark = pytest.mark.anyio
@@ -31,6 +31,24 @@ async def cache(engine, tmp_path, monkeypatch):
 async def docker():
     async with Docker(session="snapshots", project="tests") as provider:
         yield provider
+
+
+class Recorder:
+    """An engine in which every program succeeds."""
+
+    argv = ()
+
+    async def stream(self, _container, program, _take, **_):
+        self.argv = program.argv
+        return 0
+
+
+async def test_a_name_with_braces_is_taken_as_it_is():
+    engine, order = Recorder(), order_of(spec_of("postgres", environment={"POSTGRES_USER": "{0}{folder}"}))
+    plan = order.kind.container(order.spec, order.login)
+    await _back_up(engine, _Backup("container", "/backup"), plan)
+    assert "{0}{folder}" in engine.argv[engine.argv.index("pg_basebackup") :]
+    assert engine.argv[engine.argv.index("-D") + 1] == "/backup"
 
 
 class Refusing:

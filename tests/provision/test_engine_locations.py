@@ -9,14 +9,13 @@ import re
 import socket
 import subprocess
 import sys
-from hashlib import sha256
 from pathlib import Path
 from secrets import token_hex
 
 import msgspec
 import pytest
 from engine_proxy import proxy
-from provision_traces import container_of, order_of, spec_of
+from provision_traces import container_of, docker_context, order_of, spec_of
 from redis.asyncio import Redis
 
 from asynctest_kit.container_options import ContainerOptions, Volume
@@ -24,18 +23,14 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Refusal, docker_reach
 from asynctest_kit.provision.providers.docker import Docker
 from asynctest_kit.provision.providers.docker_reach import Published
-from asynctest_kit.provision.providers.engine import locate, location, open_engine
+from asynctest_kit.provision.providers.engine import Location, locate, location, open_engine
 
 pytestmark = pytest.mark.anyio
 
 
 def contexts(folder, name, **endpoint):
     """A Docker configuration with one context; the folder of its TLS material."""
-    key = sha256(name.encode()).hexdigest()
-    meta = folder / "contexts/meta" / key
-    meta.mkdir(parents=True)
-    (meta / "meta.json").write_text(json.dumps({"Endpoints": {"docker": endpoint}}))
-    return folder / "contexts/tls" / key / "docker"
+    return docker_context(folder, name, {"docker": endpoint})
 
 
 @pytest.mark.parametrize("by", ["variable", "file"])
@@ -61,6 +56,44 @@ async def test_a_docker_context_that_is_not_there_is_refused(tmp_path, environ, 
     with pytest.raises(Refusal, match=f"^{source} names the Docker context 'typo', and no engine .*`docker context ls"):
         locate(environ)
     assert locate(environ | {"DOCKER_CONTEXT": "default", "DOCKER_HOST": ""}).url.startswith("unix://")
+
+
+@pytest.mark.parametrize("endpoints", [None, [], {"docker": None}, {"docker": "unix:///s"}, {"docker": {"Host": 0}}])
+async def test_a_docker_context_of_another_make_is_refused(tmp_path, endpoints):
+    docker_context(tmp_path, "mine", endpoints)
+    with pytest.raises(Refusal, match="names the Docker context 'mine', and no engine of that name is known"):
+        locate({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "mine"})
+
+
+async def test_a_docker_context_whose_tls_files_can_not_be_looked_at_is_not_used_without_tls(tmp_path):
+    contexts(tmp_path, "mine", Host="tcp://build.example")
+    (tmp_path / "contexts/tls").symlink_to("x" * 300)  # longer than any name may be
+    with pytest.raises(Refusal, match=r"the TLS files of the Docker context in use can't be read: .*name too long"):
+        locate({"DOCKER_CONFIG": str(tmp_path), "DOCKER_CONTEXT": "mine"})
+
+
+async def test_a_password_for_ssh_is_refused_and_not_shown():
+    with pytest.raises(
+        Refusal, match=r"DOCKER_HOST has a password for ssh://build.example in it, .* use a key"
+    ) as caught:
+        locate({"DOCKER_HOST": "ssh://me:s3cret@build.example"})
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_an_engine_behind_ssh_is_another_for_another_agent_user_or_program(tmp_path):
+    (tmp_path / "ssh").write_text("")
+    (tmp_path / "ssh").chmod(0o755)
+    usual = {"DOCKER_HOST": "ssh://me@build.example", "HOME": "/home/me", "SSH_AUTH_SOCK": "/agent", "PATH": "/nowhere"}
+    changes = [{}, {"HOME": "/home/you"}, {"SSH_AUTH_SOCK": "/other"}, {"PATH": str(tmp_path)}]
+    assert len({locate(usual | change).identity for change in changes}) == len(changes)
+    assert locate(usual | {"TERM": "xterm"}).identity == locate(usual).identity
+
+
+async def test_the_usual_socket_is_usual_by_every_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(location, "_USUAL", tmp_path / "docker.sock")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert Location(f"unix://{tmp_path}/link/docker.sock").is_usual
+    assert not Location(f"unix://{tmp_path}/other.sock").is_usual
 
 
 @pytest.mark.parametrize(

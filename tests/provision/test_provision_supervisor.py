@@ -6,6 +6,8 @@ import asyncio
 import os
 import random
 import signal
+import socket
+import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -31,9 +33,14 @@ from redis.asyncio import Redis
 
 from asynctest_kit.container_options import ContainerOptions, Volume
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.client import Client
+from asynctest_kit.provision import messages
+from asynctest_kit.provision.client import Client, _Link
+from asynctest_kit.provision.messages import Hello, Stop, Survey
 from asynctest_kit.provision.runtime import project_of
 from asynctest_kit.provision.service import ServicePhase
+from asynctest_kit.provision.supervisor import Supervisor
+from asynctest_kit.provision.supply import Supply
+from asynctest_kit.provision.surroundings import Surroundings, come_from_here
 
 pytestmark = pytest.mark.anyio
 
@@ -375,3 +382,70 @@ async def test_recorded_phases_stand_beside_the_measured(client):
     migrate = ServicePhase(service="postgres", phase="migrate", start=1.0, end=2.0)
     client.record(migrate)
     assert client.phases == (migrate,)
+
+
+class Supplies:
+    """What clients have, but for the first, of which it can't be found out."""
+
+    def __init__(self):
+        self.is_broken = True
+
+    async def of(self, _surroundings):
+        if self.is_broken:
+            self.is_broken = False
+            raise RuntimeError("boom")
+        return Supply({}, ())
+
+
+class Meeting:
+    """Where one more client comes."""
+
+    def __init__(self, connection):
+        self.connection = connection
+
+    async def accept(self):
+        connection, self.connection = self.connection, None
+        if connection is None:
+            await asyncio.Event().wait()
+        return connection
+
+    def close(self):
+        pass
+
+
+async def test_a_client_whose_request_fails_unexpectedly_is_cut_off_and_nobody_else(tmp_path):
+    broken, other = socket.socketpair(), socket.socketpair()
+    supervisor = Supervisor(Supplies(), log=tmp_path / "log")
+    run = asyncio.create_task(supervisor.run(broken[0], Meeting(other[0])))
+    ends = [await asyncio.open_unix_connection(sock=end) for end in (broken[1], other[1])]
+    for reader, writer in ends:
+        writer.write(messages.line(come_from_here()))
+        assert isinstance(messages.reply(await reader.readline()), Hello)
+        if writer is ends[0][1]:
+            assert await reader.read() == b""
+    reader, writer = ends[1]
+    writer.write(messages.line(Survey()))
+    assert messages.reply(await reader.readline()).clients == 0
+    for _, writer in ends:
+        writer.close()
+    await run
+
+
+async def test_a_supervisor_that_reads_nothing_keeps_nobody_waiting(monkeypatch):
+    monkeypatch.setenv("LARGE", "x" * 100_000)
+    ours, theirs = socket.socketpair()
+    for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):  # so that this test can't wait for ever
+        (ours if option == socket.SO_SNDTIMEO else theirs).setsockopt(
+            socket.SOL_SOCKET, option, struct.pack("ll", 30, 0)
+        )
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    link = _Link(ours, come_from_here())
+    for number in range(100):
+        link.send(Stop(number))
+    with theirs.makefile("rb") as lines:
+        come = messages.request(await asyncio.to_thread(lines.readline))
+        assert Surroundings.told(come).environ["LARGE"] == "x" * 100_000
+        heard = [messages.request(await asyncio.to_thread(lines.readline)) for _ in range(100)]
+    assert heard == [Stop(number) for number in range(100)]
+    link.close()
+    theirs.close()

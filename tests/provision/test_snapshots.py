@@ -14,7 +14,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 import pytest
-from provision_traces import order_of, spec_of
+from provision_traces import eventually, order_of, spec_of
 from suites import outcome, running, write_suite
 
 from asynctest_kit.errors import MigrationError, ProvisionError
@@ -26,7 +26,7 @@ from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.readiness import NotReadyError
 from asynctest_kit.provision.runtime import project_of
-from asynctest_kit.settings import load
+from asynctest_kit.settings import Migrations, load
 
 pytestmark = pytest.mark.anyio
 
@@ -363,3 +363,46 @@ async def test_migrations_that_change_the_server_have_it_for_themselves(root, ca
             assert await roles_in(theirs) == {"postgres", "reader"}
             assert await asyncio.to_thread(is_up) == [mended, theirs]
         keeper.keep(0)
+
+
+async def test_a_server_whose_migrations_were_killed_or_cut_short_is_left_to_nobody(root):
+    spec = spec_of("postgres", provider="embedded")
+    sql = root / "sql"
+    sql.mkdir()
+    migrations = Migrations(sql=sql)
+    (sql / "1.sql").write_text("CREATE ROLE half_way;")
+    (sql / "2.sql").write_text("SELECT pg_sleep(600);")
+
+    async def half_way(server, client, claimed):
+        """Its task, once the role is there."""
+        begin = partial(client.claim, "postgres", is_open=True)
+        task = asyncio.create_task(ensure_template(server, migrations, root=root, claimed=claimed, begun=begin))
+        while "half_way" not in await roles_in(server):
+            assert not task.done(), task.result()
+            await asyncio.sleep(0.02)
+        return task
+
+    async def cut_short(task):
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    def clients():
+        with closing(Visit.at(root)) as visit:
+            return visit.survey().clients
+
+    with closing(Client.connect(root)) as keeper:
+        servers = [await keeper.endpoint(spec)]
+        with closing(Client.connect(root)) as interrupted:
+            assert await interrupted.endpoint(spec) == servers[0]
+            await cut_short(await half_way(servers[0], interrupted, partial(interrupted.claim, "postgres")))
+        killed = Client.connect(root)
+        servers.append(await killed.endpoint(spec))
+        task = await half_way(servers[1], killed, lambda _: None)
+        killed._link.close()  # as its end would, without a word
+        await eventually(lambda: clients() == 1, seconds=60)
+        await cut_short(task)
+        with closing(Client.connect(root)) as third:
+            servers.append(await third.endpoint(spec))
+            assert len({server.url for server in servers}) == 3
+            assert "half_way" not in await roles_in(servers[2])

@@ -9,7 +9,7 @@ from contextlib import closing
 import msgspec
 import pytest
 from engine_proxy import proxy
-from provision_traces import BUSYBOX, container_of, line_of, spec_of, supervisors, user
+from provision_traces import BUSYBOX, container_of, docker_context, line_of, spec_of, supervisors, user
 
 from asynctest_kit.container_options import Build, ContainerOptions, ImageSource
 from asynctest_kit.errors import ProvisionError
@@ -18,6 +18,7 @@ from asynctest_kit.provision.client import Client, Visit
 from asynctest_kit.provision.messages import Run
 from asynctest_kit.provision.providers.embedded import Search
 from asynctest_kit.provision.service import Program, same_container, same_server
+from asynctest_kit.provision.supply import Supply
 
 pytestmark = pytest.mark.anyio
 
@@ -96,9 +97,38 @@ async def test_each_client_has_its_own_credentials_and_context(engine, tmp_path,
     (tmp_path / "config.json").write_text('{"currentContext": "typo"}')
     with pytest.raises(ProvisionError, match="names the Docker context 'typo'"):
         await client_with(DOCKER_CONFIG=tmp_path).endpoint(BOX)
+    with pytest.raises(ProvisionError, match=r"no Docker engine answers at /nowhere-\?: No such file"):
+        await client_with(DOCKER_HOST=os.fsdecode(b"unix:///nowhere-\xe9")).endpoint(BOX)  # which is no text
     with pytest.raises(ProvisionError, match=f"the TLS files of the Docker engine in {tmp_path}"):
         tls = {"DOCKER_HOST": "tcp://127.0.0.1:1", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": tmp_path}
         await client_with(**tls).endpoint(BOX)
+
+
+async def test_an_engine_that_comes_later_serves_each_what_it_asks_for(engine, tmp_path, client_with):
+    environ = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "later", "DOCKER_CONFIG": tmp_path}
+    one, other = client_with(**environ), client_with(**environ)
+    with pytest.raises(ProvisionError, match="names the Docker context 'later'"):
+        await one.endpoint(msgspec.structs.replace(BOX, startup_timeout=50.0))
+    with pytest.raises(ProvisionError, match="names the Docker context 'later'"):
+        await other.endpoint(BOX)
+    docker_context(tmp_path, "later", {"docker": {"Host": engine.location.url}})
+    box = await one.endpoint(BOX)
+    with pytest.raises(ProvisionError, match="the image localhost:1/no/such:image is not there"):
+        await other.endpoint(msgspec.structs.replace(BOX, image="localhost:1/no/such:image"))
+    assert await client_with(**environ).endpoint(BOX) == box
+
+
+async def test_who_has_no_engine_for_another_reason_is_served_apart(tmp_path, client_with):
+    environ = {"DOCKER_HOST": "", "DOCKER_CONTEXT": "typo", "DOCKER_CONFIG": tmp_path}
+    first = await client_with(**environ).endpoint(REDIS)
+    assert await client_with(**environ).endpoint(REDIS) == first
+    other = await client_with(DOCKER_HOST="npipe:////./pipe/docker_engine").endpoint(REDIS)
+    assert "names the Docker context 'typo'" in first.detail
+    assert "DOCKER_HOST is npipe:// " in other.detail.replace(",", " ")
+
+
+async def test_a_repr_of_what_a_client_has_shows_nothing_of_its_environment():
+    assert "s3cret" not in repr(Supply({"TOKEN": "s3cret"}, ()))
 
 
 async def test_each_client_is_served_by_its_own_binaries(root, tmp_path, client_with):

@@ -9,7 +9,7 @@ from asynctest_kit.provision.checkup.finding import GIB, Finding, size
 from asynctest_kit.provision.checkup.machine import room
 from asynctest_kit.provision.providers.docker_reach import is_on_this_machine, is_within_reach
 from asynctest_kit.provision.providers.engine import EngineError
-from asynctest_kit.provision.runtime import base_directory
+from asynctest_kit.provision.runtime import base_path
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
@@ -57,7 +57,7 @@ async def _reach(engine: Engine) -> Finding:
             f"a firewall there must let this machine in"
         )
         return _found("ports", "ok", text)
-    if await is_within_reach(engine, location.url, base_directory()):
+    if await is_within_reach(engine, location.url, base_path()):
         text = "PostgreSQL and Redis by unix sockets, others by ports published on 127.0.0.1"
     else:
         text = "published on 127.0.0.1 (the engine is in a virtual machine, a container or a user's namespace)"

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.providers.lifeline import Lifeline
     from asynctest_kit.provision.service import ServiceSpec
 
-__all__ = ["Docker"]
+__all__ = ["Docker", "NoDocker"]
 
 _log = logging.getLogger(__name__)
 
@@ -116,10 +116,10 @@ class Docker:
 
     def source(self, spec: ServiceSpec) -> str:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
-        if self._location is None:
-            return ""
-        is_open = spec.publish_openly and not self._location.is_local
         container = hashlib.sha256(same_container(spec, kind_of(spec).image)).hexdigest()
+        if self._location is None:
+            return container
+        is_open = spec.publish_openly and not self._location.is_local
         return f"{container} at {self._location.identity}{' openly' * is_open}"
 
     @asynccontextmanager
@@ -285,6 +285,28 @@ class Docker:
             finally:
                 with order.phase("remove", self.name):
                     await to_its_end(container.remove())
+
+
+@dataclass(frozen=True, slots=True)
+class NoDocker:
+    """The docker provider of a client for whom no engine is found.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
+    name: ProviderName = "docker"
+
+    def source(self, spec: ServiceSpec) -> str:  # noqa: ARG002 (as every provider's)
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        return f"none: {self.reason}"
+
+    @asynccontextmanager
+    async def give(self, order: Order) -> AsyncIterator[Running]:  # noqa: ARG002
+        """See :class:`~asynctest_kit.provision.providers.Provider`."""
+        raise Refusal(self.reason)
+        yield  # a generator all the same
 
 
 class _Container:

@@ -222,7 +222,7 @@ async def remove_unknown(engine: Engine) -> list[str]:
 async def _back_up(engine: Engine, backup: _Backup, plan: ContainerPlan) -> None:
     """Make a backup of a server that runs in a container, unless it is too large."""
     blocks = _LARGEST >> 9  # of 512 bytes
-    argv = (word.format(folder=backup.folder) for word in plan.backup)
+    argv = (backup.folder if word == "{folder}" else word for word in plan.backup)
     limited = ("sh", "-c", f'ulimit -f {blocks}; exec "$@"', "sh", *argv)
     code, words = await _run(engine, backup, Program(argv=limited, environment=plan.client_environment))
     if code == _KILLED_FOR_ITS_SIZE or (code and _TOO_LARGE in words):

@@ -36,9 +36,9 @@ def context_endpoint(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path] 
     if name == "default":
         return None
 
-    key = hashlib.sha256(name.encode()).hexdigest()
+    key = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()
     contexts = folder(environ) / "contexts"
-    endpoint = _json_file(contexts / "meta" / key / "meta.json").get("Endpoints", {}).get("docker", {})
+    endpoint = _table(_table(_json_file(contexts / "meta" / key / "meta.json"), "Endpoints"), "docker")
     if not endpoint.get("Host"):
         source = "DOCKER_CONTEXT" if chosen else f"currentContext in {folder(environ) / 'config.json'}"
         raise Refusal(
@@ -51,6 +51,11 @@ def context_endpoint(environ: Mapping[str, str]) -> tuple[dict[str, Any], Path] 
 def _json_file(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _table(content: dict[str, Any], name: str) -> dict[str, Any]:
+    table = content.get(name)
+    return table if isinstance(table, dict) else {}

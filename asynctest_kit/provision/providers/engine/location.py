@@ -6,8 +6,10 @@ An engine on another machine is reached by TLS or SSH, and the ports that it pub
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import ssl
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,11 +78,13 @@ class Location:
         url: In Docker's words: ``unix://``, ``http://``, ``https://`` or ``ssh://``.
         host: Where the ports that it publishes are reached.
         tls: How it is encrypted; None if it is not, or by SSH.
+        ssh: By which program, with whose configuration and agent it is reached; empty if it isn't by SSH.
     """
 
     url: str
     host: str = LOOPBACK
     tls: Tls | None = None
+    ssh: tuple[str, ...] = ()
 
     @property
     def is_local(self) -> bool:
@@ -90,14 +94,14 @@ class Location:
     @property
     def is_usual(self) -> bool:
         """Whether it is where everybody expects it."""
-        return self.url == f"unix://{_USUAL}"
+        return self.identity == Location(f"unix://{_USUAL}").identity
 
     @property
     def identity(self) -> str:
         """Equal for two that lead to one engine in the same way, whatever links there are on it."""
         path = self.url.removeprefix("unix://")
         url = self.url if path == self.url else f"unix://{os.path.realpath(path)}"
-        return f"{url} {self.tls}" if self.tls else url
+        return " ".join((url, *self.ssh, *((str(self.tls),) if self.tls else ())))
 
     def __str__(self) -> str:
         return self.url
@@ -110,13 +114,13 @@ def locate(environ: Mapping[str, str]) -> Location:
         Refusal: There is none, or its address can't be used.
     """
     if explicit := environ.get("DOCKER_HOST"):
-        return _location(explicit, _environment_tls(environ), "DOCKER_HOST")
+        return _location(explicit, _environment_tls(environ), "DOCKER_HOST", environ)
 
     if found := docker_config.context_endpoint(environ):
         endpoint, folder = found
         is_verified = not endpoint.get("SkipTLSVerify")
-        tls = Tls(folder, is_verified=is_verified) if folder.is_dir() or not is_verified else None
-        return _location(str(endpoint["Host"]), tls, "the Docker context in use")
+        tls = Tls(folder, is_verified=is_verified) if _is_there(folder) or not is_verified else None
+        return _location(str(endpoint["Host"]), tls, "the Docker context in use", environ)
 
     return Location(f"unix://{_answering_socket(environ)}")
 
@@ -133,7 +137,17 @@ def knock(location: Location) -> None:
             raise Refusal(f"no Docker engine answers at {path}: {reason}")
 
 
-def _location(url: str, tls: Tls | None, source: str) -> Location:
+def _is_there(folder: Path) -> bool:
+    """Whether there is such a folder; one that can't be looked at must not make an engine be asked without TLS."""
+    try:
+        return stat.S_ISDIR(folder.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise Refusal(f"the TLS files of the Docker context in use can't be read: {error}") from None
+
+
+def _location(url: str, tls: Tls | None, source: str, environ: Mapping[str, str]) -> Location:
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -149,12 +163,22 @@ def _location(url: str, tls: Tls | None, source: str) -> Location:
         )
     host = LOOPBACK if parts.hostname in _OWN_NAMES else parts.hostname
     if parts.scheme == "ssh":
-        return Location(url, host)
+        if parts.password is not None:
+            raise Refusal(
+                f"{source} has a password for ssh://{parts.hostname} in it, and ssh takes none there: "
+                "use a key or an agent (ssh://user@host)"
+            )
+        return Location(url, host, ssh=_ssh(environ))
 
     is_encrypted = tls is not None or parts.scheme == "https"
     name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     port = port or (_TLS_PORT if is_encrypted else _PLAIN_PORT)
     return Location(f"{'https' if is_encrypted else 'http'}://{name}:{port}", host, tls)
+
+
+def _ssh(environ: Mapping[str, str]) -> tuple[str, ...]:
+    program = shutil.which("ssh", path=environ.get("PATH")) or ""
+    return (program, *(f"{name}={environ.get(name, '')}" for name in ("HOME", "SSH_AUTH_SOCK")))
 
 
 def _shown(parts: SplitResult) -> str:
