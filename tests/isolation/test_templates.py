@@ -16,6 +16,7 @@ from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.templates import Template, ensure_template, open_clone, open_run_database
 from asynctest_kit.provision.migration_files import fingerprint
+from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
 
 pytestmark = pytest.mark.anyio
@@ -223,7 +224,7 @@ async def test_migrations_that_change_the_server_are_told_each_time_and_in_the_w
             "REVOKE SET ON PARAMETER log_lock_waits FROM pg_monitor",
         ),
     ],
-    ids=lambda statement: statement.partition(" SET ")[0],
+    ids=["system", "database", "grant", "parameter"],
 )
 async def test_what_migrations_set_for_the_server_is_told(server, sql, admin, change, undo):
     claims = []
@@ -242,7 +243,9 @@ END_THE_OTHER = (
 
 
 @pytest.mark.parametrize(
-    ("then", "told"), [("SELECT 1/0;", "division by zero"), ("SELECT 1;", r"was made, but .*\(pg_terminate_backend\)")]
+    ("then", "told"),
+    [("SELECT 1/0;", "division by zero"), ("SELECT 1;", r"was made, but .*\(pg_terminate_backend\)")],
+    ids=["fails", "works"],
 )
 async def test_a_migration_that_ends_our_session_is_told_and_the_server_is_nobodys(server, sql, then, told):
     claims, begun = [], []
@@ -253,7 +256,8 @@ async def test_a_migration_that_ends_our_session_is_told_and_the_server_is_nobod
     assert claims == begun == ["nobody"]
 
 
-async def test_a_migration_that_fails_and_changes_nothing_else_leaves_the_server_to_all(server, sql):
+async def test_a_migration_that_fails_and_changes_nothing_else_leaves_the_server_to_all(services, sql):
+    server = await services.endpoint(ServiceSpec(name="alone", kind="postgres", provider="embedded"))
     claims, begun = [], []
     (sql.sql / "3.sql").write_text("SELECT 1/0;")
     with pytest.raises(MigrationError, match="division by zero"):
