@@ -15,8 +15,9 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import hidden, losses, migrations, services, test_data, told_once
+from asynctest_kit.fixtures import hidden, losses, migrations, services, test_data
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
+from asynctest_kit.fixtures.told_once import ToldOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -73,6 +74,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
+    told_once = ToldOnce(is_worker=hasattr(config, "workerinput"))
     config.pluginmanager.register(told_once, "asynctest_kit-told-once")
     config.pluginmanager.register(hidden, "asynctest_kit-hidden")
     from asynctest_kit.fixtures.declared import DeclaredServices
