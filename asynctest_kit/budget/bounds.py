@@ -52,7 +52,7 @@ _OWN_PHASES = {
 
 def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
     """Return what is on the critical path, largest first; each second of the path counts once."""
-    first = {attempt.nodeid: attempt for attempt in (*facts.cut_off, *facts.first_attempts)}
+    first = {attempt.nodeid: attempt for attempt in facts.first_begun}
     group_of = _grouping(path, first)
     groups: dict[_Group, list[Step]] = {}
     for step in path:
@@ -120,7 +120,7 @@ def _of_service(name: str, steps: Sequence[Step], facts: Facts) -> _Words:
         phases[step.part] = phases.get(step.part, 0.0) + step.seconds
     phase = max(phases, key=lambda part: phases[part])
     remedy = _SERVICE_REMEDIES.get(phase, _SERVICE_REMEDY)
-    attempts = (*facts.first_attempts, *facts.cut_off)
+    attempts = facts.first_begun
     waiting = [one for one in attempts if not facts.dependants[name].isdisjoint(one.needs)]
     ready = max(step.end for step in steps)
     effect = (

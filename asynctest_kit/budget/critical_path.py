@@ -89,26 +89,24 @@ class _Walk:
         if facts.started:
             nodeid, start = min(facts.started.items(), key=lambda item: item[1])
             self._step("test", nodeid, "unfinished", since=start)
-            return self._place_before(start, since=facts.loop_start, alone=False)
+            return self._place_before(start, since=facts.loop_start, in_turn=False)
 
-        if facts.cut_off:
-            return facts.cut_off[0]
-
-        return facts.attempts[-1] if facts.attempts else None
+        begun = [one for one in facts.cut_off if one.start < one.end]
+        return next(iter((*begun, *reversed(facts.attempts))), None)
 
     def _through_attempt(self, attempt: Attempt) -> _Node | None:
+        kind: StepKind = "again" if attempt.cause else "test"
         if isinstance(attempt, CutOff) and attempt.ready >= attempt.end:
             holding_up = self._holding_up(attempt)
-            self._step("test", attempt.nodeid, "unfinished", since=attempt.end if holding_up else attempt.start)
+            self._step(kind, attempt.nodeid, "unfinished", since=attempt.end if holding_up else attempt.start)
             return holding_up
 
-        kind: StepKind = "again" if attempt.cause else "test"
         self._step(kind, attempt.nodeid, "tear-down", since=attempt.call_end)
         self._step(kind, attempt.nodeid, "call", since=attempt.call_start)
         self._step(kind, attempt.nodeid, "set-up", since=attempt.ready)
         needed = _latest(self._facts, attempt.needs, attempt.ready)
         up = needed.setup_end if needed else self._facts.loop_start
-        before = self._place_before(attempt.start, since=up, alone=attempt.lane != "shared")
+        before = self._place_before(attempt.start, since=up, in_turn=attempt.in_turn)
         if before and before.end > up:
             self._step("queue", attempt.nodeid, since=before.end)
             return before
@@ -122,15 +120,14 @@ class _Walk:
         pending = {id_: known[id_] for id_ in attempt.needs if id_ in known and known[id_].setup_end >= attempt.end}
         return next((one for one in pending.values() if pending.keys().isdisjoint(one.needs)), None)
 
-    def _place_before(self, start: float, *, since: float, alone: bool) -> Attempt | None:
+    def _place_before(self, start: float, *, since: float, in_turn: bool) -> Attempt | None:
         """Return the attempt whose end made room for a start at ``start``; None if there was room ``since``."""
         ended = bisect_right(self._ends, start)
         if not ended:
             return None
 
         before = self._facts.attempts[ended - 1]
-        alone = alone or before.lane != "shared"
-        return before if alone or self._load.was_full(since, start) else None
+        return before if in_turn or before.in_turn or self._load.was_full(since, start) else None
 
     def _through_fixture(self, fixture: Fixture) -> _Node | None:
         needed, met = self._last_need(fixture)
@@ -142,7 +139,7 @@ class _Walk:
 
     def _before_fixture(self, fixture: Fixture, needed: _Node | None, met: float) -> _Node | None:
         """Go to what let ``fixture`` start: its last need, or the end of a test; None for the loop's start."""
-        before = self._place_before(fixture.setup_start, since=fixture.setup_start, alone=True)
+        before = self._place_before(fixture.setup_start, since=fixture.setup_start, in_turn=True)
         bound = max(met, self._facts.loop_start)
         if before and before.end > bound:
             self._step("queue", fixture.id, since=before.end)

@@ -141,6 +141,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     cause: Cause = ""
 
     @property
+    def in_turn(self) -> bool:
+        """Whether it started as others had ended: it ran alone, or to trace a failure, beside a few."""
+        return self.lane != "shared" or bool(self.cause)
+
+    @property
     def wait(self) -> float:
         """Waiting for shared fixtures."""
         return self.ready - self.start

@@ -36,7 +36,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         services: By name.
         fixtures: By id.
         tests: In order of their end.
-        attempts: All that ended, those of ``tests`` among them, in order of their end.
+        attempts: All that ended, those of ``tests`` among them, in order of their end; also those that were cut off
+            of tests that had failed before.
         cut_off: Tests that an early end cut off: those that ran before those that waited, in order of their start.
         findings: What tests did to others or left behind.
         started: Start of each test that started and of whose end nothing is told, by node id.
@@ -66,9 +67,15 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         return [attempt for attempt in self.attempts if not attempt.cause]
 
     @property
+    def first_begun(self) -> list[Attempt]:
+        """The same, with those that were cut off."""
+        return [attempt for attempt in (*self.attempts, *self.cut_off) if not attempt.cause]
+
+    @property
     def second_attempts(self) -> list[Attempt]:
-        """Those attempts at which a test ran once more."""
-        return [attempt for attempt in self.attempts if attempt.cause]
+        """Those attempts at which a test ran once more, until it was cut off or to its end."""
+        cut_off = (attempt for attempt in self.cut_off if attempt.start < attempt.end)
+        return [attempt for attempt in (*self.attempts, *cut_off) if attempt.cause]
 
 
 def gather(events: Sequence[ev.Event]) -> Facts:
@@ -231,10 +238,16 @@ def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
 
 
 def _uncounted(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Attempt]:
-    """The attempts that don't count; what was to be one may have come to count after all."""
-    counted = {(event.nodeid, event.start) for event in _of(events, ev.CaseFinished)}
-    for event in _of(events, ev.AttemptFinished):
-        if (event.nodeid, event.start) not in counted:
+    """The attempts that don't count; what was to be one may have come to count after all.
+
+    One that was cut off is among them if the test's failure before it counts.
+    """
+    known = {(event.nodeid, event.start) for event in _of(events, ev.CaseFinished)}
+    finished = {nodeid for nodeid, _ in known}
+    cut_off = (event for event in _of(events, ev.CaseCutOff) if event.cause and event.nodeid in finished)
+    for event in (*_of(events, ev.AttemptFinished), *cut_off):
+        if (event.nodeid, event.start) not in known:
+            known.add((event.nodeid, event.start))
             yield Attempt(**_attempt_of(event, frame))
 
 

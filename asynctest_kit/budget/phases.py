@@ -102,14 +102,14 @@ def _union(spans: Iterable[tuple[float, float]], first: float, last: float) -> I
 def _spans(facts: Facts, name: _Activity) -> Iterator[tuple[float, float]]:
     match name:
         case "tests":
-            yield from ((one.call_start, one.call_end) for one in (*facts.first_attempts, *facts.cut_off))
+            yield from ((one.call_start, one.call_end) for one in facts.first_begun)
         case "again":
             yield from ((one.start, one.end) for one in facts.second_attempts)
         case "services":
             yield facts.loop_start, _services_waited_for(facts)
         case "fixtures":
-            yield from ((one.start, one.call_start) for one in (*facts.first_attempts, *facts.cut_off))
-            yield from ((one.call_end, one.end) for one in (*facts.first_attempts, *facts.cut_off))
+            yield from ((one.start, one.call_start) for one in facts.first_begun)
+            yield from ((one.call_end, one.end) for one in facts.first_begun)
             yield from ((fixture.setup_start, fixture.setup_end) for fixture in facts.fixtures.values())
             yield from (fixture.teardown for fixture in facts.fixtures.values() if fixture.teardown)
         case "started":
@@ -118,7 +118,7 @@ def _spans(facts: Facts, name: _Activity) -> Iterator[tuple[float, float]]:
 
 def _services_waited_for(facts: Facts) -> float:
     """Return until when any test waited for a service."""
-    waited = (*facts.first_attempts, *facts.cut_off)
+    waited = facts.first_begun
     if facts.started or not waited:  # which services they wait for is told at a test's end
         return _last_ready(facts, facts.services)
 

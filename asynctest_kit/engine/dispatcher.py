@@ -380,7 +380,12 @@ class Dispatcher:
                         run.execution.cause = cause
                         self._start(group, attempt(run), run, context)
 
-        await self._owned(attempts())
+        try:
+            await self._owned(attempts())
+        except (_Stopped, asyncio.CancelledError):
+            for execution in executions if cause else ():  # a first one is told of as one that started
+                self._uncounted(execution)
+            raise
         return executions
 
     # --- what runs again ----------------------------------------------------------------------------------------------
@@ -402,13 +407,16 @@ class Dispatcher:
         """Report the failures that were to be run again alone when the run ended; with ``--maxfail`` one was enough."""
         again = self._settling or self._reruns.next()
         while again is not None:
+            if again.last is not None:
+                self._uncounted(again.last)
             if again.first.reports and not self._session.shouldfail:
-                _add_section(again.first, "It failed beside others and was not run again alone: the run ended before.")
+                _add_section(again.first, self._reruns.cut_off(again, running=again is self._settling))
                 self._announcer.tell(again.first)
                 self._finished(again.first)
             elif again is not self._settling:  # whose second attempt was cut off
-                waits = Execution(again.planned, times=Times(start=clock.monotonic()), cause=again.cause)
-                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}")
+                now = clock.monotonic()
+                waits = Execution(again.planned, times=Times(start=now), cause=again.cause)
+                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}", now)
             again = self._reruns.next()
 
     async def _settle(self, executor: Executor, again: Again) -> None:
@@ -509,8 +517,9 @@ class Dispatcher:
     def _uncounted(self, execution: Execution) -> None:
         self._sink(AttemptFinished(**_attempt(execution, execution.times.end)))
 
-    def _cut_off(self, execution: Execution, waiting: str) -> None:
-        self._sink(CaseCutOff(**_attempt(execution, clock.monotonic()), waiting=waiting))
+    def _cut_off(self, execution: Execution, waiting: str, end: float | None = None) -> None:
+        attempt = _attempt(execution, clock.monotonic() if end is None else end)
+        self._sink(CaseCutOff(**attempt, waiting=waiting))
 
     def _report_late(self, errors: list[BaseException]) -> None:
         """Charge the last test with what fixtures raised that no test was left to wait for."""

@@ -55,11 +55,13 @@ class Again:
         planned: The test, as it runs again: alone.
         first: The attempt that made it necessary.
         failures: The attempts so far that failed.
+        last: The attempt alone after which there is no other; None until it was.
     """
 
     planned: PlannedCase
     first: Execution
     failures: list[Execution] = field(default_factory=list)
+    last: Execution | None = None
 
     @property
     def attempts(self) -> int:
@@ -153,7 +155,18 @@ class Reruns:
             if execution.held:
                 return True
         execution.attempts = again.attempts + (not execution.failed)
+        again.last = execution
         return False
+
+    @staticmethod
+    def cut_off(again: Again, *, running: bool) -> str:
+        """What is said of a failure if the run ended before its last attempt did, or before it was traced."""
+        failed = "It failed beside others" if again.failed_beside_others else "It failed"
+        if not running:
+            return f"{failed} and was not run again alone: the run ended before."
+        if again.last is None:
+            return f"{failed}, and its attempt alone was cut off: the run ended."
+        return f"{failed} and passed alone; the run ended before it was found beside whom it fails."
 
     def holds(self, again: Again, run: CaseRun) -> bool:
         """Whether an attempt alone that is tearing down will be followed by another."""

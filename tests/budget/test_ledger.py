@@ -45,10 +45,10 @@ def called(nodeid: str, start: float, end: float, **more: Any) -> ev.CaseFinishe
 
 
 def again(nodeid: str, start: float, end: float, cause: ev.Cause, *, counts: bool = False) -> ev.Event:
-    """A second attempt, alone."""
+    """A second attempt, alone, or with others that are traced."""
     if counts:
         return replace(called(nodeid, start, end, lane="exclusive"), outcome="failed", attempts=2, cause=cause)
-    return uncounted(nodeid, start, end, lane="exclusive", cause=cause)
+    return uncounted(nodeid, start, end, lane="shared" if cause == "tracing" else "exclusive", cause=cause)
 
 
 def uncounted(nodeid: str, start: float, end: float, *, lane: ev.Lane = "shared", cause: ev.Cause = "") -> ev.Event:
@@ -340,20 +340,21 @@ WITH_SECOND_ATTEMPTS: list[ev.Event] = [
     again("victim", 3.7, 4.0, "failure"),
     again("victim", 4.0, 4.2, "tracing"),
     again("quick", 4.0, 4.1, "tracing"),
+    again("victim", 4.2, 4.4, "tracing"),
     called("victim", 0.5, 0.8),  # it is the first attempt that counts after all
-    *finished(4.2, 4.5),
+    *finished(4.4, 4.7),
 ]
 
 
 def test_second_attempts_are_told_apart_from_the_lanes() -> None:
     book = ledger(WITH_SECOND_ATTEMPTS)
     second = book.second_attempts
-    assert (second.tests, second.attempts, second.causes) == (4, 6, {"time-out": 2, "failure": 2, "tracing": 2})
-    assert (second.seconds, second.wall) == (pytest.approx(2.8), pytest.approx(2.7))
+    assert (second.tests, second.attempts, second.causes) == (4, 7, {"time-out": 2, "failure": 2, "tracing": 3})
+    assert (second.seconds, second.wall) == (pytest.approx(3.0), pytest.approx(2.9))
     (lane,) = book.lanes
     assert (lane.lane, lane.tests) == ("shared", 5)
     assert (book.test_seconds, book.tests_wall, book.peak) == (pytest.approx(2.6), pytest.approx(1.0), 5)
-    assert phases(book) == {"start-up": 0.2, "collect": 0.3, "tests": 1.0, "again": 2.7, "end": 0.3}
+    assert phases(book) == {"start-up": 0.2, "collect": 0.3, "tests": 1.0, "again": 2.9, "end": 0.3}
 
 
 def test_second_attempts_are_what_bounds_it() -> None:
@@ -365,10 +366,11 @@ def test_second_attempts_are_what_bounds_it() -> None:
         ("again", "broken"),
         ("again", "victim"),
         ("again", "victim"),
+        ("again", "victim"),
     ]
     bound = book.bounds[0]
-    assert (bound.kind, bound.seconds) == ("again", pytest.approx(2.7))
-    assert bound.sentence == "4 tests ran again, alone: 2.70 s"
+    assert (bound.kind, bound.seconds) == ("again", pytest.approx(2.9))
+    assert bound.sentence == "4 tests ran again, alone: 2.90 s"
     assert bound.remedy == (
         "mend the tests that hang, or give them a shorter time-out; "
         "mend the tests that fail, or end the run at the first with `-x`"
@@ -430,6 +432,17 @@ def test_what_is_cut_off_in_its_call_bounds_the_run() -> None:
 def test_what_ended_all_the_same_was_not_cut_off() -> None:
     book = ledger([started(), collected(0.2, 1), loop(1), cut_off("a", 1, 1, 1, 2), called("a", 1, 3), *finished(3, 3)])
     assert (book.unfinished, book.cut_off) == ((), ())
+
+
+def test_a_second_attempt_that_is_cut_off_is_one_of_a_test_that_failed_before() -> None:
+    interrupted = replace(cut_off("fails", 2, 2, 2, 9), cause="failure")
+    late = replace(cut_off("moves", 9, 9, 9, 9), cause="state")  # was still to run again
+    firsts = [called("fails", 1, 2), uncounted("moves", 1, 2)]
+    book = ledger([*(started(), collected(0.2, 1), loop(1)), interrupted, *firsts, late, *finished(9, 9)])
+    assert (book.unfinished, [one.nodeid for one in book.tests]) == (("moves",), ["fails"])
+    assert (book.second_attempts.tests, book.second_attempts.causes) == (1, {"failure": 1})
+    assert phases(book) == {"start-up": 0.2, "collect": 0.8, "tests": 1.0, "again": 7.0}
+    assert steps(book)[-1] == ("again", "fails", "call", 7.0)
 
 
 def test_no_events_at_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -87,6 +88,7 @@ def test_second_interrupt_ends_at_once(bench):
 
 
 _HEAD = """
+import asyncio
 import os
 
 import anyio
@@ -119,27 +121,47 @@ async def test_waits():
     await waits()
 """
 
-_RUNS_AGAIN = """
+_WAITS_IN_ATTEMPT = """
+
+attempts, beside = [], asyncio.Event()
+
 
 async def test_fails():
-    if await anyio.Path("failed").exists():
+    attempts.append("one more")
+    if len(attempts) == {}:
         await waits()
-    await anyio.Path("failed").touch()
-    raise LookupError("before the end")
+    if len(attempts) == 1:
+        await beside.wait()
+        raise LookupError("before the end")
 
 
 async def test_passes():
-    pass
+    beside.set()
 """
 
 
-@pytest.mark.parametrize("suite", [_FAILS_BEFORE, _RUNS_AGAIN], ids=["beside others", "while it runs again"])
-def test_what_has_failed_before_is_told(tmp_path, suite):
+@pytest.mark.parametrize(
+    ("suite", "sentence", "second_attempts"),
+    [
+        (_FAILS_BEFORE, "It failed beside others and was not run again alone: the run ended before.", {}),
+        (
+            _WAITS_IN_ATTEMPT.format(2),
+            "It failed beside others, and its attempt alone was cut off: the run ended.",
+            {"failure": 1},
+        ),
+        (
+            _WAITS_IN_ATTEMPT.format(3),
+            "It failed beside others and passed alone; the run ended before it was found beside whom it fails.",
+            {"failure": 1, "tracing": 2},
+        ),
+    ],
+    ids=["beside others", "while it runs again", "while it is traced"],
+)
+def test_what_has_failed_before_is_told(tmp_path, suite, sentence, second_attempts):
     (tmp_path / "test_it.py").write_text(_HEAD + suite)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    run = subprocess.Popen(
-        [sys.executable, "-m", "asynctest_kit", "run", "."], cwd=tmp_path, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "asynctest_kit", "run", ".", "--report-json", "report.json"]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 30
     while not (tmp_path / "waits").exists():
         assert run.poll() is None
@@ -149,8 +171,12 @@ def test_what_has_failed_before_is_told(tmp_path, suite):
     out, _ = run.communicate(timeout=20)
     assert run.returncode == 2, out
     assert "LookupError: before the end" in out
-    assert "was not run again alone: the run ended before" in out
+    assert sentence in out
     assert out.count("FAILED test_it.py::test_fails") == 1
-    waits = "not finished  test_it.py::test_waits  in its call, at test_it.py:17 in waits"
+    waits = "not finished  test_it.py::test_waits  in its call, at test_it.py:18 in waits"
     touches = "test_it.py::test_touches  waits to be run again alone: it touched os.environ at test_it.py:"
     assert (waits in out) is (touches in out) is ("test_waits" in suite), out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["second_attempts"]["causes"] == second_attempts
+    *_, last = (step["kind"] for step in report["critical_path"] if step["kind"] in ("test", "again"))
+    assert last == ("again" if second_attempts else "test")
