@@ -104,8 +104,16 @@ async def test_groups_and_overrides_of_the_file(project, atk):
 
 
 async def test_an_override_that_matches_no_test_is_a_finding_where_all_that_it_may_match_was_collected(project, atk):
-    root = project(test_it__py=PASSING)
-    patterns = ("*test_gone.py::*", "test_it.py::test_gone*", "tests/legacy/*", "*test_passes*0]")
+    lacks = "import pytest\n\npytest.importorskip('lacking')\n\ndef test_it():\n    pass\n"
+    root = project(test_it__py=PASSING, test_lacks__py=lacks, other__py="")
+    (root / "slow").mkdir()
+    (root / "slow" / "test_slow.py").write_text("def test_it():\n    pass\n")
+    with (root / "conftest.py").open("a") as conftest:
+        conftest.write("\ncollect_ignore = ['other.py']\n")
+    patterns = (
+        *("*test_gone.py::*", "test_it.py::test_gone*", "tests/legacy/*", "*test_passes*0]"),
+        *("slow/*", "other.py::*", "test_lacks.py::test_it"),
+    )
     overrides = [f'[[tool.asynctest_kit.overrides]]\ntests = "{pattern}"\nretries = 1\n' for pattern in patterns]
     (root / "pyproject.toml").write_text("[tool.asynctest_kit]\n" + "".join(overrides))
 
@@ -115,6 +123,8 @@ async def test_an_override_that_matches_no_test_is_a_finding_where_all_that_it_m
         return re.findall(r'overrides, tests = "(.*)"\n +matches no test, so it changes nothing', finished.out)
 
     assert await told("--deselect", "test_it.py::test_passes[0]", ".") == list(patterns[:3])
+    assert await told("--ignore-glob", "slo?", "-k", "passes", ".") == list(patterns[1:3])
+    assert await told("-o", "testpaths=slow test_it.py") == list(patterns[:3])
     assert await told("test_it.py") == [patterns[1]]
     assert await told("test_it.py::test_passes[0]") == []
 
