@@ -38,7 +38,7 @@ _ONE_KILL = {"CHAOS": "1"}
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
-    "freezegun", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures",
+    "faker", "freezegun", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures",
     "pytest-xdist", "pyyaml", "trio",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ import pytest
 
 # The suites that tests run in processes of their own name the plugins that they are about; these would else be loaded
 # into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
-os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures -p no:hypothesispytest -p no:respx"
+os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures -p no:faker -p no:hypothesispytest -p no:respx"
 
 # A shell's background job ignores Ctrl-C, and so do processes that it starts; tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -24,6 +24,7 @@ import pytest
 
 from asynctest_kit.engine import collection
 from asynctest_kit.engine.foreign_hooks import Outcome, fixture_hooks
+from asynctest_kit.engine.own_values import own_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
@@ -370,7 +371,7 @@ def _called_sync(
         with no_running_loop():
             if inspect.isgeneratorfunction(function):
                 return _enter_sync(function(**arguments), definition, finalizers)
-            return function(**arguments)
+            return own_value(definition, function(**arguments))
     except pytest.skip.Exception as skipped:
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
 
