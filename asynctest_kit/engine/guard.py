@@ -108,6 +108,7 @@ POINTS: Final = (
     ("freezegun.api", "_freeze_time.start", "freezegun"),
     ("time_machine", "travel.start", "time_machine"),
     ("respx.router", "MockRouter.start", "respx"),
+    ("faker.generator", "Generator.seed", "Faker.seed"),
     ("requests_mock.mocker", "MockerCore.start", "requests_mock"),
     ("responses", "RequestsMock.start", "responses"),
     ("structlog", "configure", "structlog.configure"),
@@ -155,7 +156,10 @@ class Guard:
         for part in outer:
             owner = getattr(owner, part, None)
         original = vars(owner).get(name) if owner is not None else None
-        if callable(original):
+        if isinstance(original, classmethod):
+            self._saved.append((owner, name, original))
+            setattr(owner, name, classmethod(self._wrapped(original.__func__, what)))
+        elif callable(original):
             self._saved.append((owner, name, original))
             setattr(owner, name, self._wrapped(original, what))
         return True

@@ -151,6 +151,13 @@ def sets_random_state():
     return lambda: random.setstate(before)
 
 
+def seeds_faker():
+    random_of_all = built("faker.generator", "random")
+    before = random_of_all.getstate()
+    built("faker", "Faker." + "seed")(5)
+    return lambda: random_of_all.setstate(before)
+
+
 def configures_by_file():
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
@@ -326,6 +333,7 @@ POINTS = {
     ("freezegun.api", "_freeze_time.start"): Point(starts("freezegun", "freeze_time")),
     ("time_machine", "travel.start"): Point(starts("time_machine", "travel", 0)),
     ("respx.router", "MockRouter.start"): Point(starts("respx", "MockRouter")),
+    ("faker.generator", "Generator.seed"): Point(seeds_faker, lambda: built("faker.generator", "random").getstate()),
     ("requests_mock.mocker", "MockerCore.start"): Point(starts("requests_mock", "Mocker")),
     ("responses", "RequestsMock.start"): Point(starts("responses", "RequestsMock")),
     ("structlog", "configure"): Point(configures_structlog("structlog")),
