@@ -63,6 +63,14 @@ _SHORT_TURN = 0.002
 _MOMENT = 0.0005
 _IMPATIENCE = 0.1
 
+#: How an attempt alone ended that says nothing of the failure before it.
+_ENDS = {
+    "skipped": "was skipped",
+    "xfailed": "was expected to fail, and did",
+    "failed": "found what it needs gone",
+    "error": "found what it needs gone",
+}
+
 
 class _Stopped(Exception):  # noqa: N818  # not an error: the run was told to end early
     """Leaves the stages."""
@@ -432,9 +440,8 @@ class Dispatcher:
                 self._uncounted(execution)
         if (stands := self._reruns.failure_that_stands(again, execution)) is not None:
             self._uncounted(execution)
-            word = "skipped" if execution.outcome == "skipped" else "expected to fail, and did"
-            _add_section(stands, f"Run again alone, it was {word}, which says nothing of this failure.")
-            stands.attempts, execution = again.attempts + 1, stands
+            _add_section(stands, f"Run again alone, it {_ENDS[execution.outcome]}, which says nothing of this failure.")
+            stands.attempts, execution = again.attempts + (not execution.failed), stands
         elif self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
         elif again.first.touched and execution.failed:

@@ -18,7 +18,7 @@ import pytest
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.code_places import waiting_at
-from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.failure import FINAL, failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.own_threads import open_own_thread
@@ -94,6 +94,11 @@ class Execution:
     def failed(self) -> bool:
         """Whether it counts as failed, in whichever phase."""
         return any(report.outcome == "failed" for report in self.reports)
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a report says that another attempt would find things as they are; see :data:`FINAL`."""
+        return any(FINAL in vars(report) for report in self.reports)
 
     @property
     def outcome(self) -> Outcome:

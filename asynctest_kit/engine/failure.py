@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-__all__ = ["failure"]
+__all__ = ["FINAL", "failure"]
+
+#: An attribute of a failed report, set by whichever hook knows that what the test needs is gone for good. There is no
+#: attempt after it, and it does not take the place of a failure before it.
+FINAL = "atk_final"
 
 
 def failure(message: str, cause: BaseException | None = None) -> BaseException:

@@ -18,7 +18,7 @@ import pytest
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.asyncio_fixtures import replaced
 from asynctest_kit.engine.executor import Execution, Times, first_line, let_go
-from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.failure import FINAL, failure
 from asynctest_kit.engine.fixture_call import Finalizers, not_from_running_code, set_up
 from asynctest_kit.engine.foreign_hooks import protocol_of_a_plugin
 from asynctest_kit.engine.graph import SharedFixture, is_async
@@ -119,11 +119,11 @@ class PytestLane:
             return None
         attempts, reports = 1, collection.reports_of(item, nextitem)
         reason = next((report for report in reports if report.failed), None)
-        while attempts <= present.retries and any(report.failed for report in reports):
+        while attempts <= present.retries and _may_pass(reports):
             self._begin(present, _cause(reports))
             collection.start_afresh(item)
             attempts, latest = attempts + 1, collection.reports_of(item, nextitem)
-            if any(report.skipped for report in latest):
+            if any(report.skipped or FINAL in vars(report) for report in latest):
                 break  # which says nothing of the failure
             reports = latest
         if reason is not None and not any(report.failed for report in reports):
@@ -258,6 +258,11 @@ class PytestLane:
         except asyncio.CancelledError as cancelled:
             # Pytest would leave out the tear-downs that follow.
             raise failure(f"the tear-down of fixture {fixture.name} was cancelled", cancelled) from cancelled
+
+
+def _may_pass(reports: list[pytest.TestReport]) -> bool:
+    """Whether another attempt might pass where these have failed."""
+    return any(report.failed for report in reports) and not any(FINAL in vars(report) for report in reports)
 
 
 def _cause(reports: list[pytest.TestReport]) -> Cause:

@@ -8,11 +8,12 @@ beside them again, beside half of them, and so on, until the suspect is found or
 next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
 that a mark has kept from running.
 
-An attempt alone that is skipped, or fails as expected, says nothing of the failure before it, which stands.
+An attempt alone that is skipped, or fails as expected, says nothing of the failure before it, which stands; nor does
+one that fails because what the test needs has gone meanwhile.
 
 A test keeps its hold on its shared fixtures from its first attempt to its last, so that nothing is set up twice. What
 failed in a shared fixture's tear-down, or for a shared fixture that failed, is final: another attempt would find things
-as they are.
+as they are. So is a failure whose report has the attribute ``atk_final``.
 """
 
 from __future__ import annotations
@@ -112,7 +113,7 @@ class Reruns:
     def once_more(self, run: CaseRun) -> bool:
         """Whether a first attempt that is tearing down will be followed by another."""
         execution, is_beside = run.execution, run.planned.lane == "shared" and self._triages
-        if run.fixtures.shared_failed:
+        if run.fixtures.shared_failed or execution.is_final:
             return False
         if run.has_failed:
             return run.planned.retries > 0 or is_beside
@@ -170,7 +171,7 @@ class Reruns:
 
     def holds(self, again: Again, run: CaseRun) -> bool:
         """Whether an attempt alone that is tearing down will be followed by another."""
-        return run.has_failed and len(again.failures) < self._allowed(again)
+        return run.has_failed and not run.execution.is_final and len(again.failures) < self._allowed(again)
 
     @staticmethod
     def _allowed(again: Again) -> int:
@@ -198,9 +199,10 @@ class Reruns:
 
     @staticmethod
     def failure_that_stands(again: Again, execution: Execution) -> Execution | None:
-        """The failure that an attempt alone, which was skipped or failed as expected, leaves as it was."""
-        said_nothing = execution.outcome in ("skipped", "xfailed")
-        return again.failures[-1] if said_nothing and again.failures and again.failures[-1].failed else None
+        """The failure that an attempt alone, which says nothing of it, leaves as it was."""
+        said_nothing = execution.outcome in ("skipped", "xfailed") or execution.is_final
+        before = next((one for one in reversed(again.failures) if one is not execution), None)
+        return before if said_nothing and before is not None and before.failed else None
 
     def neighbours(self, again: Again) -> list[PlannedCase]:
         """The tests that ran beside the attempt that failed."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+import re
+
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +82,47 @@ TEAR_DOWN = """
     async def test_looks(clean):
         await asyncio.sleep(0.01)
 """
+
+
+LOSES_ITS_SERVICE = """
+    import asyncio
+    import pytest
+
+    attempts = {"test_first": 0, "test_second": 0}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(item, call):
+        report = yield
+        if report.failed and (item.name == "test_second" or attempts[item.name] == 2):
+            report.atk_final = True
+        return report
+"""
+
+FAILS_EACH_TIME = """
+    import asyncio
+    from conftest import attempts
+
+    async def test_first():
+        attempts["test_first"] += 1
+        await asyncio.sleep(0.01)
+        raise AssertionError(f"attempt {attempts['test_first']} of the first")
+
+    async def test_second():
+        attempts["test_second"] += 1
+        await asyncio.sleep(0.01)
+        raise AssertionError(f"attempt {attempts['test_second']} of the second")
+"""
+
+
+async def test_a_final_failure_has_no_second_attempt_and_takes_no_other_s_place(project, atk):
+    folder = project(conftest__py=LOSES_ITS_SERVICE, test_it__py=FAILS_EACH_TIME)
+    finished = await atk("run", "--retries", "3", "-p", "no:cacheprovider", cwd=folder)
+
+    assert finished.code == 1, finished.out
+    assert "AssertionError: attempt 1 of the first" in finished.out
+    assert "Run again alone, it found what it needs gone, which says nothing of this failure." in finished.out
+    assert "AssertionError: attempt 1 of the second" in finished.out
+    assert not re.search("attempt [23] of", finished.out)
 
 
 @pytest.mark.parametrize("options", [(), ("--retries", "2"), ("--interference", "warn")], ids=" ".join)

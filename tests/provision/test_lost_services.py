@@ -29,6 +29,8 @@ SUITE = """
     pytestmark = pytest.mark.anyio
 
     async def test_uses_it(redis):
+        with open("attempts", "a") as attempts:
+            attempts.write(".")
         await redis.set("key", "value")
         Path("used").touch()
         while True:
@@ -83,12 +85,18 @@ async def test_a_container_that_is_killed_is_named_by_the_tests_that_used_it(eng
         out, code = await outcome(run)
     assert code == 1
     assert failed(out) == USERS
-    for test in USERS:
-        part = told(out, test)
+    assert "FAILED test_it.py::test_uses_it" in out  # in its call, and not in an attempt that found nobody
+    assert (root / "attempts").read_text() == "."
+    parts = {test: told(out, test) for test in USERS}
+    for part in parts.values():
         assert re.search(
             r"The service 'redis' \(.*\) ended with exit code 137 while it was in use\. Its last words", part
         )
-        assert "Ready to accept connections" in part
+    [in_full] = [test for test, part in parts.items() if "Ready to accept connections" in part]
+    [other] = USERS - {in_full}
+    assert f"Its last words: as told for test_it.py::{in_full}" in parts[other]
+    if how == PYTEST:  # it came when the server was gone: no frame of how it can't be reached
+        assert "asynctest_kit/" not in parts[other]
 
 
 async def test_an_embedded_server_that_is_killed_is_named(root):
