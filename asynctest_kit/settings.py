@@ -59,7 +59,7 @@ _TABLE: Final = "tool.asynctest_kit"
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
     "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report-json", "retries", "shuffle",
-    "timeout",
+    "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
@@ -192,6 +192,7 @@ class Settings:
         overrides: The first that matches a test and sets a thing wins.
         images: Where container images come from.
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
+        snapshots: Whether services start from prepared data, and prepared data are kept for the next run.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
         unclaimed: Variables for services that aren't here, and may be declared in Python yet.
@@ -215,6 +216,7 @@ class Settings:
     overrides: tuple[Override, ...] = ()
     images: ImageSource = field(default_factory=ImageSource)
     publish_openly: bool = False
+    snapshots: bool = True
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -288,6 +290,7 @@ def load(
             stall=_last(run, "pull-stall", _positive_duration, 30.0),
         ),
         publish_openly=_last(run, "publish-openly", _truth, default=False),
+        snapshots=_last(run, "snapshots", _truth, default=True),
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
         unclaimed=MappingProxyType(unclaimed),

@@ -28,6 +28,7 @@ _LANES = {
 _SERVICE_REMEDIES = {
     "resolve": "set its provider in the settings, so that none is tried in vain",
     "pull": "have the image on the machine before the run",
+    "prepare": "keep it up between runs: `atk up`",
     "migrate": "squash its migrations, or apply a dump of the schema",
 }
 _SERVICE_REMEDY = "keep it up between runs: `atk up`"

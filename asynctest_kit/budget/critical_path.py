@@ -251,7 +251,7 @@ def _milestones(service: Service, fixture: Fixture) -> list[float]:
     if service.ready is None:
         return [min(service.started_until, fixture.setup_end)]
 
-    return [service.ready, *(span.end for span in service.spans if span.phase == "migrate")]
+    return [service.ready, *(span.end for span in service.spans if span.phase in ("migrate", "prepare"))]
 
 
 _start = attrgetter("start")

@@ -166,7 +166,7 @@ class FixtureFinished(Event, frozen=True):
 
 
 class ServicePhase(Event, frozen=True):
-    """One stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, snapshot, remove."""
+    """A stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, prepare, snapshot, remove."""
 
     service: str
     phase: str

@@ -163,6 +163,12 @@ class Client:
         """Add a phase that the caller measured."""
         with self._mutex:
             self._phases.append(phase)
+            self._notes.pop(phase.service, None)
+
+    def note(self, service: str, text: str) -> None:
+        """Say what is being done with a service, until a phase of it is recorded."""
+        with self._mutex:
+            self._notes[service] = text
 
     @property
     def is_closed(self) -> bool:
@@ -259,14 +265,15 @@ class Client:
         """Leave; idempotent.
 
         If this was the last client, it returns when everything is removed and measured, or after ``timeout`` seconds
-        (the removal goes on without us then). What is still pending fails.
+        (the removal goes on without us then, and so it does after Ctrl-C). What is still pending fails.
         """
         with self._mutex:
             self._is_closed = True
             link = self._link
         self._bury("its client was closed.")
-        link.send(Bye())
-        self._reader.join(timeout)
+        with suppress(KeyboardInterrupt):
+            link.send(Bye())
+            self._reader.join(timeout)
         link.close()
 
     def keep(self, idle: float) -> None:
@@ -343,11 +350,8 @@ class Client:
         match reply:
             case Measured(phase=phase):
                 self.record(phase)
-                with self._mutex:
-                    self._notes.pop(phase.service, None)
             case Noted(service=name, text=text):
-                with self._mutex:
-                    self._notes[name] = text
+                self.note(name, text)
             case Ready(number=number, endpoint=endpoint):
                 with self._mutex:
                     self._endpoints[endpoint.service] = endpoint

@@ -42,7 +42,7 @@ Stream = Literal["stdout", "stderr"]
 #: Names of variables and of a query's parameters whose values nobody should see.
 SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
-Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "snapshot", "remove"]
+Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "snapshot", "remove"]
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +66,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         container: How its container is made, beyond what its kind says.
         images: Where container images come from.
         publish_openly: Whether an engine on another machine may open it to its network though it has no password.
+        snapshots: Whether it may start from prepared data, and prepared data of it are kept.
         migrations: The digest of those that tests will make in it; what is kept of its data is kept for these.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
@@ -87,6 +88,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     container: ContainerOptions = ContainerOptions()
     images: ImageSource = ImageSource()
     publish_openly: bool = False
+    snapshots: bool = True
     migrations: str = ""
 
     def __repr__(self) -> str:

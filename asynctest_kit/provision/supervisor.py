@@ -668,11 +668,18 @@ class _Service:
         Raises:
             _StartError: The first that failed.
         """
+        for need in self.wanted.needs:
+            need.started.add_done_callback(lambda _: self._note_needs())
+        self._note_needs()
         try:
             running = await asyncio.gather(*(asyncio.shield(need.started) for need in self.wanted.needs))
         except _StartError as error:
             raise _StartError((self.spec.name, *error.path), error.cause) from None
         return dict(zip((need.spec.name for need in self.wanted.needs), running, strict=True))
+
+    def _note_needs(self) -> None:
+        missing = [need.spec.name for need in self.wanted.needs if not need.started.done()]
+        self._note(f"waiting for {', '.join(missing)}" if missing else "")
 
     def _use(self, client: _Client) -> None:
         self._users.add(client)

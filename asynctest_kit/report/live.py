@@ -1,8 +1,9 @@
 """Services that start, told while they do: on a terminal below what is printed, elsewhere in a line now and then.
 
 On a terminal each has a line with what it does and for how long; the lines stand below the place where the next output
-goes, and are gone when all are up. A service that fails is told at once, with its last
-words. What is no terminal (a CI log, a pipe) is told of a service only when its start takes long.
+goes, and are gone when all are up and prepared. An end of a run that takes long has one, too. A service that fails is
+told at once, with its last words. What is no terminal (a CI log, a pipe) is told of a service only when its start takes
+long.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ _LOOK = 0.1
 
 #: Seconds of a start after which a log is told of it; then after twice that, and so on.
 _LONG = 5.0
+
+#: Seconds after which it is told what the end of a run waits for.
+_LONG_END = 1.0
 
 #: What a service does once a phase of its start is over.
 _NEXT = {
@@ -140,6 +144,7 @@ class Watch:
         self._tells_all = tells_all
         self._told: set[int] = set()
         self._long: dict[int, float] = {}
+        self._closed_at = 0.0
         self.failed = 0
 
     def look(self) -> list[Asked]:
@@ -150,13 +155,13 @@ class Watch:
         untold = [one for one in client.asked if one.number not in self._told]
         done = [one for one in untold if one.future.done()]
         if client.is_closed:  # what was still starting then has not failed: nobody wants it any more
-            self._screen.show([])
+            self._screen.show(self._kept(client))
             return []
         starting = [one for one in untold if one not in done]
         width = max((len(one.name) for one in untold), default=0)
         now = time.monotonic()
         lines = [f"{one.name:{width}}  {_doing(client, one.name)}  {duration(now - one.at)}" for one in starting]
-        self._screen.show(lines)
+        self._screen.show(lines + _preparing(client))
         for one in done:
             self._told.add(one.number)
             self._tell(one, width, duration(now - one.at))
@@ -169,6 +174,15 @@ class Watch:
         starting = self.look()
         wait([one.future for one in starting], timeout=_LOOK, return_when=FIRST_COMPLETED)
         return bool(starting)
+
+    def _kept(self, client: Client) -> list[str]:
+        """What the end of a run waits for, once that takes long: who sees it may go on without."""
+        now = time.monotonic()
+        self._closed_at = self._closed_at or now
+        notes = [f"{name}: {note}" for name, note in client.notes.items() if note]
+        if not notes or now - self._closed_at < _LONG_END:
+            return []
+        return [f"{'; '.join(notes)}  {duration(now - self._closed_at)}; Ctrl-C doesn't wait for it"]
 
     def _tell(self, one: Asked, width: int, took: str) -> None:
         error = one.future.exception()
@@ -253,6 +267,11 @@ class _Passed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _preparing(client: Client) -> list[str]:
+    """What is being done with services that are up."""
+    return [f"{name}  {note}" for name, note in client.notes.items() if note and name in client.endpoints]
 
 
 def _doing(client: Client, name: str) -> str:

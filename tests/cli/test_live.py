@@ -108,6 +108,7 @@ class Asking:
         self.asked = []
         self.phases = []
         self.notes = {}
+        self.endpoints = {}
         self.is_closed = False
 
     def ask(self, name, since=0.0):
@@ -145,6 +146,32 @@ def test_each_has_its_phase_until_it_is_up_and_a_failure_stays():
     assert watch.look() == []
     assert terminal.seen.endswith("alas")
     assert watch.failed == 1
+
+
+def test_what_is_prepared_is_shown_until_it_is():
+    terminal, client = Terminal(), Asking()
+    watch = Watch(lambda: client, screen_on(terminal), tells_all=False)
+    client.ask("redis").set_result(ENDPOINT)
+    client.endpoints["redis"], client.notes["redis"] = ENDPOINT, "migrating"
+    assert watch.look() == []
+    assert terminal.seen == "redis  migrating"
+    client.notes.clear()
+    watch.look()
+    assert terminal.seen == ""
+
+
+def test_an_end_that_takes_long_says_what_it_waits_for():
+    terminal, client = Terminal(), Asking()
+    watch = Watch(lambda: client, screen_on(terminal), tells_all=False)
+    client.is_closed, client.notes["redis"] = True, "keeping a snapshot"
+    watch.look()
+    assert terminal.seen == ""
+    watch._closed_at -= 2.0
+    watch.look()
+    assert re.fullmatch(r"redis: keeping a snapshot  .* s; Ctrl-C doesn't wait for", terminal.seen)  # 60 columns wide
+    client.notes.clear()
+    watch.look()
+    assert terminal.seen == ""
 
 
 def test_what_nobody_wants_any_more_has_not_failed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from secrets import token_hex
 
@@ -90,6 +91,16 @@ async def test_a_service_starts_after_what_it_needs_and_beside_what_it_does_not(
     begun = {name: next(phase.start for phase in phases if phase.phase == "create") for name, phases in spans.items()}
     assert begun["last"] >= max(ready["first"], ready["second"])
     assert max(begun["first"], begun["second"]) < min(ready["first"], ready["second"])
+
+
+async def test_who_waits_for_what_it_needs_says_so(client):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        base = spec_of("redis", name="base", provider="external", url=url)
+        client.ensure(spec_of("redis", name="top", provider="embedded", needs=(base, REDIS)))
+        await eventually(lambda: client.notes.get("top") == "waiting for base", 30)
 
 
 async def test_what_is_needed_twice_is_one_service(client):

@@ -88,6 +88,13 @@ def _orders_keep_their_phases(monkeypatch):
     monkeypatch.setattr("provision_traces.Order", Noted)
 
 
+async def test_where_there_are_to_be_none_none_is_made(cache, docker):
+    async with postgres(docker, snapshots=False) as (_, _, order):
+        pass
+    assert "snapshot" not in order.seen
+    assert snapshots.images() == set()
+
+
 async def test_it_is_prepared_once_and_each_start_has_its_password(cache, docker, engine):
     async with postgres(docker) as (_, names, first):
         assert names == {"postgres", "template0", "template1"}

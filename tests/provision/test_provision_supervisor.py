@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -449,3 +450,32 @@ async def test_a_supervisor_that_reads_nothing_keeps_nobody_waiting(monkeypatch)
     assert heard == [Stop(number) for number in range(100)]
     link.close()
     theirs.close()
+
+
+LEAVES_DURING_CTRL_C = """
+import os, pathlib, signal, socket, sys, threading
+from asynctest_kit.provision.client import Client, _Link
+from asynctest_kit.provision.surroundings import come_from_here
+
+ours, theirs = socket.socketpair()
+
+def never_say_farewell():
+    with theirs.makefile("rb") as lines:
+        for line in lines:
+            if b"bye" in line.lower():
+                os.kill(os.getpid(), signal.SIGINT)
+
+threading.Thread(target=never_say_farewell, daemon=True).start()
+client = Client(_Link(ours, come_from_here()), pathlib.Path(sys.argv[1]))
+client.close(timeout=60.0)
+print("left")
+"""
+
+
+async def test_ctrl_c_does_not_wait_for_what_is_still_removed_or_kept(root):
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", LEAVES_DURING_CTRL_C, str(root), stdout=asyncio.subprocess.PIPE
+    )
+    async with asyncio.timeout(50):
+        out, _ = await process.communicate()
+    assert (out, process.returncode) == (b"left\n", 0)

@@ -187,6 +187,20 @@ async def test_what_nobody_wants_kept_is_not(cache):
         assert "scratch" not in await names_in(endpoint)
 
 
+async def test_where_there_are_to_be_none_none_is_made_and_none_is_used(cache):
+    async with Embedded().give(order_of(spec_of("postgres", snapshots=False), phases := [])):
+        pass
+    assert not cache.exists()
+    assert "snapshot" not in {phase.phase for phase in phases}
+    async with Embedded().give(order_of(spec_of("postgres"))):
+        pass
+    [snapshot] = [entry for entry in cache.iterdir() if entry.is_dir()]
+    os.utime(snapshot, (1.0, 1.0))
+    async with Embedded().give(order_of(spec_of("postgres", snapshots=False))):
+        pass
+    assert snapshot.stat().st_mtime == 1.0  # whoever uses it notes that
+
+
 async def test_another_user_is_another_snapshot(cache):
     for user in ("postgres", "owner"):
         async with postgres(environment={"POSTGRES_USER": user}) as (endpoint, _):

@@ -191,6 +191,7 @@ LIMITS = {
     "provider": "embedded",
     "startup_timeout": 9.0,
     "publish_openly": True,
+    "snapshots": False,
     "images": ImageSource(pull="never", stall=1.0),
     "container": ContainerOptions(pull="never"),
 }

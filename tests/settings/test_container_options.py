@@ -163,6 +163,12 @@ def test_services_are_published_openly_if_it_is_said(folder: Path) -> None:
     assert not spec_for("redis", read(folder, "")).publish_openly
 
 
+def test_snapshots_are_kept_unless_they_are_turned_off(folder):
+    assert spec_for("redis", read(folder, "")).snapshots
+    assert not spec_for("redis", read(folder, "[tool.asynctest_kit]\nsnapshots = false")).snapshots
+    assert not spec_for("redis", read(folder, "", ATK_SNAPSHOTS="0")).snapshots
+
+
 @pytest.mark.parametrize(
     ("toml", "problem"),
     [

@@ -49,6 +49,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         container=_read(service),
         images=settings.images,
         publish_openly=settings.publish_openly,
+        snapshots=settings.snapshots,
         migrations=_digest(service, settings),
     )
 

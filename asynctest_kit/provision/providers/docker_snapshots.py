@@ -105,7 +105,7 @@ class PreparedImages:
     async def find(self) -> PreparedImage:
         """The project's own, or that of all projects, or the service's image as it is."""
         is_elsewhere = self._plan.data is None or is_mounted(self._order.spec.container, self._plan.data)
-        if is_elsewhere or self._order.kind.rekey is None:
+        if is_elsewhere or self._order.kind.rekey is None or not self._order.spec.snapshots:
             return PreparedImage(self._image)
         try:
             self._plain = await self._key()
@@ -148,6 +148,7 @@ class PreparedImages:
             self._being_taken.discard(self._plain)
 
     async def _keep_all(self) -> None:
+        self._order.note("keeping a snapshot for the next runs")
         with self._order.phase("snapshot", "docker"):
             await asyncio.gather(*(self._keep(key, backup) for key, backup in self._backups.items()))
             for key in await asyncio.to_thread(snapshots.outdated, self._family):

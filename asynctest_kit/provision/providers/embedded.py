@@ -352,7 +352,8 @@ class _Prepared:
         self._prefix = prefix
         self._order = order
         recipe = site.recipe
-        self._data = recipe.data(site) if recipe.data is not None and order.kind.rekey is not None else None
+        is_kept = order.spec.snapshots and order.kind.rekey is not None
+        self._data = recipe.data(site) if recipe.data is not None and is_kept else None
         self._plain = _snapshot_key(site, order)
         self._family = f"{self._plain}-{order.project}-"
         self._own = f"{self._family}{order.spec.migrations}"
@@ -403,6 +404,7 @@ class _Prepared:
         """Keep what was taken."""
         if self._backup is None or not self._order.may_keep:
             return
+        self._order.note("keeping a snapshot for the next runs")
         with self._order.phase("snapshot", "embedded"):
             await asyncio.to_thread(self._keep, self._backup)
 
