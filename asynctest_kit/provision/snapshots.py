@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 #: Snapshots of one project's states that stay: who changes branches finds them.
 _NEWEST = 3
 
+#: Snapshots of one user that stay, of whichever project: checkouts and their folders come and go.
+_MOST = 30
+
 #: Bytes that are copied at once.
 _PIECE = 1 << 20
 
@@ -131,28 +134,32 @@ def remove(key: str) -> None:
 
 
 def outdated(family: str) -> list[str]:
-    """The keys that begin with ``family``, but for the few that were used last."""
+    """The keys that begin with ``family`` but for the few that were used last, and of all others the same."""
+    return list(dict.fromkeys((*_used_last(f"{family}*")[_NEWEST:], *_used_last("*")[_MOST:])))
+
+
+def _used_last(pattern: str) -> list[str]:
+    """The keys of snapshots, those that were used last first."""
     try:
-        used = {entry.name: entry.stat().st_mtime for entry in _folder().glob(f"{family}*") if entry.is_dir()}
+        entries = [entry for entry in _folder().glob(pattern) if not entry.name.startswith(".") and entry.is_dir()]
     except OSError:
         return []
-    return sorted(used, key=used.__getitem__, reverse=True)[_NEWEST:]
+    used = {}
+    for entry in entries:
+        with suppress(OSError):  # removed meanwhile
+            used[entry.name] = entry.stat().st_mtime
+    return sorted(used, key=used.__getitem__, reverse=True)
 
 
 def prune(unused: float) -> list[str]:
-    """Remove the snapshots that nobody has used for ``unused`` seconds; give their keys."""
+    """Remove the snapshots that nobody has used for ``unused`` seconds, and the oldest of too many; give their keys."""
     removed: list[str] = []
     now = time.time()
-    try:
-        entries = list(_folder().iterdir())
-    except OSError:
-        return removed
-    for entry in entries:
+    for place, key in enumerate(_used_last("*")):
         with suppress(OSError):
-            age = now - entry.stat().st_mtime
-            if entry.is_dir() and not entry.name.startswith(".") and age >= unused:
-                remove(entry.name)
-                removed.append(entry.name)
+            if place >= _MOST or now - (_folder() / key).stat().st_mtime >= unused:
+                remove(key)
+                removed.append(key)
     return removed
 
 

@@ -180,6 +180,16 @@ def test_only_the_states_used_last_are_not_outdated(cache, data):
     assert sorted(snapshots.outdated("plain-mine-")) == ["plain-mine-0", "plain-mine-1"]
 
 
+def test_of_a_user_s_snapshots_those_used_last_stay(cache, data):
+    for number in range(32):
+        snapshots.keep(f"project{number}-state", data, "secret")
+        os.utime(cache / f"project{number}-state", (1000.0 + number, 1000.0 + number))
+    (cache / "gone.lock").touch()
+    assert snapshots.outdated("project31-") == ["project1-state", "project0-state"]
+    assert snapshots.prune(float("inf")) == ["project1-state", "project0-state"]
+    assert len(kept(cache)) == 30
+
+
 async def test_what_nobody_wants_kept_is_not(cache):
     async with postgres() as (endpoint, _):
         await execute(endpoint, "CREATE DATABASE scratch")
