@@ -55,11 +55,16 @@ KINDS: Final = ("postgres", "redis")
 #: How the files are called that can be loaded into a database.
 SEED_ENDINGS: Final = (".csv", ".json", ".sql", ".yaml", ".yml")
 
+#: How URLs of servers of a kind begin.
+_SCHEMES: Final = {"postgres": ("postgresql", "postgres"), "redis": ("redis", "rediss")}
+
 _TABLE: Final = "tool.asynctest_kit"
+ReportLength = Literal["full", "short", "none"]
+
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
-    "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report-json", "retries", "shuffle",
-    "snapshots", "timeout",
+    "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json", "retries",
+    "shuffle", "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
@@ -177,6 +182,7 @@ class Settings:
         root: Folder of the settings' pyproject.toml, or the working directory.
         budget: Seconds that a run may take.
         budget_strict: Whether a run over its budget fails.
+        report: How much a run tells of where its time went.
         report_json: Where the JSON report is written, or None.
         provider: Who should give the services that don't say it themselves.
         concurrency: Most tests at once on the loop.
@@ -201,6 +207,7 @@ class Settings:
     root: Path
     budget: float = 30.0
     budget_strict: bool = False
+    report: ReportLength = "full"
     report_json: Path | None = None
     provider: ProviderChoice = "auto"
     concurrency: int = 64
@@ -270,6 +277,7 @@ def load(
         root=root,
         budget=_last(run, "budget", _positive_duration, 30.0),
         budget_strict=_last(run, "budget-strict", _truth, default=False),
+        report=_last(run, "report", _report, "full"),
         report_json=_last(run, "report-json", _path, None),
         provider=_last(run, "provider", _provider, "auto"),
         concurrency=_last(run, "concurrency", _count, 64),
@@ -448,6 +456,12 @@ def _add_table(file: Path, table: Mapping[str, object], run: _Givens, services: 
 
         content = _table(value, place)
         is_container = "image" in content and not content.keys().isdisjoint(("once", "ports", "wait"))
+        if name not in KINDS and "kind" not in content and "image" in content and not is_container:
+            raise SettingsError(
+                f"{place}: it isn't said when a container of this image is ready. Add ports = [8080] or wait, or "
+                f'once = true for a job that ends; or "kind", for a server that is known.{_suggestion(name, KINDS)}'
+            )
+
         if name not in KINDS and "kind" not in content and not is_container:
             raise SettingsError(
                 f'{place}: "{name}" is no kind of service, so the key "kind" is needed; or, for a container of any '
@@ -489,7 +503,7 @@ def _overrides(file: Path, value: object) -> tuple[Override, ...]:
     if not isinstance(value, list):
         raise SettingsError(f"{file}, [[{header}]]: must be an array of tables, each in [[{header}]].")
 
-    return tuple(_override(file, f"{header}] number {place}", entry) for place, entry in enumerate(value, 1))
+    return tuple(_override(file, f"{header}]], number {place}", entry) for place, entry in enumerate(value, 1))
 
 
 def _override(file: Path, header: str, value: object) -> Override:
@@ -558,6 +572,8 @@ def _place(givens: _Givens, name: str, key: str) -> str:
 def _service(name: str, givens: _Givens) -> ServiceSettings:
     kind = _last(givens, "kind", _kind, name if name in KINDS else KIND_OF_IMAGES)
     provider, url = _provider_and_url(givens)
+    for given in givens.get("url", ()):
+        _check_scheme(given, kind)
     return ServiceSettings(
         name=name,
         kind=kind,
@@ -595,13 +611,21 @@ def _ports(givens: _Givens) -> dict[str, Port]:
         table = port if isinstance(port, dict) else {"port": port}
         if not re.fullmatch(r"[a-z0-9][\w-]*", name) or not table.keys() <= {"port", "scheme"}:
             raise _error(given, _PORTS)
+        number = table.get("port")
+        if not isinstance(number, int):
+            raise SettingsError(f"{given.place}, {name}: {_shown(number)} is no port, but a number is: 8080.")
         try:
             ports[name] = msgspec.convert({"scheme": scheme} | table, Port)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{given.place}, {name}: {error}. {_PORTS}.") from None
+            raise SettingsError(f"{given.place}, {name}: {_lower(error)}. Ports {_PORTS}.") from None
     if not ports:
         raise _error(given, _PORTS)
     return ports
+
+
+def _lower(error: Exception) -> str:
+    text = str(error).partition(" - at ")[0]
+    return text[:1].lower() + text[1:]
 
 
 _PORTS: Final = (
@@ -723,6 +747,10 @@ def _interference(given: _Given) -> Literal["fail", "warn"]:
     return cast('Literal["fail", "warn"]', _one_of(given, _INTERFERENCE))
 
 
+def _report(given: _Given) -> ReportLength:
+    return cast("ReportLength", _one_of(given, get_args(ReportLength)))
+
+
 def _provider(given: _Given) -> ProviderChoice:
     return cast("ProviderChoice", _one_of(given, get_args(ProviderChoice)))
 
@@ -754,6 +782,14 @@ def _url(given: _Given) -> str:
         return given.value
 
     raise SettingsError(f'{given.place} is not a URL. Allowed: e.g. "postgresql://user:password@host:5432/database"')
+
+
+def _check_scheme(given: _Given, kind: str) -> None:
+    """Raise SettingsError if a URL, which is not shown for it may hold a password, leads to no server of that kind."""
+    scheme, schemes = _url(given).partition(":")[0], _SCHEMES.get(kind, ())
+    if schemes and scheme not in schemes:
+        allowed = _listing([f"{scheme}://" for scheme in schemes])
+        raise SettingsError(f'{given.place}: "{scheme}://" leads to no server of kind "{kind}". Allowed: {allowed}.')
 
 
 def _environment(given: _Given) -> dict[str, str]:

@@ -66,6 +66,7 @@ class _RunCommand(click.Command):
 @click.option(
     "--budget-strict", is_flag=True, default=None, help="Exit with 6 if all passed but the budget did not hold."
 )
+@click.option("--report", metavar="full|short|none", help="How much to tell of where the time went (full).")
 @click.option("--report-json", metavar="FILE", help="Write the whole run as JSON.")
 @click.argument("pytest_arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PATH]... [PYTEST OPTION]...")
 def run(pytest_arguments: tuple[str, ...], **options: str | bool | None) -> None:

@@ -26,6 +26,9 @@ __all__ = ["down", "execute", "gc", "logs", "ps", "up", "url"]
 #: Seconds after which a snapshot that nobody has used is no use.
 _UNUSED = 30 * 86400.0
 
+#: How Docker tells that there is no such program, in its place.
+_NOT_RUN = b"OCI runtime exec failed"
+
 _FAILED = 1
 _USAGE_ERROR = 4
 
@@ -93,8 +96,9 @@ def ps() -> None:
             _say("Nothing is up for this project. `atk up` starts its services.")
             return
         now = time.monotonic()
+        width = max(len(service.name) for service in survey.services)
         for service in survey.services:
-            _say(_line(service, now))
+            _say(_line(service, now, width))
         kept = f"kept for {_span(survey.idle)} after the last" if survey.idle else "gone with the last"
         _say(f"{several(survey.clients, 'client')}; {kept}")
 
@@ -127,7 +131,17 @@ def execute(name: str, argv: Sequence[str], *, user: str | None, directory: str 
     with _told(), _visit() as visit:
         environment = dict(map(_variable, environ))
         program = Program(argv=tuple(argv), environment=environment, user=user, directory=directory)
-        code = _there(visit, name).reach(Run(0, name, program), _write)
+        complaints: list[Output] = []
+
+        def take(output: Output) -> None:
+            if output.data.startswith(_NOT_RUN) and f'exec: "{argv[0]}"'.encode() in output.data:
+                complaints.append(output)
+            else:
+                _write(output)
+
+        code = _there(visit, name).reach(Run(0, name, program), take)
+        if complaints and code:
+            print(f"atk: There is no program {argv[0]!r} in the service {name!r}.", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 
@@ -173,12 +187,12 @@ def gc(*, snapshots: bool) -> None:
             _say("Nothing was left behind by any run that has ended.")
 
 
-def _line(service: ServiceState, now: float) -> str:
-    endpoint = service.endpoint
+def _line(service: ServiceState, now: float, width: int) -> str:
+    endpoint, name = service.endpoint, f"{service.name:{width}}"
     if endpoint is None:
-        return f"{service.name}  starting for {duration(now - service.asked)}"
+        return f"{name}  starting for {duration(now - service.asked)}"
     users = several(service.users, "user")
-    return f"{service.name}  {endpoint.provider}  {endpoint.safe_url}  {users}\n  {endpoint.detail}"
+    return f"{name}  {endpoint.provider:8}  {endpoint.safe_url}  {users}\n{'':{width}}  {endpoint.detail}"
 
 
 def _there(visit: Visit | None, name: str) -> Visit:

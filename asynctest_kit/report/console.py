@@ -79,9 +79,13 @@ _PHASES: Final = {
 }
 
 
-def render(ledger: Ledger, verdict: Verdict, *, console: Console) -> None:
-    """Print the report of a run to ``console``, as wide as it is."""
+def render(ledger: Ledger, verdict: Verdict, *, console: Console, is_short: bool = False) -> None:
+    """Print the report of a run to ``console``, as wide as it is; a short one is the verdict and the bottleneck."""
     page = _Page(console)
+    if is_short:
+        page.line(*_headline(ledger, verdict, page))
+        _print_bottleneck(ledger, page)
+        return
     page.rule("asynctest_kit")
     page.line(*_headline(ledger, verdict, page))
     if ledger.complete and not verdict.held:
@@ -336,11 +340,16 @@ def _print_bounds(ledger: Ledger, page: _Page) -> None:
         return
 
     page.line()
-    page.paragraph("bottleneck", ledger.bounds[0].sentence, style="bold")
+    _print_bottleneck(ledger, page)
     page.listed("critical path", _stages(ledger, page), f" {page.glyphs.arrow} ")
     if ledger.tests and not ledger.unfinished:
         gain = "" if ledger.lower_bound < ledger.wall * (1 - _LEAST_SHARE) else ", which this run reached"
         page.labelled("lower bound", f"{duration(ledger.lower_bound)} with unlimited concurrency{gain}")
+
+
+def _print_bottleneck(ledger: Ledger, page: _Page) -> None:
+    for bound in ledger.bounds[:1]:
+        page.paragraph("bottleneck", bound.sentence, style="bold")
 
 
 def _stages(ledger: Ledger, page: _Page) -> Iterator[str]:

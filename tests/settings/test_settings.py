@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asynctest_kit.errors import SettingsError
+from asynctest_kit.provision.catalog import kind_of
+from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import KINDS, Migrations, Settings, load, parse_duration
 
 if TYPE_CHECKING:
@@ -278,6 +280,17 @@ def test_a_bad_url_is_refused_without_its_password(tmp_path: Path) -> None:
     message = refusal(tmp_path, environ={"ATK_REDIS_URL": "redis:/:s3cret@h"})
     assert "ATK_REDIS_URL" in message
     assert "s3cret" not in message
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_url_leads_to_a_server_of_its_kind(tmp_path: Path, kind: str) -> None:
+    variable = f"ATK_{kind.upper()}_URL"
+    told = refusal(tmp_path, environ={variable: "http://user:s3cret@127.0.0.1:1"})
+    assert f'environment variable {variable}: "http://" leads to no server of kind "{kind}". Allowed: ' in told
+    assert "s3cret" not in told
+    for scheme in kind_of(ServiceSpec(name=kind, kind=kind)).schemes:
+        url = f"{scheme}://127.0.0.1:1"
+        assert read(tmp_path, environ={variable: url}).services[kind].url == url
 
 
 def test_a_mistake_in_a_flag_is_told(tmp_path: Path) -> None:
