@@ -82,7 +82,10 @@ def container(  # noqa: PLR0913 (what a container may be told)
             for a server of yours in its place.
         options: How its container is made beyond that: limits, volumes, files and so on.
     """
-    exposed = {key: port if isinstance(port, Port) else Port(port, scheme) for key, port in (ports or {}).items()}
+    try:
+        exposed = {key: port if isinstance(port, Port) else Port(port, scheme) for key, port in (ports or {}).items()}
+    except ValueError as error:
+        raise ValueError(f"The ports of the service {name!r} can't be used: {error}.") from None
     return Service(
         name=name,
         image=image,
