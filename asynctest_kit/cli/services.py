@@ -92,13 +92,15 @@ def ps() -> None:
     """Show what is up."""
     with _told(), _visit() as visit:
         survey = None if visit is None else visit.survey()
-        if survey is None or not survey.services:
+        if survey is None or not (survey.services or survey.ended):
             _say("Nothing is up for this project. `atk up` starts its services.")
             return
         now = time.monotonic()
-        width = max(len(service.name) for service in survey.services)
+        width = max(map(len, (*survey.ended, *(service.name for service in survey.services))))
         for service in survey.services:
             _say(_line(service, now, width))
+        for name, how in survey.ended.items():
+            _say(f"{name:{width}}  {how}")
         kept = f"kept for {_span(survey.idle)} after the last" if survey.idle else "gone with the last"
         _say(f"{several(survey.clients, 'client')}; {kept}")
 

@@ -213,11 +213,13 @@ class Surveyed(msgspec.Struct, frozen=True, tag=True):
         services: In the order in which they were asked for.
         clients: How many are here, without the one that asks.
         idle: For how many seconds I stay without any; 0 if I go with the last.
+        ended: What has ended while it was up, by name, and how; until it is started anew.
     """
 
     services: tuple[ServiceState, ...]
     clients: int
     idle: float
+    ended: dict[str, str] = {}
 
 
 class Noted(msgspec.Struct, frozen=True, tag=True):

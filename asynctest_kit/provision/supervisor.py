@@ -125,6 +125,7 @@ class Supervisor:
         self._clients: set[_Client] = set()
         self._leaving: set[_Client] = set()
         self._services: list[_Service] = []
+        self._ended: dict[str, str] = {}
         self._over = asyncio.Event()
         self._reason = "its last client left"
         self._is_orderly = False
@@ -255,7 +256,7 @@ class Supervisor:
 
     def _survey(self, client: _Client) -> Surveyed:
         services = tuple(service.state(self._clients, client.supply) for service in self._services)
-        return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle)
+        return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle, ended=self._ended)
 
     async def _reach(self, client: _Client, request: Read | Run | Preserve) -> None:
         """Carry out what a client wants of a running service, and tell it all that comes of it."""
@@ -318,6 +319,7 @@ class Supervisor:
         self._remove_superseded(wanted)
         service = _Service(wanted=wanted, asked=asked, supply=client.supply)
         self._services.append(service)
+        self._ended.pop(spec.name, None)
         for need in needs:
             need.dependents.append(service)
         service.task = self._tasks.create_task(self._hold(service))
@@ -344,6 +346,7 @@ class Supervisor:
                 service.answer_ready(running)
                 how = await first_of(running.ended(), service.lost_need())
                 self._retire(service)
+                self._ended[service.spec.name] = how
                 _log.error("%s %s while it was in use", service.spec.name, how)
                 service.answer_lost(f"{how} while it was in use.{quoted(await running.last_words())}")
         except ProvisionError as error:

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from redis.asyncio import Redis
 
 from asynctest_kit.provision.client import Client, Visit
 from asynctest_kit.provision.runtime import project_of
@@ -78,6 +79,13 @@ async def test_what_is_up_is_shown_without_its_password(project, atk):
     async with services_up(atk, root, "redis", "--idle", "1h"):
         shown = await atk("ps", cwd=root)
         url = (await atk("url", "redis", cwd=root)).out.strip()
+        async with Redis.from_url(url) as redis:
+            await redis.shutdown(nosave=True)
+        async with asyncio.timeout(50):
+            while supervisor_of(root).services:  # noqa: ASYNC110 (nobody tells of it)
+                await asyncio.sleep(0.05)
+        dead = await atk("ps", cwd=root)
+    assert dead.out == "redis  ended with exit code 0\n0 clients; kept for 60 min after the last\n"
     assert "redis  embedded  redis://:***@127.0.0.1:" in shown.out
     assert "postgres" not in shown.out
     assert "0 clients; kept for 60 min after the last" in shown.out
