@@ -53,11 +53,13 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     """Run with the engine where ``--atk`` asks for it; in a worker of pytest-xdist the tests come one by one."""
     if not config.getoption("atk") or hasattr(config, "workerinput") or _is_atk_run(config):
         return (yield)
+    from asynctest_kit.engine.interrupts import raising
     from asynctest_kit.run.within_pytest import RunWithinPytest
 
     run = RunWithinPytest(config)
     run.register()
-    code = yield
+    with raising():
+        code = yield
     return run.report(int(code or 0))
 
 

@@ -50,6 +50,9 @@ _OWN_PHASES = {
     "idle": ("an idle loop", "look at the critical path in the JSON report"),
 }
 
+#: The tear-down of a run that ended early, which is also that of tests in the middle.
+_CUT_OFF = ("ending the tests that were cut off, and all tear-downs,", "make their clean-up shorter")
+
 
 def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
     """Return what is on the critical path, largest first; each second of the path counts once."""
@@ -110,7 +113,7 @@ def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
         count = several(len({step.name for step in steps}), "test")
         sentence = f"{title}: {count} one after the other, {duration(seconds)}"
     else:
-        title, remedy = _OWN_PHASES[kind]
+        title, remedy = _CUT_OFF if kind == "tear-down" and facts.cut_off else _OWN_PHASES[kind]
         sentence = f"{title} takes {duration(seconds)}, {percent(seconds / facts.wall)} of the run"
     return Bound(kind=kind, name=name, seconds=seconds, sentence=sentence, remedy=remedy)
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from asynctest_kit.engine.interrupts import TERMINATED, Terminated, raising
 from asynctest_kit.errors import AtkError
 from asynctest_kit.run.clock import program_start
 from asynctest_kit.run.record import Record
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from asynctest_kit.engine.events import Event
+    from asynctest_kit.engine.runtestloop import Engine
     from asynctest_kit.provision.client import Client
 
 __all__ = ["run"]
@@ -41,9 +43,12 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
     try:
         here = Path.cwd()
         settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
-        code = _Run(settings, arguments, started).run()
+        with raising():
+            code = _Run(settings, arguments, started).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
+    except Terminated:
+        _leave(TERMINATED, "atk: ended by SIGTERM")
     except KeyboardInterrupt:
         _leave(_INTERRUPTED, "atk: interrupted")
     _leave(code)
@@ -75,10 +80,13 @@ class _Run:
 
             check_writable(self.settings.report_json)
         client = self._client_for_last_runs_services()
-        code = self._pytest(client)
+        from asynctest_kit.run.engine import engine_for
+
+        engine = engine_for(self.settings, self.events.append)
+        code = self._pytest(engine, client)
         from asynctest_kit.run.reports import report
 
-        return report(self.events, self.settings, code)
+        return report(self.events, self.settings, engine, code)
 
     def _client_for_last_runs_services(self) -> Client | None:
         """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
@@ -98,7 +106,7 @@ class _Run:
                 client.ensure(spec_for(name, settings))
         return client
 
-    def _pytest(self, client: Client | None) -> int:
+    def _pytest(self, engine: Engine, client: Client | None) -> int:
         from asynctest_kit.engine.events import RunStarted
 
         lag = time.monotonic() - self.started
@@ -106,10 +114,8 @@ class _Run:
         import pytest
 
         from asynctest_kit.report.live import watched_run
-        from asynctest_kit.run.engine import engine_for
         from asynctest_kit.run.wiring import Wiring
 
-        engine = engine_for(self.settings, self.events.append)
         wiring = Wiring(self.settings, client, self.events.append, self.record)
         gc.enable()
         try:

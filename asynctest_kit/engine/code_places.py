@@ -15,6 +15,7 @@ import sysconfig
 import traceback
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "awaited_by",
     "frame_of",
     "is_machinery",
+    "is_users",
     "place_in_code",
     "raised_at",
     "running",
@@ -80,12 +82,20 @@ def _is_installed(file: str) -> bool:
     return file.startswith(("<", *site.getsitepackages(), paths["purelib"], paths["platlib"], paths["stdlib"]))
 
 
-def running(frame: FrameType) -> tuple[Place | None, str]:
+def is_users(file: str) -> bool:
+    """Tell whether ``file`` is part of the project: neither installed nor part of what runs the tests."""
+    return not is_machinery(file) and not _is_installed(file)
+
+
+def running(frame: FrameType, within: FrameType | None = None) -> tuple[Place | None, str]:
     """Where the code whose innermost frame is ``frame`` runs, and its stack as in a traceback, without the machinery.
+
+    Of the stack only what ``within`` called is looked at, if that is given.
 
     The frames may be another thread's: they are read in one go, before anything that could let that thread run.
     """
-    frames = list(traceback.walk_stack(frame))[::-1]
+    stack = takewhile(lambda one: one[0] is not within, traceback.walk_stack(frame))
+    frames = list(stack)[::-1]
     kept = [(one, line) for one, line in frames if not is_machinery(one.f_code.co_filename)]
     return _innermost(kept), "".join(traceback.StackSummary.extract(iter(kept)).format())
 

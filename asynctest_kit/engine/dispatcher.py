@@ -35,7 +35,7 @@ from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
-from asynctest_kit.engine.reruns import Again, Reruns, Suspects, suspects
+from asynctest_kit.engine.reruns import Again, Reruns, Suspects, several, suspects
 from asynctest_kit.engine.uncaught import Uncaught
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
@@ -70,6 +70,9 @@ _ENDS = {
     "failed": "found what it needs gone",
     "error": "found what it needs gone",
 }
+
+#: Seconds after Ctrl-C until it is said what the end waits for.
+_STOPPING = 1.0
 
 
 class _Stopped(Exception):  # noqa: N818  # not an error: the run was told to end early
@@ -116,15 +119,20 @@ class Dispatcher:
         self._running: dict[asyncio.Task[Any], CaseRun] = {}
         self._last: PlannedCase | None = None
         self._settling: Again | None = None
+        self._loop: PausingLoop | None = None
+        self._lifetimes: Lifetimes | None = None
+        self._terminal = -1
 
     async def run(self, loop: PausingLoop) -> None:
         """Run all three stages. Leaves no fixture up and no task running, however it ends."""
         config = self._session.config
+        self._loop = loop
         asyncio.get_running_loop().set_default_executor(_executor(self._options.concurrency))
         guard = Guard(asyncio.get_running_loop())
         limit = fixture_limit(self._options.timeout)
         with contextlib.ExitStack() as around:
-            watchdog = around.enter_context(self._watchdog())
+            around.enter_context(self._terminal_open())
+            watchdog = self._watchdog()
             around.enter_context(Background(self._note).watching(asyncio.get_running_loop()))
             around.enter_context(self._capture.running())
             around.enter_context(carried((current_output, guarded_by, filters_in_force)))
@@ -136,6 +144,7 @@ class Dispatcher:
             ledger = TaskLedger()
             around.enter_context(ledger.installed(asyncio.get_running_loop()))
             async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
+                self._lifetimes = lifetimes
                 hooks = foreign_hooks(config)
                 executor = Executor(
                     lifetimes=lifetimes,
@@ -157,16 +166,39 @@ class Dispatcher:
                     self._tell_waiting()
                     self._announcer.flush()
                     config.pluginmanager.unregister(by_pytest)
-                    self._report_late(await lifetimes.close())
+                    errors = await lifetimes.close()
+                    if not loop.is_given_up:  # else all tear-downs were cancelled
+                        self._report_late(errors)
             await end_leftovers()
 
     @contextlib.contextmanager
-    def _watchdog(self) -> Iterator[Watchdog]:
-        """Have blocks of the loop reported; one that lasts at once, to the terminal, past all capture."""
-        terminal = os.dup(1)
+    def _terminal_open(self) -> Iterator[None]:
+        self._terminal = os.dup(1)
+        try:
+            yield
+        finally:
+            os.close(self._terminal)
+            self._terminal = -1
+
+    def _tell_at_once(self, text: str) -> None:
+        """Write to the terminal, past all capture."""
+        os.write(self._terminal, f"\n{text}\n".encode())
+
+    def interrupted(self) -> None:
+        """Ctrl-C has come: if the end takes longer than a moment, say what it waits for."""
+        asyncio.get_running_loop().call_later(_STOPPING, self._tell_stopping)
+
+    def _tell_stopping(self) -> None:
+        fixtures = [] if self._lifetimes is None else self._lifetimes.ending()
+        waits = [run.planned.case.nodeid for run in self._running.values()] + [f"fixture {one}" for one in fixtures]
+        if waits and self._terminal >= 0:
+            self._tell_at_once(f"stopping: waiting for {several(waits)}; Ctrl-C again ends at once")
+
+    def _watchdog(self) -> Watchdog:
+        """Have blocks of the loop reported; one that lasts at once."""
 
         def tell_stuck(blocked: Blocked) -> None:
-            os.write(terminal, f"\n{blocked}, and still does:\n{blocked.stack}\n".encode())
+            self._tell_at_once(f"{blocked}, and still does:\n{blocked.stack}")
 
         def note(blocked: Blocked) -> None:
             where = "" if blocked.place is None else f" at {blocked.place}"
@@ -174,10 +206,8 @@ class Dispatcher:
             self._note(blocked.nodeid, text, blocked.stack)
 
         thresholds = Thresholds(blocked=self._options.block_threshold)
-        try:
-            yield Watchdog(asyncio.get_running_loop(), thresholds, note, tell_stuck)
-        finally:
-            os.close(terminal)
+        own_work = (CaseRun.report.__code__, Announcer.flush.__code__)
+        return Watchdog(asyncio.get_running_loop(), thresholds, note, tell_stuck, own_work)
 
     async def _stages(self, executor: Executor, by_pytest: PytestLane) -> None:
         self._keep_for_who_asks(executor.lifetimes)
@@ -450,6 +480,8 @@ class Dispatcher:
                 f"It was stopped beside others, for it touched {again.first.touched}, and ran again alone. What it had "
                 "done before it was stopped was done twice.",
             )
+        elif other := self._reruns.other_failure(again, execution):
+            _add_section(execution, other)
         self._settling = None
         self._announcer.tell(execution)
         self._announcer.flush()
@@ -515,6 +547,8 @@ class Dispatcher:
 
     def _end_early_if_told(self) -> None:
         self.interrupt = self.interrupt or self._announcer.interrupt
+        if isinstance(self.interrupt, KeyboardInterrupt) and self._loop is not None:
+            self._loop.note_interrupt(self.interrupt)
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
 

@@ -237,6 +237,7 @@ class CaseRun:
         self._passed = collection.PassedReports(item)
         self._close_thread: Callable[[], None] | None = None
         self.refusal: BaseException | None = None
+        self._limited: TimeLimit | None = None
         self._entered: contextlib.AbstractContextManager[object] = _NOTHING
         self._protocol: contextlib.AbstractContextManager[object] = _NOTHING
 
@@ -275,7 +276,8 @@ class CaseRun:
         """Cut it off, unless it is tearing down already: that always runs to its end."""
         if not self.is_tearing_down:
             self.is_interrupted = True
-            task.cancel()
+            if self._limited is None or not self._limited.cut_off():
+                task.cancel()
 
     def waiting(self, task: asyncio.Task[Any]) -> str:
         """Where the suspended test waits."""
@@ -317,7 +319,7 @@ class CaseRun:
         """Tear the test's own fixtures down, for which there will be no report."""
         self.is_tearing_down = True
         try:
-            await self.fixtures.tear_down()
+            await self.fixtures.tear_down(self._limit)
         except BaseException as error:  # noqa: BLE001  # told with the reason
             reason.add_note(f"and while tearing down {self.case.nodeid}: {error!r}")
 
@@ -344,7 +346,7 @@ class CaseRun:
             return False
         if error is not None and is_time_out(error):
             self.execution.timed_out = True
-        self._report(when, error, clock.wall(start), clock.monotonic() - start)
+        self.report(when, error, clock.wall(start), clock.monotonic() - start)
         return error is None
 
     async def _error_of(self, body: Callable[[], Awaitable[None]]) -> BaseException | None:
@@ -373,7 +375,8 @@ class CaseRun:
             error = _with_background(error, background, self.item)
         return error
 
-    def _report(self, when: When, error: BaseException | None, began: float, duration: float) -> None:
+    def report(self, when: When, error: BaseException | None, began: float, duration: float) -> None:
+        """Make the report of a phase that has ended."""
         self.output.end_phase(when)
         reports = self.execution.reports
         reports += self.fixtures.take_reports()
@@ -433,7 +436,8 @@ class CaseRun:
             self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
 
     def _limit(self, what: str) -> TimeLimit:
-        return TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay)
+        self._limited = TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay)
+        return self._limited
 
     def _delay(self) -> float:
         """Seconds for which others have blocked the loop, which are not charged to this test."""

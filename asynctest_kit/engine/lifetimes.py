@@ -52,6 +52,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseFixtures", "Finalizers", "Lifetime", "Lifetimes", "not_from_running_code", "set_up"]
 
+#: See :meth:`TimeLimit.cut_off`: a set-up may have servers to stop, by default in ten seconds.
+_CUT_OFF_PAUSES = (12.0, 3.0)
+
 
 def _interrupted(fixture: SharedFixture, cancelled: asyncio.CancelledError) -> BaseException:
     task = asyncio.current_task()
@@ -77,6 +80,7 @@ class Lifetime:
         self._failure: tuple[BaseException, TracebackType | None] | None = None
         self._finalizers = Finalizers()
         self._task: asyncio.Task[None] | None = None
+        self._limited: TimeLimit | None = None
 
     @property
     def is_settled(self) -> bool:
@@ -126,6 +130,11 @@ class Lifetime:
         return self._failure is not None and isinstance(self._failure[0], StateTouched)
 
     @property
+    def is_ending(self) -> bool:
+        """Whether it was asked to end and hasn't yet."""
+        return self._task is not None and self._released.is_set() and not self.ended.is_set()
+
+    @property
     def is_released(self) -> bool:
         """Whether its last user is done."""
         return self._released.is_set()
@@ -142,7 +151,12 @@ class Lifetime:
 
     def abandon(self) -> None:
         """Give up on a set-up that still runs: the run is being interrupted."""
-        if self._task is not None and not self._settled.is_set():
+        is_setting_up = self._task is not None and not self._settled.is_set()
+        if (
+            self._task is not None
+            and is_setting_up
+            and not (self._limited is not None and self._limited.cut_off(_CUT_OFF_PAUSES))
+        ):
             self._task.cancel()
         self.release()
 
@@ -239,7 +253,8 @@ class Lifetime:
         return await set_up(self.fixture.definition, self.fixture.request, arguments, self._finalizers, outside)
 
     def _limit(self, what: str) -> TimeLimit:
-        return self._lifetimes.time_limit(f"fixture {self.fixture.id}: {what}")
+        self._limited = self._lifetimes.time_limit(f"fixture {self.fixture.id}: {what}")
+        return self._limited
 
     def _settle(self, value: object) -> None:
         self._value = value
@@ -404,6 +419,10 @@ class Lifetimes:
             await lifetime.ended.wait()
             errors += lifetime.take_teardown_error()
         return errors
+
+    def ending(self) -> list[str]:
+        """The names of the fixtures that were asked to end and haven't yet."""
+        return [lifetime.fixture.name for lifetime in self._by_fixture.values() if lifetime.is_ending]
 
     def hold(self, fixture: SharedFixture) -> Lifetime:
         """Keep a fixture to the end of the run: it was asked for while running, and nothing tells who else will ask."""

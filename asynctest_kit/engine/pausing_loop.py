@@ -9,31 +9,38 @@ While the loop runs for one function, another task may want to go outside too. I
 which can't go on before the second has ended. That is right only if the first waits for the second: else both could
 wait for each other. So ``inside`` says for whom it waits, those go outside at once, and all others wait for their turn.
 
-Ctrl-C while the loop runs cancels the main coroutine once, so that everything is torn down in order; a second one
-raises ``KeyboardInterrupt`` where it hits. While a function runs outside, Ctrl-C is Python's own.
+Ctrl-C, or SIGTERM, while the loop runs cancels the main coroutine once, so that everything is torn down in order. A
+second one raises ``KeyboardInterrupt`` where it hits, and every task ends: cancelled, and a moment later by force.
+While a function runs outside they raise it there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import threading
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from asynctest_kit.engine.fair_loop import FairLoop
+from asynctest_kit.engine.forced_end import end, keep_for_ever, wake
+from asynctest_kit.engine.interrupts import received_by
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Coroutine, Hashable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Container, Coroutine, Hashable
 
 __all__ = ["PausingLoop"]
 
 T = TypeVar("T")
 
+#: Seconds that tasks have to end in after a second Ctrl-C, cancelled, and again by force.
+_MOMENT = 0.25
+
 
 class PausingLoop:
-    """Runs one main coroutine, pausing for what must run outside the loop."""
+    """Runs one main coroutine, pausing for what must run outside the loop.
+
+    Attributes:
+        is_given_up: Whether a second Ctrl-C has ended everything at once.
+    """
 
     def __init__(self) -> None:
         self._visits: list[_Visit] = []
@@ -41,7 +48,9 @@ class PausingLoop:
         self._called: list[_Visit] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._main: asyncio.Task[Any] | None = None
-        self._interrupted = False
+        self._on_interrupt: Callable[[], object] = _ignore
+        self._interrupted: type[KeyboardInterrupt] | None = None
+        self.is_given_up = False
 
     @property
     def is_running(self) -> bool:
@@ -104,9 +113,9 @@ class PausingLoop:
 
     def _as_seen_by(self, visit: _Visit, cancelled: asyncio.CancelledError) -> BaseException:
         """What a cancellation means to code outside: where nobody owns it, Ctrl-C is what it is to sync code."""
-        if not self._interrupted or visit.owner is not None:
+        if self._interrupted is None or visit.owner is not None:
             return cancelled
-        interrupt = KeyboardInterrupt()
+        interrupt = self._interrupted()
         interrupt.__cause__ = cancelled  # which tells where the call waited
         return interrupt
 
@@ -138,21 +147,70 @@ class PausingLoop:
         result: T = call.result
         return result
 
-    def run(self, main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    def run(self, main: Callable[[], Coroutine[Any, Any, T]], on_interrupt: Callable[[], object] | None = None) -> T:
         """Run ``main()`` to its end on a new loop, then close the loop as :class:`asyncio.Runner` does.
+
+        ``on_interrupt`` is called on the loop at the first Ctrl-C.
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; everything that ``main`` owns has ended by then.
         """
+        self._on_interrupt = on_interrupt or _ignore
         # With a factory the runner doesn't set the thread's event loop: sync tests must not find ours, and close it.
-        with asyncio.Runner(loop_factory=FairLoop) as runner, self._interrupt_cancels(runner.get_loop()):
+        runner = asyncio.Runner(loop_factory=FairLoop)
+        with received_by(self._receive):
             loop = self._loop = runner.get_loop()
             self._main = loop.create_task(main(), name="asynctest_kit")
-            self._drive(loop, self._main)
-            if self._interrupted and self._main.cancelled():
-                raise KeyboardInterrupt
-            result: T = self._main.result()
-            return result
+            try:
+                self._drive(loop, self._main)
+                if self._interrupted is not None and self._main.cancelled():
+                    raise self._interrupted
+                result: T = self._main.result()
+                return result
+            finally:
+                if self.is_given_up:
+                    self._end_by_force(loop, self._main)
+                else:
+                    runner.close()
+
+    def note_interrupt(self, interrupt: KeyboardInterrupt) -> None:
+        """Count the Ctrl-C that a function outside, or a test, has ended with: the next one is the second."""
+        if self._interrupted is None:
+            self._interrupted = type(interrupt)
+            self._on_interrupt()
+
+    def _receive(self, kind: type[KeyboardInterrupt]) -> None:
+        """Take a signal, in whatever code it hits."""
+        assert self._loop is not None  # noqa: S101  # received only while it lasts
+        is_first = self._interrupted is None and self._main is not None and not self._main.done()
+        if is_first and self._loop.is_running():
+            self._interrupted = kind
+            self._loop.call_soon_threadsafe(self._end_in_order)
+            return
+        if not is_first:
+            self.is_given_up = True
+            self._loop.stop()  # code that swallows what is raised here doesn't keep it running
+        raise kind
+
+    def _end_in_order(self) -> None:
+        if self._main is not None:
+            self._main.cancel()
+        self._on_interrupt()
+
+    def _end_by_force(self, loop: asyncio.AbstractEventLoop, main: asyncio.Task[Any]) -> None:
+        """Cancel every task, and close those that this doesn't end; what is left after that is never run again."""
+        for step in (_cancel, _close):
+            if not main.done():
+                for task in asyncio.all_tasks(loop):
+                    step(task, main)
+                timer = loop.call_later(_MOMENT, loop.stop)
+                main.add_done_callback(lambda _: loop.stop())
+                loop.run_forever()
+                timer.cancel()
+        left = asyncio.all_tasks(loop)
+        keep_for_ever([loop, *left])
+        if not left:
+            loop.close()
 
     def _drive(self, loop: asyncio.AbstractEventLoop, until: asyncio.Task[Any]) -> None:
         """Run the loop until a task is done, and meanwhile what wants to go outside."""
@@ -166,7 +224,7 @@ class PausingLoop:
                 self._run_until_stopped(loop)
                 self._serve_outside()
         finally:
-            # After a second Ctrl-C the runner ends what is left on the same loop, and must not be stopped meanwhile.
+            # After a second Ctrl-C what is left is ended on the same loop, which must not be stopped meanwhile.
             until.remove_done_callback(stop)
 
     def _serve_outside(self) -> None:
@@ -182,35 +240,37 @@ class PausingLoop:
 
     def _run_until_stopped(self, loop: asyncio.AbstractEventLoop) -> None:
         """Run the loop. asyncio lets two exceptions of a task fly through it, and that task's awaiters get them too."""
+        self._refuse_if_given_up()
         try:
             loop.run_forever()
         except SystemExit:
             return
-        except KeyboardInterrupt:
-            if self._interrupted:
-                raise
-            self._interrupted = True
-            if self._main is not None:
-                self._main.cancel()
+        except KeyboardInterrupt as interrupt:
+            if not self.is_given_up and self._interrupted is None:
+                self._interrupted = type(interrupt)
+                self._end_in_order()
+        self._refuse_if_given_up()
 
-    @contextlib.contextmanager
-    def _interrupt_cancels(self, loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+    def _refuse_if_given_up(self) -> None:
+        if self.is_given_up:
+            raise self._interrupted or KeyboardInterrupt
 
-        def interrupt(signum: int, frame: FrameType | None) -> None:
-            if self._interrupted or self._main is None or not loop.is_running():
-                signal.default_int_handler(signum, frame)
-            self._interrupted = True
-            loop.call_soon_threadsafe(self._main.cancel)
 
-        previous = signal.getsignal(signal.SIGINT)
-        signal.signal(signal.SIGINT, interrupt)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
+def _ignore() -> None:
+    pass
+
+
+def _cancel(task: asyncio.Task[Any], main: asyncio.Task[Any]) -> None:
+    if task is not main:
+        task.cancel()
+
+
+def _close(task: asyncio.Task[Any], main: asyncio.Task[Any]) -> None:
+    if task is main:
+        task.cancel()
+        return
+    end(task.get_coro())
+    wake(task)
 
 
 def _uncancel() -> None:

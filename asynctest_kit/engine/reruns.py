@@ -3,8 +3,9 @@
 Three kinds. One that the guard stopped beside others was never finished: its attempt alone is the one that counts, and
 the next run puts it there at once. One that failed and has retries left is flaky if a later attempt passes. One that
 failed beside others is run alone before it is reported: if it fails there too it is simply broken, and that attempt's
-report is shown, with nobody else's traces in it; if it passes, its neighbours are to blame, or chance. Then it runs
-beside them again, beside half of them, and so on, until the suspect is found or the failure doesn't come back; the
+report is shown, with nobody else's traces in it, and the first one's message if that is another; if it passes, its
+neighbours are to blame, or chance. Then it runs beside them again, beside half of them, and so on, until the suspect is
+found or the failure doesn't come back; a suspect is named if the test fails beside it each time, and never alone. The
 next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
 that a mark has kept from running.
 
@@ -18,6 +19,7 @@ as they are. So is a failure whose report has the attribute ``atk_final``.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["Again", "Reruns", "Suspects", "flaky_note", "suspects"]
+__all__ = ["Again", "Reruns", "Suspects", "flaky_note", "several", "suspects"]
 
 #: At most so many failures are traced to their neighbours in one run, each in so many rounds.
 _TRACED = 3
@@ -43,6 +45,9 @@ _PATIENCE = 10.0
 
 #: After so many seconds the smallest set of neighbours that was found so far is named.
 _TRACING = 3.0
+
+#: What differs between two messages of the same failure.
+_VARYING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+\.\d+")
 
 #: So many neighbours are named.
 _NAMED = 10
@@ -204,6 +209,18 @@ class Reruns:
         before = next((one for one in reversed(again.failures) if one is not execution), None)
         return before if said_nothing and before is not None and before.failed else None
 
+    @staticmethod
+    def other_failure(again: Again, execution: Execution) -> str:
+        """How a test that fails alone too failed beside others, if that was otherwise: in words for its report."""
+        reason = again.first.reason
+        if not execution.failed or not again.failed_beside_others or _same(reason, execution.reason):
+            return ""
+        return (
+            f"It failed beside others first, with: {reason}\n"
+            "Alone, in the same process, it then failed as shown. What the first attempt left behind, in a module's "
+            "variable, say, may have done that. If it passes with `--concurrency 1`, its neighbours are to blame."
+        )
+
     def neighbours(self, again: Again) -> list[PlannedCase]:
         """The tests that ran beside the attempt that failed."""
         times = again.first.times
@@ -232,15 +249,19 @@ class Suspects:
         beside: All that ran beside it.
         found: The smallest set beside which it failed again; empty if it never did.
         traced: Whether that was tried at all.
+        confirmed: Whether it failed beside them each time and never alone.
     """
 
     beside: Sequence[PlannedCase]
     found: Sequence[PlannedCase] = ()
     traced: bool = False
+    confirmed: bool = True
 
     def sentence(self) -> str:
         """What is known, for a person."""
-        text = f"failed beside {_several(len(self.beside), 'other test')} and passes alone"
+        text = f"failed beside {_counted(len(self.beside), 'other test')} and passes alone"
+        if not self.confirmed:
+            return f"{text}; run again beside the same tests, and alone, it failed only sometimes: flaky, or by chance"
         if self.found:
             return f"{text}; fails again beside {_names(self.found)}"
         if self.traced:
@@ -260,7 +281,10 @@ class Suspects:
 async def suspects(
     beside: Sequence[PlannedCase], fails_beside: Callable[[Sequence[PlannedCase]], Awaitable[bool]]
 ) -> Suspects:
-    """Halve the neighbours for as long as the failure comes back."""
+    """Halve the neighbours for as long as the failure comes back, then see whether it always does.
+
+    Twice in a row too: a test that fails every second time, say, would else fit.
+    """
     if not beside or not await fails_beside(beside):
         return Suspects(beside, traced=True)
     found, deadline = list(beside), clock.monotonic() + _TRACING
@@ -272,7 +296,15 @@ async def suspects(
                 break
         else:
             break
+    for others in (found, (), found, found):
+        if await fails_beside(others) is not bool(others):
+            return Suspects(beside, traced=True, confirmed=False)
     return Suspects(beside, found, traced=True)
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two messages differ at most in addresses, identifiers and measured figures."""
+    return _VARYING.sub("", one) == _VARYING.sub("", other)
 
 
 def _narrow(again: Again) -> set[SharedFixture]:
@@ -286,11 +318,16 @@ def _alone(planned: PlannedCase, reason: str) -> PlannedCase:
 
 
 def _names(cases: Sequence[PlannedCase]) -> str:
-    names = ", ".join(one.case.nodeid for one in cases[:_NAMED])
-    return names if len(cases) <= _NAMED else f"{names} and {len(cases) - _NAMED} more"
+    return several([one.case.nodeid for one in cases])
 
 
-def _several(count: int, noun: str) -> str:
+def several(names: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
+    text = ", ".join(names[:_NAMED])
+    return text if len(names) <= _NAMED else f"{text} and {len(names) - _NAMED} more"
+
+
+def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 

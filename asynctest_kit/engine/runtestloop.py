@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctest_kit.engine import clock
+from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.cheap_collection import CheapCollection
+from asynctest_kit.engine.code_places import is_users, raised_at
 from asynctest_kit.engine.events import CollectionFinished, LoopFinished, LoopStarted
 from asynctest_kit.engine.garbage import Garbage
+from asynctest_kit.engine.interrupts import Terminated
 from asynctest_kit.engine.repetition import Repetition
 from asynctest_kit.engine.unmatched import UnmatchedRules
 
@@ -41,10 +43,13 @@ class Engine:
     Attributes:
         options: What was asked of the run.
         sink: Where events go.
+        was_terminated: Whether SIGTERM has ended the run. Its exit code is then :data:`.interrupts.TERMINATED`.
     """
 
     options: Options
     sink: Sink
+    was_terminated: bool = field(default=False, init=False)
+    _plugins: pytest.PytestPluginManager | None = field(default=None, init=False, repr=False)
     _garbage: Garbage = field(default_factory=Garbage, init=False, repr=False)
 
     @pytest.hookimpl(wrapper=True)
@@ -99,7 +104,7 @@ class Engine:
         self._garbage.keep(dispatcher)
         loop = PausingLoop()
         try:
-            loop.run(lambda: dispatcher.run(loop))
+            loop.run(lambda: dispatcher.run(loop), dispatcher.interrupted)
         finally:
             memory.keep()
             self.sink(LoopFinished(at=clock.monotonic()))
@@ -113,6 +118,7 @@ class Engine:
     @pytest.hookimpl
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have tests repeated, if that was asked for."""
+        self._plugins = config.pluginmanager
         config.pluginmanager.register(CheapCollection(), "asynctest_kit-collection")
         config.pluginmanager.register(self._garbage, "asynctest_kit-garbage")
         if self.options.rules:
@@ -132,6 +138,24 @@ class Engine:
         """Say how the same order can be had again."""
         seed = self.options.shuffle
         return None if seed is None else f"asynctest_kit: random order; --shuffle {seed} gives the same one"
+
+    @pytest.hookimpl
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say it at the end too: with ``-q`` there is no header."""
+        told = self.pytest_report_header()
+        if told is not None:
+            terminalreporter.write_line(told)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Have the terminal tell which signal it was, and where it hit the user's code, not ours."""
+        self.was_terminated = isinstance(excinfo.value, Terminated)
+        if isinstance(excinfo.value, KeyboardInterrupt) and self._plugins is not None:
+            place = raised_at(excinfo.value)
+            name = "SIGTERM" if self.was_terminated else "KeyboardInterrupt"
+            collection.tell_interrupt(
+                self._plugins.getplugin("terminalreporter"), name, place if place and is_users(place.file) else None
+            )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, Any] | None:

@@ -13,7 +13,8 @@ The rules.
    blocks up to their next ``await``. Code that catches even that is never resumed.
 3. What others did to the loop doesn't count: ``delay`` tells how long others have blocked it, and the time is prolonged
    by what was added since the start (see :mod:`asynctest_kit.engine.watchdog`).
-4. A cancellation that comes from elsewhere stays a cancellation.
+4. A cancellation that comes from elsewhere stays a cancellation. One by :meth:`TimeLimit.cut_off` too, and code that
+   it doesn't end is given up as in 2.
 
 What giving up can't undo: tasks that the code started (see :mod:`asynctest_kit.engine.leaked_tasks`), and a cancel
 scope of anyio's that it was inside of, whose clean-up may have to wait: leaving the scopes of fixtures around it then
@@ -47,6 +48,9 @@ _PRECISION = 0.01
 
 #: Seconds after one cancellation until the next, and after the last until the code is given up.
 PAUSES = (0.5, 1.0, 1.5)
+
+#: The same for code that is cut off: it did nothing wrong, so its clean-up has longer until it is disturbed.
+_CUT_OFF_PAUSES = (2.0, 1.0)
 
 
 def time_out_message(what: str, seconds: float) -> str:
@@ -82,8 +86,8 @@ class TimeLimit:
         pauses: See :data:`PAUSES`.
     """
 
-    __slots__ = ("_before", "_cancels", "_delay", "_is_given_up", "_known_delay", "_pauses", "_seconds", "_start",
-                 "_task", "_timer", "_what")  # fmt: skip
+    __slots__ = ("_before", "_cancels", "_delay", "_is_cut_off", "_is_given_up", "_is_over", "_known_delay", "_pauses",
+                 "_seconds", "_start", "_task", "_timer", "_what")  # fmt: skip
 
     def __init__(
         self,
@@ -100,7 +104,7 @@ class TimeLimit:
         self._start = 0.0
         self._cancels = 0
         self._before = 0
-        self._is_given_up = False
+        self._is_given_up = self._is_cut_off = self._is_over = False
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -111,8 +115,6 @@ class TimeLimit:
             Failed: It took too long. What it raised itself when it was cancelled is raised instead, with a note.
         """
         __tracebackhide__ = True
-        if not self._seconds:
-            return await body()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  # a coroutine runs in a task here
         self._task = task
@@ -125,9 +127,30 @@ class TimeLimit:
         except BaseException as error:
             self._judge(error)
             raise
+        finally:
+            self._is_over = True
+            if self._timer is not None:
+                self._timer.cancel()
+        if self._is_cut_off:
+            raise asyncio.CancelledError
         if self._has_expired() and not self._is_given_up:
             raise failure(f"{self._message}, and it swallowed its cancellation")
         return result
+
+    def cut_off(self, pauses: tuple[float, ...] = _CUT_OFF_PAUSES) -> bool:
+        """Cancel the code that runs inside for good, as a time-out would; tell whether any does.
+
+        What it raises then is raised; if it returns, or is given up, :exc:`asyncio.CancelledError`.
+        """
+        if self._task is None or self._is_over:
+            return False
+        if not self._cancels:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._is_cut_off = True
+            self._pauses = pauses
+            self._insist()
+        return True
 
     @property
     def _message(self) -> str:
@@ -136,7 +159,7 @@ class TimeLimit:
     def _judge(self, error: BaseException) -> None:
         """Turn the cancellation by which the code ended into a failure."""
         __tracebackhide__ = True
-        if not self._has_expired() or self._is_given_up:
+        if self._is_cut_off or not self._has_expired() or self._is_given_up:
             return
         if isinstance(error, asyncio.CancelledError):
             raise pytest.fail.Exception(self._message).with_traceback(error.__traceback__) from None
@@ -170,10 +193,15 @@ class TimeLimit:
             self._timer = loop.call_later(delay - self._known_delay, self._expire)
             self._known_delay = delay
             return
+        self._insist()
+
+    def _insist(self) -> None:
+        """Cancel the code, and once more after each pause until it is given up."""
+        assert self._task is not None  # noqa: S101  # the code runs in it
         if self._cancels == len(self._pauses):
             self._give_up(self._task)
             return
-        self._timer = loop.call_later(self._pauses[self._cancels], self._expire)
+        self._timer = self._task.get_loop().call_later(self._pauses[self._cancels], self._insist)
         self._cancels += 1
         self._task.cancel()
 
@@ -196,7 +224,7 @@ class TimeLimit:
                 except StopIteration as end:
                     result: T = end.value
                     return result
-                if self._timer is None and self._task is not None:
+                if self._timer is None and self._seconds and self._task is not None:
                     self._arm(self._task)
                 try:
                     argument = yield waited_for
@@ -219,6 +247,8 @@ class TimeLimit:
         place = waiting_at(coroutine)
         where = "" if place is None else f" at {place}"
         left, errors = end(coroutine)
+        if self._is_cut_off:
+            raise asyncio.CancelledError
         text = f"{self._message} and doesn't end when it is cancelled"
         if left:
             raise failure(f"{text}: it is left behind{where}")

@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING
 
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
-from asynctest_kit.engine.code_places import running, warm_up
+from asynctest_kit.engine.code_places import is_users, running, warm_up
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from types import FrameType
+    from collections.abc import Callable, Iterable, Iterator
+    from types import CodeType, FrameType
 
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
@@ -131,6 +131,8 @@ class Watchdog:
         thresholds: When what is told.
         on_blocked: Called on the loop after a block has ended.
         on_stuck: Called once for a block, by the watchdog's thread while the loop is still blocked.
+        own_work: Code that works for the run, not for a test: what blocks in it is told only if the user's code that
+            it calls does.
     """
 
     def __init__(
@@ -139,7 +141,9 @@ class Watchdog:
         thresholds: Thresholds,
         on_blocked: Callable[[Blocked], object],
         on_stuck: Callable[[Blocked], object] | None = None,
+        own_work: Iterable[CodeType] = (),
     ) -> None:
+        self._own_work = frozenset(own_work)
         self._loop = loop
         self._thresholds = thresholds
         self._on_blocked = on_blocked
@@ -219,7 +223,8 @@ class Watchdog:
     def _look(self) -> None:
         """Find out what the loop runs. The stack is whole until this thread waits for something."""
         frame = None if self._stop.is_set() else sys._current_frames().get(self._watched)  # noqa: SLF001  # the only way
-        handle = _running_handle(frame, self._loop)
+        running_step = _running_step(frame, self._loop)
+        handle = None if running_step is None else running_step.f_locals["self"]
         now, cpu = clock.monotonic(), self._cpu()
         step = self._step
         if step is not None and handle is not None and step.handle() is handle:
@@ -231,8 +236,8 @@ class Watchdog:
                 if ended is not None:
                     self._end(ended, now)
         self._last_look, self._last_cpu = now, cpu
-        if step is not None and frame is not None:
-            self._judge(step, frame, now - step.since)
+        if step is not None and frame is not None and running_step is not None:
+            self._judge(step, frame, running_step, now - step.since)
 
     def _since(self, now: float, cpu: float) -> float:
         """Since when a handle runs that is seen for the first time: since the last look if nothing else could run."""
@@ -240,21 +245,30 @@ class Watchdog:
         was_kept_out = gap - self._thresholds.look >= self._thresholds.blocked and cpu - self._last_cpu >= gap / 2
         return self._last_look + self._thresholds.look if was_kept_out else now
 
-    def _judge(self, step: _Step, frame: FrameType, seconds: float) -> None:
+    def _judge(self, step: _Step, frame: FrameType, outermost: FrameType, seconds: float) -> None:
         if seconds < self._thresholds.blocked:
             return
         if step.is_debugged or _is_debugged(frame):
             step.is_debugged = True
             return
         is_stuck = seconds >= self._thresholds.stuck and not step.is_told
-        if step.blocked is not None and not is_stuck:
+        if (step.blocked is not None and not is_stuck) or self._is_own_work(frame):
             return
-        place, stack = running(frame)
+        place, stack = running(frame, outermost)
         step.blocked = Blocked(self._name(step), seconds, place, stack)
         if is_stuck:
             step.is_told = True
             if self._on_stuck is not None:
                 self._on_stuck(step.blocked)
+
+    def _is_own_work(self, frame: FrameType | None) -> bool:
+        while frame is not None:
+            if frame.f_code in self._own_work:
+                return True
+            if is_users(frame.f_code.co_filename):
+                return False
+            frame = frame.f_back
+        return False
 
     def _name(self, step: _Step) -> str:
         if step.output is not None:
@@ -290,13 +304,13 @@ def _cpu_clock(thread: int) -> int | None:
     return time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else None
 
 
-def _running_handle(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> asyncio.Handle | None:
-    """The handle of ``loop`` that the thread of ``frame`` runs, whatever other loop runs inside of it."""
+def _running_step(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
+    """The frame of the handle of ``loop`` that the thread of ``frame`` runs, whatever other loop runs inside of it."""
     while frame is not None:
         if frame.f_code is _RUN:
             handle: asyncio.Handle = frame.f_locals["self"]
             if handle._loop is loop:  # type: ignore[attr-defined]  # noqa: SLF001  # as its context
-                return handle
+                return frame
         frame = frame.f_back
     return None
 

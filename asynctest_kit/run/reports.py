@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asynctest_kit.engine.events import Event
+    from asynctest_kit.engine.runtestloop import Engine
     from asynctest_kit.settings import Settings
 
 __all__ = ["BUDGET_MISSED", "report"]
@@ -15,12 +16,13 @@ __all__ = ["BUDGET_MISSED", "report"]
 BUDGET_MISSED = 6
 
 
-def report(events: list[Event], settings: Settings, code: int) -> int:
-    """Say where the time went, if tests ran; give the run's exit code, which is ``code`` or :data:`BUDGET_MISSED`."""
+def report(events: list[Event], settings: Settings, engine: Engine, code: int) -> int:
+    """Say where the time went, if tests ran; give the exit code: ``code``, or SIGTERM's, or the budget's."""
     from asynctest_kit.engine.events import LoopStarted, RunFinished
+    from asynctest_kit.engine.interrupts import TERMINATED
 
     if not any(isinstance(event, LoopStarted) for event in events):
-        return code
+        return TERMINATED if engine.was_terminated else code
     from asynctest_kit.budget import ledger, verdict
     from asynctest_kit.report import console, json
 
@@ -31,5 +33,7 @@ def report(events: list[Event], settings: Settings, code: int) -> int:
         json.write(settings.report_json, accounts, outcome)
     if settings.report != "none":
         console.render(accounts, outcome, console=console.stdout(), is_short=settings.report == "short")
+    if engine.was_terminated:
+        return TERMINATED
     missed = code == 0 and settings.budget_strict and not outcome.held
     return BUDGET_MISSED if missed else code

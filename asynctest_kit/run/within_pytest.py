@@ -32,14 +32,16 @@ class RunWithinPytest:
     """
 
     def __init__(self, config: pytest.Config) -> None:
+        from asynctest_kit.run.engine import engine_for
+
         self._config = config
         self._events: list[Event] = []
         self._settings = _settings(config)
+        self._engine = engine_for(self._settings, self._events.append)
 
     def register(self) -> None:
         """Put the engine in the place of pytest's own loop. Call it before pytest is configured."""
         from asynctest_kit.engine.events import RunStarted
-        from asynctest_kit.run.engine import engine_for
         from asynctest_kit.run.wiring import Wiring
 
         started, arguments = process_start(), tuple(self._config.invocation_params.args)
@@ -47,12 +49,12 @@ class RunWithinPytest:
         self._events.append(RunStarted(at=started, wall_clock=wall_clock, arguments=tuple(map(str, arguments))))
         record = Record(self._settings.root, tuple(map(str, arguments)))
         plugins = self._config.pluginmanager
-        plugins.register(engine_for(self._settings, self._events.append), "asynctest_kit-engine")
+        plugins.register(self._engine, "asynctest_kit-engine")
         plugins.register(Wiring(self._settings, None, self._events.append, record), "asynctest_kit-wiring")
 
     def report(self, code: int) -> int:
         """Say where the time went; give the run's exit code."""
-        return report(self._events, self._settings, code)
+        return report(self._events, self._settings, self._engine, code)
 
 
 def _settings(config: pytest.Config) -> Settings:

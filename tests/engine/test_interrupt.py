@@ -1,8 +1,9 @@
-"""Ctrl-C: everything that was set up is torn down, in order, whatever was going on."""
+"""Ctrl-C and SIGTERM: everything that was set up is torn down, in order, whatever was going on."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import time
 import pytest
 from parity import SUITES, Bench, faults_of
 
+from asynctest_kit.engine.interrupts import Terminated, raising
+
 #: Where a test, or a fixture, waits when the run is interrupted; what is said of one test that this cuts off.
 PLACES = {
     "shared set-up": "test_waits[4]: waits for fixture server, at test_interrupt.py:{wait_at} in wait_at",
     "own set-up": "test_waits[4]: in its set-up, at test_interrupt.py:{wait_at} in wait_at",
     "test": "test_waits[0]: in its call, at test_interrupt.py:{wait_at} in wait_at",
+    "swallowed": "test_waits[0]: in its call, at test_interrupt.py:{swallow} in swallow",
     "own tear-down": None,
     "shared tear-down": "test_sync: in its tear-down",
     "alone": "test_alone: in its call, at test_interrupt.py:{wait_at} in wait_at",
@@ -43,7 +47,11 @@ def line_of(text):
     return 1 + next(number for number, line in enumerate(lines) if line.strip() == text)
 
 
-LINES = {"wait_at": line_of("await asyncio.sleep(100)"), "test_sync": line_of("time.sleep(100)")}
+LINES = {
+    "wait_at": line_of("await asyncio.sleep(100)"),
+    "swallow": line_of("await asyncio.sleep(101)"),
+    "test_sync": line_of("time.sleep(100)"),
+}
 
 
 def cut_off(run):
@@ -62,6 +70,13 @@ def test_interrupt(bench, where):
     assert finished.code == 2, finished.out
     assert "KeyboardInterrupt" in finished.out
     assert "INTERNALERROR" not in finished.out
+    assert "asynctest_kit/engine/" not in finished.out
+    assert ("test_interrupt.py:{test_sync} in test_sync: Keyb".format(**LINES) in finished.out) is (
+        where == "sync test"
+    )
+    if where == "swallowed":
+        assert "stopping: waiting for test_interrupt.py::test_waits[0]; Ctrl-C again ends at once" in finished.out
+        assert len(finished.noted("swallowed")) > 1
     told = {f"{event['nodeid'].partition('::')[2]}: {event['waiting']}" for event in cut_off(finished)}
     assert told >= ({PLACES[where].format(**LINES)} if PLACES[where] else set()), told
     assert bool(told) is bool(PLACES[where])
@@ -76,13 +91,18 @@ def test_interrupt_from_a_test(bench):
     assert "KeyboardInterrupt" in finished.out
 
 
-def test_second_interrupt_ends_at_once(bench):
-    run = bench.start(SUITE_WHERE="own tear-down")
+@pytest.mark.parametrize("where", ["own tear-down", "swallowed"])
+def test_second_interrupt_ends_at_once(bench, where):
+    run = bench.start(SUITE_WHERE=where)
     until_noted(run, "waits")
     run.process.send_signal(signal.SIGINT)
-    time.sleep(0.05)
+    if where == "swallowed":
+        until_noted(run, "swallowed")
+    else:
+        time.sleep(0.05)
     run.process.send_signal(signal.SIGINT)
     finished = run.finish(20)
+    assert where == "own tear-down" or "ERROR" not in finished.out
     assert finished.code == 2, finished.out
     assert finished.noted("own", "ended") == []
 
@@ -140,36 +160,67 @@ async def test_passes():
 """
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_dies_of_sigterm():
+    with raising():
+        read, write = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(write, b"!")
+                time.sleep(60)
+            finally:
+                os._exit(1)
+        assert os.read(read, 1) == b"!"  # what comes while it forks is lost
+        os.close(read)
+        os.close(write)
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGTERM
+        with pytest.raises(Terminated):
+            signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.parametrize(
-    ("suite", "sentence", "second_attempts"),
+    ("suite", "command", "sentence", "second_attempts"),
     [
-        (_FAILS_BEFORE, "It failed beside others and was not run again alone: the run ended before.", {}),
+        (
+            _FAILS_BEFORE,
+            ["asynctest_kit", "run"],
+            "It failed beside others and was not run again alone: the run ended before.",
+            {},
+        ),
         (
             _WAITS_IN_ATTEMPT.format(2),
+            ["pytest", "--atk"],
             "It failed beside others, and its attempt alone was cut off: the run ended.",
             {"failure": 1},
         ),
         (
             _WAITS_IN_ATTEMPT.format(3),
+            ["asynctest_kit", "run"],
             "It failed beside others and passed alone; the run ended before it was found beside whom it fails.",
             {"failure": 1, "tracing": 2},
         ),
     ],
     ids=["beside others", "while it runs again", "while it is traced"],
 )
-def test_what_has_failed_before_is_told(tmp_path, suite, sentence, second_attempts):
+def test_sigterm_tells_what_has_failed_before(tmp_path, suite, command, sentence, second_attempts):
     (tmp_path / "test_it.py").write_text(_HEAD + suite)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "asynctest_kit", "run", ".", "--report-json", "report.json"]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "ATK_REPORT_JSON": "report.json"}
+    command = [sys.executable, "-m", *command, "."]
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
     deadline = time.monotonic() + 30
     while not (tmp_path / "waits").exists():
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(signal.SIGTERM)
     out, _ = run.communicate(timeout=20)
-    assert run.returncode == 2, out
+    assert run.returncode == 143, out
+    assert "! SIGTERM !" in out
+    assert "INTERRUPTED" in out
     assert "LookupError: before the end" in out
     assert sentence in out
     assert out.count("FAILED test_it.py::test_fails") == 1

@@ -103,7 +103,8 @@ def test_the_report_is_that_of_the_attempt_alone(whole):
     run, _ = whole
     (phase,) = (phase for phase in run.phases["test_reruns.py::test_broken"] if phase.when == "call")
     assert "LookupError: broken in attempt 2" in phase.longrepr
-    assert "broken in attempt 1" not in run.out
+    assert run.out.count("broken in attempt 1") == 1
+    assert "It failed beside others first, with: LookupError: broken in attempt 1\n" in run.out
     (phase,) = (phase for phase in run.phases["test_reruns.py::test_used_up"] if phase.when == "call")
     assert "LookupError: used up in attempt 3" in phase.longrepr
 
@@ -114,7 +115,7 @@ def test_the_output_is_that_of_the_attempt_that_counts(whole):
     assert run.sections("test_reruns.py::test_flaky_twice") == {
         "Captured stdout call": "output of flaky_twice, attempt 3\n"
     }
-    assert "attempt 1" not in run.out.replace("output of broken_alone, attempt 1", "").replace(
+    assert ", attempt 1" not in run.out.replace("output of broken_alone, attempt 1", "").replace(
         "output of torn, attempt 1", ""
     )
 
@@ -204,6 +205,21 @@ def test_interference_names_the_suspect(bench):
     }
     assert set(finished(run)) == {"test_victim", "test_suspect", *(f"test_innocent[{number}]" for number in range(7))}
     assert faults_of(run.trail) == []
+
+
+def test_what_an_attempt_leaves_and_what_fails_by_chance_is_told_as_that(bench):
+    run = bench.engine("test_left.py")
+    for name, other in (("one", "two"), ("two", "one")):
+        (phase,) = (phase for phase in run.phases[f"test_left.py::test_{name}"] if phase.when == "call")
+        told = dict(phase.sections)["asynctest_kit"]
+        assert told.startswith("It failed beside others first, with: AssertionError: assert [")
+        assert "If it passes with `--concurrency 1`" in told
+        assert told.splitlines()[0].count(name) == 2
+        assert told.splitlines()[0].count(other) == 1
+    event = finished(run)["test_every_second_time"]
+    assert event["verdict"] == "interference"
+    assert event["note"].endswith("it failed only sometimes: flaky, or by chance")
+    assert "fails again beside" not in run.out
 
 
 def test_interference_may_be_a_warning(bench):

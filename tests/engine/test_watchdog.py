@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import re
 import threading
@@ -39,7 +40,9 @@ class Bench:
         asyncio.run(self.watched(main))
 
     async def watched(self, main):
-        self.watchdog = Watchdog(asyncio.get_running_loop(), self.thresholds, self.on_blocked, self.on_stuck)
+        self.watchdog = Watchdog(
+            asyncio.get_running_loop(), self.thresholds, self.on_blocked, self.on_stuck, (self.reports.__code__,)
+        )
         with self.watchdog.watching():
             await main()
 
@@ -50,6 +53,9 @@ class Bench:
     def on_stuck(self, blocked):
         self.stuck.append(blocked)
         self.is_stuck.set()
+
+    def reports(self, work):
+        return work()
 
     def block(self):
         assert self.is_stuck.wait(LONG)  # here
@@ -109,6 +115,33 @@ def test_the_stack_holds_the_users_frames_alone(bench, output):
     assert (__file__, "block") in frames
     assert not any("/asyncio/" in file or "/_pytest/" in file or "/asynctest_kit/" in file for file in files)
     assert "assert self.is_stuck.wait(LONG)  # here" in bench.ended[0].stack
+
+
+def test_the_runs_own_work_is_no_block_and_the_users_within_is(bench, output):
+    is_over = threading.Event()
+
+    async def test():
+        bench.reports(functools.partial(is_over.wait, 20 * FAST.stuck))
+        await asyncio.sleep(0.01)
+        bench.reports(bench.block)
+
+    async def main():
+        await asyncio.create_task(test(), context=context_of(output))
+
+    bench.run(main)
+    assert [one.place for one in bench.ended] == [one.place for one in bench.stuck] == [block_place()]
+
+
+def test_what_runs_the_loop_is_no_place(bench, output):
+    async def main():
+        asyncio.get_running_loop().call_soon(threading.Event().wait, 5 * FAST.stuck, context=context_of(output))
+        await asyncio.sleep(0.001)
+
+    bench.run(main)
+    (blocked,) = bench.stuck
+    assert blocked.place is not None
+    assert blocked.place.file == threading.__file__
+    assert __file__ not in blocked.stack
 
 
 def test_a_callback_is_charged_to_the_test_that_asked_for_it(bench, output):

@@ -79,6 +79,7 @@ from asynctest_kit.engine.collection.terminal import (
     count_quietly,
     has_plainly_passed,
     show_item,
+    tell_interrupt,
     writes_letters,
     written_at_once,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "skipped_at_test",
     "start_afresh",
     "tear_down_pytests_own",
+    "tell_interrupt",
     "test_argument_names",
     "test_generators",
     "uncaught_queues",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import StringIO
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -15,11 +16,14 @@ from _pytest.terminal import TerminalReporter
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from asynctest_kit.engine.code_places import Place
+
 __all__ = [
     "count_passed",
     "count_quietly",
     "has_plainly_passed",
     "show_item",
+    "tell_interrupt",
     "writes_letters",
     "written_at_once",
 ]
@@ -76,6 +80,25 @@ class _Kept(StringIO):
         if not text.isascii():
             text.encode(self._encoding, self._errors)
         return super().write(text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Interrupt:
+    """What the terminal's reporter shows of an interrupt."""
+
+    message: str
+    place: Place | None
+
+    def toterminal(self, writer: TerminalWriter) -> None:
+        if self.place is not None:
+            writer.line(f"{self.place}: {self.message}")
+
+
+def tell_interrupt(reporter: Any, message: str, place: Place | None) -> None:
+    """Have the terminal's reporter show ``message`` for the interrupt that it has noted, and ``place`` for where."""
+    noted = getattr(reporter, "_keyboardinterrupt_memo", None)
+    if noted is not None:
+        noted.reprcrash = _Interrupt(message, place)
 
 
 def writes_letters(reporter: Any) -> bool:

@@ -17,6 +17,15 @@ async def wait_at(place):
         await asyncio.sleep(100)
 
 
+async def swallow():
+    note("waits")
+    while True:
+        try:
+            await asyncio.sleep(101)
+        except asyncio.CancelledError:
+            note("swallowed")
+
+
 @pytest.fixture(scope="session")
 async def base(anyio_backend):
     with held("base") as value:
@@ -70,6 +79,8 @@ async def test_waits(own, sync_shared, number):
         await asyncio.sleep(0.01)
         if number == 0:
             await wait_at("test")
+            if WHERE == "swallowed":
+                await swallow()
         elif WHERE not in {"own tear-down", "shared tear-down", "sync test", "sync set-up", "alone"}:
             await asyncio.sleep(100)
 
