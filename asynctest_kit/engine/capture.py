@@ -137,6 +137,9 @@ class _RoutedStream(io.TextIOBase):
     def flush(self) -> None:
         self._fallback.flush()
 
+    def close(self) -> None:
+        """Nothing: what it writes to is not its own, and may be closed when this object is collected."""
+
     def write(self, text: str) -> int:
         output = current_output.get()
         target = self._fallback if output is None else output.stream(self._name)
