@@ -14,6 +14,10 @@ import pytest
 # into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
 os.environ["PYTEST_ADDOPTS"] = "-p no:asyncio -p no:rerunfailures -p no:faker -p no:hypothesispytest -p no:respx"
 
+# In CI pytest's summary repeats whole messages; suites that tests run say there what they say everywhere.
+for _name in ("CI", "BUILD_NUMBER"):
+    os.environ.pop(_name, None)
+
 # A shell's background job ignores Ctrl-C, and so do processes that it starts; tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
