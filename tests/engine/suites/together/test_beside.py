@@ -178,14 +178,21 @@ async def test_late(request):
         await asyncio.sleep(0)
 
 
-async def test_late_again(request):
+@pytest.fixture(scope="session")
+def asked(anyio_backend):
+    return asyncio.Event()
+
+
+async def test_late_again(request, asked):
     with used("late-again", request.getfixturevalue("chosen"), request.getfixturevalue("late")):
+        asked.set()
         await asyncio.sleep(0)
 
 
-async def test_late_known(chosen):
+async def test_late_known(chosen, asked):
+    """Holds what another test asks for while that test runs."""
     with used("late-known", chosen):
-        await asyncio.sleep(0)
+        await asked.wait()
 
 
 @pytest.fixture
