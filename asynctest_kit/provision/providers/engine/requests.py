@@ -364,6 +364,9 @@ class Engine:
             raise refusal(_message(error.message), error.status) from None
         except ClientError as error:
             raise EngineError(f"the engine can't be reached any more: {error}") from error
+        finally:
+            if stream._resp is None:  # noqa: SLF001  # aiodocker 0.25 takes one that was never opened for one left open
+                stream._closed = True  # noqa: SLF001
 
     @asynccontextmanager
     async def exit_of(self, name: str) -> AsyncIterator[Awaitable[int]]:
