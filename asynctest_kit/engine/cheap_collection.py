@@ -34,7 +34,9 @@ _KNOWN_MAKERS = frozenset(
 )
 
 #: Who multiplies tests by their marks and fixtures only; pytest-asyncio those that it makes items of its own of.
-_KNOWN_GENERATORS = frozenset({"_pytest.fixtures", "_pytest.python", "pytest_asyncio.plugin"})
+_KNOWN_GENERATORS = frozenset(
+    {"_pytest.fixtures", "_pytest.python", "asynctest_kit.fixtures.migrations", "pytest_asyncio.plugin"}
+)
 
 _KNOWN_MAKERS_OF_IDS = frozenset({"_pytest.python"})
 

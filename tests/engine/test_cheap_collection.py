@@ -43,8 +43,10 @@ def test_collected_is_pytests(arguments, bench, tmp_path):
     assert _names(outs["engine"]) == _names(outs["plain"])
 
 
-def test_one_of_each_kind_is_pytests_work(bench, tmp_path):
+@pytest.mark.parametrize("plugins", [(), ("-pasynctest_kit.plugin",)], ids=["engine", "with-our-fixtures"])
+def test_one_of_each_kind_is_pytests_work(bench, tmp_path, plugins):
     run = bench.engine(
+        *plugins,
         "--collect-only",
         "-q",
         "-pcounts_definitions",
