@@ -51,7 +51,11 @@ def _handled(
     number: signal.Signals, kind: type[KeyboardInterrupt], receive: Callable[[type[KeyboardInterrupt]], None]
 ) -> Iterator[None]:
     previous, process = signal.getsignal(number), os.getpid()
-    is_free = number == signal.SIGINT or previous == signal.SIG_DFL or hasattr(previous, "is_asynctest_kits")
+    is_free = (
+        (number == signal.SIGINT and previous is not None)
+        or previous == signal.SIG_DFL
+        or hasattr(previous, "is_asynctest_kits")
+    )
     if threading.current_thread() is not threading.main_thread() or not is_free:
         yield
         return
