@@ -7,7 +7,7 @@ boundaries in their order; the times of a test in theirs. What the rest of the b
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -80,20 +80,21 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 def gather(events: Sequence[ev.Event]) -> Facts:
     """Sort the events of one run, which may be cut off anywhere."""
-    begun = _last(events, ev.RunStarted)
-    finished = _last(events, ev.RunFinished)
+    kinds = _Kinds(events)
+    begun, finished = kinds.last(ev.RunStarted), kinds.last(ev.RunFinished)
     times = [] if begun and finished else [time for event in events for time in _times(event)] or [0.0]
     origin = begun.at if begun else min(times)
     last = finished.at if finished else max(times)
     frame = _Frame(origin=origin, wall=max(0.0, last - origin))
-    services = _services(events, frame)
-    fixtures = _fixtures(events, frame)
+    services = _services(kinds, frame)
+    fixtures = _fixtures(kinds, frame)
     waiting = {service.name: _waiting(service, fixtures) for service in services.values()}
-    tests = _by_end(_tests(events, frame))
-    attempts = _by_end([*tests, *_uncounted(events, frame)])
-    cut_off = tuple(sorted(_cut_off(events, frame), key=lambda one: (one.ready >= one.end, one.start, one.nodeid)))
+    tests = _by_end(_tests(kinds, frame))
+    uncounted = [*_uncounted(kinds, frame)]
+    attempts = _by_end([*tests, *uncounted]) if uncounted else tests
+    cut_off = tuple(sorted(_cut_off(kinds, frame), key=lambda one: (one.ready >= one.end, one.start, one.nodeid)))
     started = _started(events, frame)
-    boundaries = _boundaries(events, frame, [one.end for one in (*attempts, *cut_off)], started)
+    boundaries = _boundaries(kinds, frame, [one.end for one in (*attempts, *cut_off)], started)
     collect_start, loop_start, cases_end, loop_end = boundaries
     return Facts(
         wall=frame.wall,
@@ -108,7 +109,7 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         attempts=attempts,
         cut_off=cut_off,
         findings=tuple(
-            Finding(nodeid=event.nodeid, text=event.text, detail=event.detail) for event in _of(events, ev.FindingMade)
+            Finding(nodeid=event.nodeid, text=event.text, detail=event.detail) for event in kinds.of(ev.FindingMade)
         ),
         started=started,
         waiting=waiting,
@@ -130,17 +131,28 @@ class _Frame(msgspec.Struct, frozen=True, kw_only=True):
         for at in times:
             since = at - origin
             if since > least:
-                least = min(since, wall)
+                least = since if since < wall else wall  # noqa: FURB136  # five times for each test
             inside.append(least)
         return tuple(inside)
 
 
-def _of(events: Iterable[ev.Event], kind: type[_E]) -> list[_E]:
-    return [event for event in events if isinstance(event, kind)]
+class _Kinds:
+    """Events by their kind, in their order."""
 
+    def __init__(self, events: Iterable[ev.Event]) -> None:
+        self._events: dict[type[ev.Event], list[ev.Event]] = {}
+        for event in events:
+            kind = type(event)
+            if kind not in self._events:
+                self._events[kind] = []
+            self._events[kind].append(event)
 
-def _last(events: Sequence[ev.Event], kind: type[_E]) -> _E | None:
-    return next((event for event in reversed(events) if isinstance(event, kind)), None)
+    def of(self, kind: type[_E]) -> list[_E]:
+        return cast("list[_E]", self._events.get(kind, []))
+
+    def last(self, kind: type[_E]) -> _E | None:
+        events = self.of(kind)
+        return events[-1] if events else None
 
 
 def _times(event: ev.Event) -> Iterable[float]:
@@ -148,12 +160,12 @@ def _times(event: ev.Event) -> Iterable[float]:
 
 
 def _boundaries(
-    events: Sequence[ev.Event], frame: _Frame, ends: Sequence[float], running: Mapping[str, float]
+    kinds: _Kinds, frame: _Frame, ends: Sequence[float], running: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
-    collection = _last(events, ev.CollectionFinished)
-    started = _last(events, ev.LoopStarted)
-    finished = _last(events, ev.LoopFinished)
-    first = next((event for event in events if isinstance(event, ev.CaseStarted)), None)
+    collection = kinds.last(ev.CollectionFinished)
+    started = kinds.last(ev.LoopStarted)
+    finished = kinds.last(ev.LoopFinished)
+    first = next(iter(kinds.of(ev.CaseStarted)), None)
     collect_end = frame(collection.end) if collection else frame.wall
     loop_start = frame(started.at) if started else frame(first.at) if first else collect_end
     # What no event names went into start-up: a run that was interrupted in collection tells no more.
@@ -167,13 +179,13 @@ def _boundaries(
     return collect_start, loop_start, min(max(*ends, loop_start), loop_end), loop_end
 
 
-def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
+def _services(kinds: _Kinds, frame: _Frame) -> dict[str, Service]:
     spans: dict[str, list[ServiceSpan]] = {}
-    for event in _of(events, ev.ServicePhase):
+    for event in kinds.of(ev.ServicePhase):
         start, end = frame.ordered(event.start, event.end)
         spans.setdefault(event.service, []).append(ServiceSpan(phase=event.phase, start=start, end=end))
-    ready = {event.service: event for event in _of(events, ev.ServiceReady)}
-    waiting = {event.service: event.fixtures for event in _of(events, ev.ServiceFailed)}
+    ready = {event.service: event for event in kinds.of(ev.ServiceReady)}
+    waiting = {event.service: event.fixtures for event in kinds.of(ev.ServiceFailed)}
     return {
         name: Service(
             name=name,
@@ -187,9 +199,9 @@ def _services(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Service]:
     }
 
 
-def _fixtures(events: Sequence[ev.Event], frame: _Frame) -> dict[str, Fixture]:
+def _fixtures(kinds: _Kinds, frame: _Frame) -> dict[str, Fixture]:
     fixtures: dict[str, Fixture] = {}
-    for event in sorted(_of(events, ev.FixtureFinished), key=lambda event: event.end):
+    for event in sorted(kinds.of(ev.FixtureFinished), key=lambda event: event.end):
         start, end = frame.ordered(event.start, event.end)
         known = fixtures.get(event.fixture)
         if event.phase == "setup":
@@ -215,18 +227,24 @@ def _by_end(attempts: Iterable[_A]) -> tuple[_A, ...]:
 
 def _attempt_of(event: ev.Attempt, frame: _Frame) -> dict[str, Any]:
     """What every entry of an attempt holds."""
-    times = frame.ordered(event.start, event.ready, event.call_start, event.call_end, event.end)
+    start, ready, call_start, call_end, end = frame.ordered(
+        event.start, event.ready, event.call_start, event.call_end, event.end
+    )
     return {
         "nodeid": event.nodeid,
         "lane": event.lane,
-        **dict(zip(("start", "ready", "call_start", "call_end", "end"), times, strict=True)),
+        "start": start,
+        "ready": ready,
+        "call_start": call_start,
+        "call_end": call_end,
+        "end": end,
         "needs": event.needs,
         "cause": event.cause,
     }
 
 
-def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
-    for case in _of(events, ev.CaseFinished):
+def _tests(kinds: _Kinds, frame: _Frame) -> Iterable[Test]:
+    for case in kinds.of(ev.CaseFinished):
         yield Test(
             **_attempt_of(case, frame),
             outcome=case.outcome,
@@ -237,35 +255,42 @@ def _tests(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Test]:
         )
 
 
-def _uncounted(events: Sequence[ev.Event], frame: _Frame) -> Iterable[Attempt]:
+def _uncounted(kinds: _Kinds, frame: _Frame) -> Iterable[Attempt]:
     """The attempts that don't count; what was to be one may have come to count after all.
 
     One that was cut off is among them if the test's failure before it counts.
     """
-    known = {(event.nodeid, event.start) for event in _of(events, ev.CaseFinished)}
+    attempts, ended_early = kinds.of(ev.AttemptFinished), kinds.of(ev.CaseCutOff)
+    if not attempts and not ended_early:
+        return
+    known = {(event.nodeid, event.start) for event in kinds.of(ev.CaseFinished)}
     finished = {nodeid for nodeid, _ in known}
-    cut_off = (event for event in _of(events, ev.CaseCutOff) if event.cause and event.nodeid in finished)
-    for event in (*_of(events, ev.AttemptFinished), *cut_off):
+    cut_off = (event for event in ended_early if event.cause and event.nodeid in finished)
+    for event in (*attempts, *cut_off):
         if (event.nodeid, event.start) not in known:
             known.add((event.nodeid, event.start))
             yield Attempt(**_attempt_of(event, frame))
 
 
-def _cut_off(events: Sequence[ev.Event], frame: _Frame) -> Iterable[CutOff]:
+def _cut_off(kinds: _Kinds, frame: _Frame) -> Iterable[CutOff]:
     """The tests that never ended; one that was cut off may have ended all the same, or have failed before."""
-    finished = {event.nodeid for event in _of(events, ev.CaseFinished)}
-    cut_off = {event.nodeid: event for event in _of(events, ev.CaseCutOff) if event.nodeid not in finished}
+    ended_early = kinds.of(ev.CaseCutOff)
+    finished = {event.nodeid for event in kinds.of(ev.CaseFinished)} if ended_early else set()
+    cut_off = {event.nodeid: event for event in ended_early if event.nodeid not in finished}
     for event in cut_off.values():
         yield CutOff(**_attempt_of(event, frame), waiting=event.waiting)
+
+
+_ENDS = frozenset({ev.CaseFinished, ev.CaseCutOff})
 
 
 def _started(events: Sequence[ev.Event], frame: _Frame) -> dict[str, float]:
     running: dict[str, float] = {}
     for event in events:
-        if isinstance(event, ev.CaseStarted):
+        if type(event) is ev.CaseStarted:
             running[event.nodeid] = event.at
-        elif isinstance(event, (ev.CaseFinished, ev.CaseCutOff)):
-            running.pop(event.nodeid, None)
+        elif type(event) in _ENDS:
+            running.pop(event.nodeid, None)  # type: ignore[attr-defined]  # both are attempts
     return {nodeid: frame(at) for nodeid, at in running.items()}
 
 

@@ -35,6 +35,8 @@ _TELLING = (
     "pytest_exception_interact",
 )
 
+_REPORT = ("report",)
+
 _PHASES = ("setup", "call", "teardown")
 
 #: Seconds for which a test's end may remain untold.
@@ -132,13 +134,14 @@ class _Hooks:
         reporter: The terminal's, which has a shorter way.
     """
 
-    __slots__ = ("_known", "_relay", "_reporter", "_turn")
+    __slots__ = ("_for_passed", "_known", "_relay", "_reporter", "_turn")
 
     def __init__(self, relay: Any, reporter: object) -> None:
         self._relay = relay
         self._reporter = reporter
         self._turn = 0
         self._known: dict[str, list[_Call] | None] = {}
+        self._for_passed: list[_Call] = []
 
     def look_again(self, turn: int) -> None:
         """Forget what was known in another turn."""
@@ -160,13 +163,14 @@ class _Hooks:
     ) -> None:
         """Call the hooks of a report; in place of the terminal's ``shorter``, which does the same if it has passed."""
         name = "pytest_runtest_logreport"
-        known = self._known[name] if name in self._known else self._look_up(name, ("report",))
+        known = self._known[name] if name in self._known else self._look_up(name, _REPORT)
         if known is None:
             self._relay.pytest_runtest_logreport(report=report)
             return
-        for plugin, call in known:
-            if shorter is not None and plugin is self._reporter and collection.has_plainly_passed(report, call):
-                shorter(self._reporter, report)
+        has_passed = collection.has_plainly_passed(report)
+        for plugin, call in self._for_passed if has_passed else known:
+            if shorter is not None and has_passed and plugin is self._reporter and collection.is_reporters_own(call):
+                shorter(plugin, report)
             else:
                 call(report)
 
@@ -176,6 +180,8 @@ class _Hooks:
         has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
         calls = [(impl.plugin, _taking(given, impl.argnames, impl.function)) for impl in reversed(impls)]
         self._known[name] = None if has_wrappers else calls
+        if given == _REPORT:
+            self._for_passed = [one for one in calls if not collection.ignores_passed(one[0])]
         return self._known[name]
 
 

@@ -305,11 +305,11 @@ class CaseRun:
     async def _phases(self) -> None:
         self.executor.ledger.open(self.output)
         with self._protocol, self._warnings():
-            setup = await self._phase("setup", self._set_up)
-            if setup:
+            if self._is_set_up_at_once() or await self._phase("setup", self._set_up):
                 await self._phase("call", self._call)
             self.is_tearing_down = True
-            await self._phase("teardown", self._tear_down)
+            if not self._is_torn_down_at_once():
+                await self._phase("teardown", self._tear_down)
         collection.clear_runtime_state(self.item)
         if self._close_thread is not None:
             self._close_thread()
@@ -398,6 +398,44 @@ class CaseRun:
             return
         with self.executor.capture.suspended():
             self.item.ihook.pytest_exception_interact(node=self.item, call=info, report=report)
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether nothing is to be done around a phase, and nothing has happened yet that it would be charged with."""
+        output, ward = self.output, self.ward
+        return not (
+            ward is None or ward.touched or output.caplog is not None or output.errors or output.uncaught
+        )  # fmt: skip
+
+    def _is_set_up_at_once(self) -> bool:
+        """Set up a test that has nothing to be set up: by far the most have not, and a phase costs as much as they."""
+        executor = self.executor
+        if not self._is_plain or self.refusal is not None or self._entered is not _NOTHING or executor.shows:
+            return False
+        start = clock.monotonic()
+        values = self.fixtures.set_up_at_once()
+        if values is None:
+            return False
+        self.execution.times.ready = clock.monotonic()
+        self.values = values
+        self.item.funcargs = dict(values)
+        self.report("setup", None, clock.wall(start), self.execution.times.ready - start)
+        return True
+
+    def _is_torn_down_at_once(self) -> bool:
+        """Tear down a test that has nothing to be torn down and has left nothing."""
+        executor = self.executor
+        if not self._is_plain or executor.hooks.teardown.impls or self.execution.failed:
+            return False
+        start = clock.monotonic()
+        if not (executor.ledger.has_none(self.output) and self.fixtures.tear_down_at_once()):
+            return False
+        executor.ledger.close_if_clean(self.output)
+        self.execution.held = self._once_more(self)
+        if not self.execution.held:
+            executor.lifetimes.release(self.case)
+        self.report("teardown", None, clock.wall(start), clock.monotonic() - start)
+        return True
 
     async def _set_up(self) -> None:
         __tracebackhide__ = True

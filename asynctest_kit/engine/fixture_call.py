@@ -61,6 +61,11 @@ class Finalizers:
         self._pending: list[Callable[[], object]] = []
         self._generator: AsyncGenerator[Any, None] | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run."""
+        return not self._pending
+
     def add_generator(self, generator: AsyncGenerator[Any, None], leave: Callable[[], object]) -> None:
         """Run ``leave`` at the end, unless :meth:`interrupt` ends ``generator`` before."""
         self._generator = generator

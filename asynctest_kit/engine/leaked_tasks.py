@@ -133,10 +133,14 @@ class TaskLedger:
 
     def close_if_clean(self, output: CaseOutput) -> bool:
         """Don't note the tasks of a test any more, if it has made none; tell whether that is so."""
-        if self._notes.get(output):
+        if not self.has_none(output):
             return False
         self._notes.pop(output, None)
         return True
+
+    def has_none(self, output: CaseOutput) -> bool:
+        """Whether a test has made no tasks that are still noted."""
+        return not self._notes.get(output)
 
     async def close(
         self,

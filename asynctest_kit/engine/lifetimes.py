@@ -362,7 +362,10 @@ class Lifetimes:
 
     def have_settled(self, fixtures: tuple[SharedFixture, ...]) -> bool:
         """Whether each of ``fixtures`` is up or has failed."""
-        return all([self.of(fixture).is_settled for fixture in fixtures])  # noqa: C419  # asked for every test
+        for fixture in fixtures:  # noqa: SIM110  # asked for every test
+            if not self.of(fixture).is_settled:
+                return False
+        return True
 
     async def wait_until_up(self, fixtures: tuple[SharedFixture, ...]) -> None:
         """Set up ``fixtures`` at once and return when each is up or has failed."""
@@ -397,6 +400,10 @@ class Lifetimes:
             source = fixture.arguments.get(name)
             values[name] = request if source is None else await self.of(_shared(source)).value()
         return values
+
+    def would_end(self, case: Case) -> bool:
+        """Whether :meth:`release` would end any."""
+        return any(self.of(fixture).users == 1 for fixture in case.shared)
 
     def release(self, case: Case) -> list[Lifetime]:
         """Note that ``case`` is done; give the lifetimes that this ends, in the order of their set-up."""
@@ -473,6 +480,28 @@ class CaseFixtures:
         """Whether a shared fixture has failed."""
         return any(self._lifetimes.of(fixture).has_failed for fixture in self.case.shared)
 
+    def set_up_at_once(self) -> dict[str, Any] | None:
+        """What :meth:`wait` and :meth:`set_up` come to where nothing is to be waited for or set up; else None."""
+        case = self.case
+        if case.local or case.error is not None or self._ambient:
+            return None
+        lifetimes = [self._lifetimes.of(fixture) for fixture in case.shared]
+        for lifetime in lifetimes:
+            if not lifetime.is_up:
+                return None
+        if case.resolver is not None:
+            case.resolver.serve(self)
+        for lifetime in lifetimes:
+            self._values[lifetime.fixture] = lifetime.value_now()
+        return self._by_name()
+
+    def tear_down_at_once(self) -> bool:
+        """Do what :meth:`tear_down` does where nothing is to be torn down, of shared fixtures either; else nothing."""
+        if not self._finalizers.is_empty or self._lifetimes.would_end(self.case):
+            return False
+        self._forget()
+        return True
+
     async def wait(self) -> None:
         """Wait until the shared fixtures are up or have failed."""
         await self._lifetimes.wait_until_up(self.case.shared)
@@ -494,6 +523,9 @@ class CaseFixtures:
         for source in self.case.sources:
             if source not in self._ambient:
                 await self._enter(source)
+        return self._by_name()
+
+    def _by_name(self) -> dict[str, Any]:
         return {name: self._values[source] for name, source in self.case.by_name.items() if source in self._values}
 
     async def tear_down(self, limit: Callable[[str], TimeLimit] | None = None) -> None:
@@ -503,9 +535,12 @@ class CaseFixtures:
         try:
             await self._finalizers.run(title, None if limit is None else lambda: limit("the tear-down"))
         finally:
-            self._values.clear()
-            if self.case.resolver is not None:
-                self.case.resolver.over()
+            self._forget()
+
+    def _forget(self) -> None:
+        self._values.clear()
+        if self.case.resolver is not None:
+            self.case.resolver.over()
 
     def add_finalizer(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` when the test is torn down."""

@@ -46,6 +46,8 @@ __all__ = ["PytestLane"]
 class PytestLane:
     """Runs tests by pytest's protocol, one at a time. A pytest plugin for as long as that goes on."""
 
+    ignores_passed = True  # those that the engine tells of
+
     def __init__(self, lifetimes: Lifetimes, capture: Capture, loop: PausingLoop) -> None:
         self._lifetimes = lifetimes
         self._capture = capture

@@ -93,13 +93,19 @@ class PassedReports:
                 user_properties=item.user_properties,
             )
             return self._first
-        report = object.__new__(pytest.TestReport)
-        vars(report).update(vars(self._first))
         # Marks may have come since.
         has_grown = _own_keywords(item) != self._own_keywords
-        report.keywords = _keywords(item) if has_grown else dict(self._first.keywords)
-        report.when, report.sections, report.user_properties = when, sections, list(item.user_properties)
-        report.duration, report.start, report.stop = duration, start, start + duration
+        report = object.__new__(pytest.TestReport)
+        report.__dict__ = {
+            **vars(self._first),
+            "keywords": _keywords(item) if has_grown else dict(self._first.keywords),
+            "when": when,
+            "sections": sections,
+            "user_properties": list(item.user_properties),
+            "duration": duration,
+            "start": start,
+            "stop": start + duration,
+        }
         return report
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pytest
 from _pytest._io import TerminalWriter
+from _pytest.logging import LoggingPlugin, _LiveLoggingNullHandler
 from _pytest.runner import show_test_item
 from _pytest.terminal import TerminalReporter
 
@@ -22,6 +23,8 @@ __all__ = [
     "count_passed",
     "count_quietly",
     "has_plainly_passed",
+    "ignores_passed",
+    "is_reporters_own",
     "show_item",
     "tell_interrupt",
     "writes_letters",
@@ -35,13 +38,32 @@ def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
     reporter._add_stats("", [report])
 
 
+#: Letters that what is said of the progress at a line's end takes at most.
+_PROGRESS = 30
+
 _LOGREPORT = TerminalReporter.pytest_runtest_logreport
 
 
-def has_plainly_passed(report: pytest.TestReport, reporters: object) -> bool:
-    """Whether the terminal's hook is pytest's own, and is about to be told of a phase that simply passed."""
-    is_pytests = getattr(reporters, "__func__", None) is _LOGREPORT
-    return is_pytests and report.outcome == "passed" and not hasattr(report, "wasxfail")
+def has_plainly_passed(report: pytest.TestReport) -> bool:
+    """Whether a report is of a phase that simply passed."""
+    return report.outcome == "passed" and not hasattr(report, "wasxfail")
+
+
+def is_reporters_own(hook: object) -> bool:
+    """Whether the terminal's hook is pytest's own."""
+    return getattr(hook, "__func__", None) is _LOGREPORT
+
+
+def ignores_passed(plugin: object) -> bool:
+    """Whether a plugin does nothing about the report of a phase that simply passed.
+
+    Some of pytest's are known to; a plugin of this project says so of itself, by an attribute of that name.
+    """
+    if isinstance(plugin, pytest.Session):
+        return type(plugin).pytest_runtest_logreport is pytest.Session.pytest_runtest_logreport
+    if type(plugin) is LoggingPlugin:
+        return type(plugin.log_cli_handler) is _LiveLoggingNullHandler
+    return getattr(plugin, "ignores_passed", False) is True
 
 
 def count_passed(reporter: Any, report: pytest.TestReport) -> None:
@@ -50,7 +72,11 @@ def count_passed(reporter: Any, report: pytest.TestReport) -> None:
     reporter._current_logreport = report
     reporter._add_stats("passed", [report])
     reporter._progress_nodeids_reported.add(getattr(report, "id", report.nodeid))  # an object from pytest 9.2 on
-    reporter._tw.write(".", green=True)
+    writer = reporter._tw
+    writer.write(".", green=True)
+    line = writer._current_line
+    if line.isascii() and len(line) + _PROGRESS < reporter._screen_width:
+        return  # pytest works out the width of the whole line for each letter
     if reporter._show_progress_info and not reporter._is_last_item:
         reporter._write_progress_information_if_past_edge()
 
