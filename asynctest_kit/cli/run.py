@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-#: pytest's own codes for a run cut off by Ctrl-C, an internal error and a wrong invocation.
+#: pytest's own codes for output that nobody reads, a run cut off by Ctrl-C, an internal error, a wrong invocation.
+_UNREAD = 1
 _INTERRUPTED = 2
 _INTERNAL_ERROR = 3
 _USAGE_ERROR = 4
@@ -51,6 +52,9 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
         _leave(TERMINATED, "atk: ended by SIGTERM")
     except KeyboardInterrupt:
         _leave(_INTERRUPTED, "atk: interrupted")
+    except BrokenPipeError:  # `atk run | head`: nobody reads on, which pytest passes over in silence, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _leave(_UNREAD)
     _leave(code)
 
 
@@ -122,6 +126,8 @@ class _Run:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
             with watched_run(lambda: wiring.connected):
                 return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
+        except BrokenPipeError:
+            raise
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR

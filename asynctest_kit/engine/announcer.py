@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Announcer"]
 
-_Call = tuple[object, "Callable[..., object]"]
+#: A plugin, its function, and whether that ignores what has passed; see :meth:`_Hooks._ignores`.
+_Call = tuple[object, "Callable[..., object]", bool | None]
 
 #: The hooks of those who tell of tests.
 _TELLING = (
@@ -134,14 +135,13 @@ class _Hooks:
         reporter: The terminal's, which has a shorter way.
     """
 
-    __slots__ = ("_for_passed", "_known", "_relay", "_reporter", "_turn")
+    __slots__ = ("_known", "_relay", "_reporter", "_turn")
 
     def __init__(self, relay: Any, reporter: object) -> None:
         self._relay = relay
         self._reporter = reporter
         self._turn = 0
         self._known: dict[str, list[_Call] | None] = {}
-        self._for_passed: list[_Call] = []
 
     def look_again(self, turn: int) -> None:
         """Forget what was known in another turn."""
@@ -155,7 +155,7 @@ class _Hooks:
         if known is None:
             getattr(self._relay, name)(nodeid=nodeid, location=location)
             return
-        for _, call in known:
+        for _, call, _ in known:
             call(nodeid, location)
 
     def report(
@@ -167,22 +167,33 @@ class _Hooks:
         if known is None:
             self._relay.pytest_runtest_logreport(report=report)
             return
-        has_passed = collection.has_plainly_passed(report)
-        for plugin, call in self._for_passed if has_passed else known:
-            if shorter is not None and has_passed and plugin is self._reporter and collection.is_reporters_own(call):
-                shorter(plugin, report)
-            else:
-                call(report)
+        for plugin, call, ignores in known:
+            # The one before may have changed it.
+            if ignores is not None and collection.has_plainly_passed(report):
+                if ignores:
+                    continue
+                if shorter is not None:
+                    shorter(plugin, report)
+                    continue
+            call(report)
 
     def _look_up(self, name: str, given: tuple[str, ...]) -> list[_Call] | None:
         """The plugins and their functions, in the order of their calls; None if it takes pluggy to call them."""
         impls = getattr(self._relay, name).get_hookimpls()
         has_wrappers = any(impl.wrapper or impl.hookwrapper for impl in impls)
-        calls = [(impl.plugin, _taking(given, impl.argnames, impl.function)) for impl in reversed(impls)]
-        self._known[name] = None if has_wrappers else calls
-        if given == _REPORT:
-            self._for_passed = [one for one in calls if not collection.ignores_passed(one[0])]
+        self._known[name] = None
+        if not has_wrappers:
+            calls = [(impl.plugin, _taking(given, impl.argnames, impl.function)) for impl in reversed(impls)]
+            if given != _REPORT:
+                calls = [one for one in calls if not collection.ignores_starts(*one)]
+            self._known[name] = [(plugin, call, self._ignores(plugin, call)) for plugin, call in calls]
         return self._known[name]
+
+    def _ignores(self, plugin: object, call: Callable[..., object]) -> bool | None:
+        """Whether a passed report need not be shown to a plugin; False if there is a shorter way to."""
+        if plugin is self._reporter and collection.is_reporters_own(call):
+            return False
+        return True if collection.ignores_passed(plugin) else None
 
 
 def _taking(given: tuple[str, ...], wanted: Sequence[str], function: Callable[..., object]) -> Callable[..., object]:

@@ -116,7 +116,7 @@ class Dispatcher:
         self._announcer = Announcer(session.config, self._capture, self._end_early_if_told, at_once=may_stop)
         self._ending = False
         self._gates: set[asyncio.Task[None]] = set()
-        self._running: dict[asyncio.Task[Any], CaseRun] = {}
+        self._running: dict[CaseRun, asyncio.Task[Any]] = {}
         self._last: PlannedCase | None = None
         self._settling: Again | None = None
         self._loop: PausingLoop | None = None
@@ -190,7 +190,8 @@ class Dispatcher:
 
     def _tell_stopping(self) -> None:
         fixtures = [] if self._lifetimes is None else self._lifetimes.ending()
-        waits = [run.planned.case.nodeid for run in self._running.values()] + [f"fixture {one}" for one in fixtures]
+        running = [run.planned.case.nodeid for run, task in self._running.items() if not task.done()]
+        waits = running + [f"fixture {one}" for one in fixtures]
         if waits and self._terminal >= 0:
             self._tell_at_once(f"stopping: waiting for {several(waits)}; Ctrl-C again ends at once")
 
@@ -249,7 +250,7 @@ class Dispatcher:
         self._ending = True
         for gate in self._gates:
             gate.cancel()
-        for task, run in self._running.items():
+        for run, task in self._running.items():
             if not (run.is_tearing_down or run.is_interrupted):
                 self._cut_off(run.execution, run.waiting(task))
             run.interrupt(task)
@@ -343,9 +344,8 @@ class Dispatcher:
         run: CaseRun,
         context: contextvars.Context,
     ) -> None:
-        task = group.create_task(body, name=run.planned.case.nodeid, context=context)
-        self._running[task] = run
-        task.add_done_callback(self._running.pop)
+        """Start a test; ``body`` takes it off those that run, unless it is cancelled before it begins."""
+        self._running[run] = group.create_task(body, name=run.planned.case.nodeid, context=context)
 
     @contextlib.asynccontextmanager
     async def _admitted(self, fixtures: tuple[SharedFixture, ...]) -> AsyncIterator[None]:
@@ -360,6 +360,7 @@ class Dispatcher:
         try:
             execution = await run.to_end()
         finally:
+            del self._running[run]
             self._places.release()
             limited.release()
         self._settled(execution)
@@ -405,7 +406,10 @@ class Dispatcher:
         executions: list[Execution] = []
 
         async def attempt(run: CaseRun) -> None:
-            executions.append(await run.to_end())
+            try:
+                executions.append(await run.to_end())
+            finally:
+                del self._running[run]
 
         async def attempts() -> None:
             ambient = key_of(cases[0].ambient)  # the same for all: others didn't run beside it

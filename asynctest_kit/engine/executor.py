@@ -379,7 +379,8 @@ class CaseRun:
         """Make the report of a phase that has ended."""
         self.output.end_phase(when)
         reports = self.execution.reports
-        reports += self.fixtures.take_reports()
+        if self.fixtures.has_reports:
+            reports += self.fixtures.take_reports()
         if error is None and not self.executor.hooks.reports:
             report = self._passed.report(when, start=began, duration=duration)
             if report is not None:
@@ -402,10 +403,8 @@ class CaseRun:
     @property
     def _is_plain(self) -> bool:
         """Whether nothing is to be done around a phase, and nothing has happened yet that it would be charged with."""
-        output, ward = self.output, self.ward
-        return not (
-            ward is None or ward.touched or output.caplog is not None or output.errors or output.uncaught
-        )  # fmt: skip
+        output = self.output
+        return not (self.exclusive or self.is_touched or output.caplog is not None or output.errors or output.uncaught)
 
     def _is_set_up_at_once(self) -> bool:
         """Set up a test that has nothing to be set up: by far the most have not, and a phase costs as much as they."""

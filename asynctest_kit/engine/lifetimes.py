@@ -476,6 +476,11 @@ class CaseFixtures:
         return reports
 
     @property
+    def has_reports(self) -> bool:
+        """Whether its fixtures have made reports that nobody has taken."""
+        return bool(self._reports)
+
+    @property
     def shared_failed(self) -> bool:
         """Whether a shared fixture has failed."""
         return any(self._lifetimes.of(fixture).has_failed for fixture in self.case.shared)

@@ -234,9 +234,11 @@ def watched_output(client: Callable[[], Client | None]) -> Iterator[Callable[[],
             over.set()
             if looking.ident is not None:
                 looking.join()
-            screen.show([])
-            sys.stdout.flush()
-            sys.stdout = before
+            try:
+                screen.show([])
+                sys.stdout.flush()
+            finally:
+                sys.stdout = before
 
 
 def terminal_size(stream: IO[str]) -> Callable[[], tuple[int, int]] | None:

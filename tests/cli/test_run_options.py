@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 
 import anyio
@@ -196,3 +197,18 @@ async def test_a_wrong_option_is_4(project, atk):
     for arguments in (("run", "--timeout"), ("no-such-command",), ("up", "--nope")):
         finished = await atk(*arguments, cwd=project())
         assert finished.code == 4, finished.err
+
+
+async def test_a_reader_that_reads_no_further_gets_no_traceback(project):
+    folder = project(test_many__py=PASSING)
+    read, write = os.pipe()
+    atk = await anyio.open_process(
+        [sys.executable, "-m", "asynctest_kit", "run", "-v"], cwd=folder, stdout=write, stderr=subprocess.PIPE
+    )
+    os.close(write)
+    os.close(read)  # as `| head` does, only sooner
+    async with atk:
+        assert atk.stderr is not None
+        said = b"".join([chunk async for chunk in atk.stderr])
+
+    assert (atk.returncode, said) == (1, b"")

@@ -58,8 +58,18 @@ def evaluate_marks(item: pytest.Item) -> None:
 
 def refresh_xfail(item: pytest.Item) -> None:
     """Note xfail marks that were added while the test ran."""
-    if "xfail" in mark_names(item) and item.stash.get(skipping.xfailed_key, None) is None:
+    if _has_mark(item, "xfail") and item.stash.get(skipping.xfailed_key, None) is None:
         item.stash[skipping.xfailed_key] = skipping.evaluate_xfail_marks(item)
+
+
+def _has_mark(item: pytest.Item, name: str) -> bool:
+    node: Any = item
+    while node is not None:
+        for mark in node.own_markers:
+            if mark.name == name:
+                return True
+        node = node.parent
+    return False
 
 
 def clear_runtime_state(item: pytest.Item) -> None:

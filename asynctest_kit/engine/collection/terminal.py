@@ -24,6 +24,7 @@ __all__ = [
     "count_quietly",
     "has_plainly_passed",
     "ignores_passed",
+    "ignores_starts",
     "is_reporters_own",
     "show_item",
     "tell_interrupt",
@@ -42,6 +43,7 @@ def count_quietly(reporter: Any, report: pytest.TestReport) -> None:
 _PROGRESS = 30
 
 _LOGREPORT = TerminalReporter.pytest_runtest_logreport
+_LOGSTART = TerminalReporter.pytest_runtest_logstart
 
 
 def has_plainly_passed(report: pytest.TestReport) -> bool:
@@ -61,9 +63,21 @@ def ignores_passed(plugin: object) -> bool:
     """
     if isinstance(plugin, pytest.Session):
         return type(plugin).pytest_runtest_logreport is pytest.Session.pytest_runtest_logreport
-    if type(plugin) is LoggingPlugin:
-        return type(plugin.log_cli_handler) is _LiveLoggingNullHandler
-    return getattr(plugin, "ignores_passed", False) is True
+    return _logs_nothing_live(plugin) or getattr(plugin, "ignores_passed", False) is True
+
+
+def ignores_starts(plugin: object, hook: object) -> bool:
+    """Whether one of pytest's plugins does nothing when a test starts or ends."""
+    if (
+        isinstance(plugin, TerminalReporter)
+        and getattr(hook, "__func__", None) is TerminalReporter.pytest_runtest_logstart
+    ):
+        return not (plugin.showlongtestinfo or plugin.showfspath)
+    return _logs_nothing_live(plugin)
+
+
+def _logs_nothing_live(plugin: object) -> bool:
+    return type(plugin) is LoggingPlugin and type(plugin.log_cli_handler) is _LiveLoggingNullHandler
 
 
 def count_passed(reporter: Any, report: pytest.TestReport) -> None:
