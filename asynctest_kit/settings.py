@@ -60,14 +60,15 @@ _SCHEMES: Final = {"postgres": ("postgresql", "postgres"), "redis": ("redis", "r
 
 _TABLE: Final = "tool.asynctest_kit"
 ReportLength = Literal["full", "short", "none"]
+Isolation = Literal["transaction", "database", "server"]
 
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
-    "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json", "retries",
-    "shuffle", "snapshots", "timeout",
+    "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json",
+    "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
-_OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
+_OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
     "command", "container", "environment", "image", "kind", "migrations", "needs", "once", "ports", "provider",
@@ -163,6 +164,7 @@ class Override:
         tests: A glob over node ids, ``*`` for anything: ``tests/legacy/*``, ``*test_mail.py::*``.
         exclusive: Whether they run alone, whatever their code says.
         group: The group that they belong to.
+        isolation: How each is kept apart in PostgreSQL.
         retries: How often one that failed is run again.
         timeout: Seconds that each may take; 0 for no limit.
     """
@@ -170,6 +172,7 @@ class Override:
     tests: str
     exclusive: bool | None = None
     group: str | None = None
+    isolation: Isolation | None = None
     retries: int | None = None
     timeout: float | None = None
 
@@ -194,6 +197,7 @@ class Settings:
         repeat: How often each test runs.
         shuffle: The seed of a random order, or None for pytest's own.
         explain_plan: Whether the plan is shown instead of carried out.
+        isolation: How tests are kept apart in PostgreSQL that don't say it themselves.
         groups: How many tests of a group run at once; a group that isn't here has 1.
         overrides: The first that matches a test and sets a thing wins.
         images: Where container images come from.
@@ -219,6 +223,7 @@ class Settings:
     repeat: int = 1
     shuffle: int | None = None
     explain_plan: bool = False
+    isolation: Isolation = "transaction"
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     overrides: tuple[Override, ...] = ()
     images: ImageSource = field(default_factory=ImageSource)
@@ -289,6 +294,7 @@ def load(
         repeat=_last(run, "repeat", _count, 1),
         shuffle=_last(run, "shuffle", _seed, None),
         explain_plan=_last(run, "explain-plan", _truth, default=False),
+        isolation=_last(run, "isolation", _isolation, "transaction"),
         groups=MappingProxyType(dict(groups)),
         overrides=overrides,
         images=ImageSource(
@@ -516,6 +522,7 @@ def _override(file: Path, header: str, value: object) -> Override:
         tests=_last(givens, "tests", _text, ""),
         exclusive=_last(givens, "exclusive", _truth, None),
         group=_last(givens, "group", _text, None),
+        isolation=_last(givens, "isolation", _isolation, None),
         retries=_last(givens, "retries", _whole_number, None),
         timeout=_last(givens, "timeout", _duration, None),
     )
@@ -745,6 +752,10 @@ def _seed(given: _Given) -> int | None:
 
 def _interference(given: _Given) -> Literal["fail", "warn"]:
     return cast('Literal["fail", "warn"]', _one_of(given, _INTERFERENCE))
+
+
+def _isolation(given: _Given) -> Isolation:
+    return cast("Isolation", _one_of(given, get_args(Isolation)))
 
 
 def _report(given: _Given) -> ReportLength:
