@@ -107,6 +107,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = services_session.needed(session.items)
     try:
         services_session.check_variables(needed)
+        services_session.expect(session.items)
         if not session.config.option.collectonly and not services_session.is_for_show:
             services_session.prestart(needed)
     except SettingsError as error:

@@ -11,7 +11,8 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
    migrations have changed what is the server's, as roles: such a server is no place for other migrations any more.
    Nothing else is recorded.
 3. This run's own database, and a test's, is ``atk_run_<random>``. As long as it is used, a session whose application
-   name is the database's name is connected to the server, from before it is created: its keeper.
+   name is the database's name is connected to the server, from before it is created: its keeper. One session keeps
+   several that are called ``<its name>_<number>``.
 4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
    isn't forced, so it can't hit a database that is in use after all.
 
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
-__all__ = ["Template", "ensure_template", "open_clone", "open_run_database"]
+__all__ = [
+    "SESSION_LOST",
+    "Template",
+    "create",
+    "ensure_template",
+    "forced",
+    "needs_privilege",
+    "open_clone",
+    "open_run_database",
+]
 
 #: Versions from which on the server knows ``CREATE DATABASE ... STRATEGY``, and ``DROP DATABASE ... WITH (FORCE)``.
 _STRATEGY = (15, 0)
@@ -107,7 +117,7 @@ def _unclaimed(_digest: str) -> None:
 
 
 #: What comes of a session that has been ended from outside: told by the server, or found closed by asyncpg.
-_SESSION_LOST = (
+SESSION_LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.InterfaceError,
@@ -154,7 +164,7 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
         elif await _is_claimed(connection, name):
             claimed(digest)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(_needs_privilege(server, error)) from error
+        raise MigrationError(needs_privilege(server, error)) from error
     finally:
         # Ends the session, and with it the lock.
         connection.terminate()
@@ -204,9 +214,9 @@ async def _keeper(template: Template) -> AsyncIterator[tuple[asyncpg.Connection,
 
 async def _clone(keeper: asyncpg.Connection, name: str, template: Template) -> Endpoint:
     try:
-        await keeper.execute(_create(keeper, name, template))
+        await keeper.execute(create(keeper, name, template))
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(_needs_privilege(template.server, error)) from error
+        raise MigrationError(needs_privilege(template.server, error)) from error
 
     return msgspec.structs.replace(template.server, database=name)
 
@@ -232,7 +242,7 @@ async def _build(  # noqa: PLR0913, PLR0917  # what makes a template
     claimed: Callable[[str], None],
 ) -> None:
     name = _name(digest)
-    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
     await connection.execute(f'CREATE DATABASE "{name}"')
     before = await _state(connection)
     begun(_NOBODY)
@@ -241,7 +251,7 @@ async def _build(  # noqa: PLR0913, PLR0917  # what makes a template
         try:
             await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
         except MigrationError as error:
-            with suppress(asyncpg.PostgresError, *_SESSION_LOST):
+            with suppress(asyncpg.PostgresError, *SESSION_LOST):
                 whose = "" if await _state(connection) == before else _NOBODY
             raise MigrationError(f"{error}{_mend(str(error), server)}") from error
         has_changed = await _seal(connection, name, before, server)
@@ -257,7 +267,7 @@ async def _seal(connection: asyncpg.Connection, name: str, before: str, server: 
         if has_changed:
             await connection.execute(f'COMMENT ON DATABASE "{name}" IS {_CLAIM!r}')
         await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
-    except _SESSION_LOST as error:
+    except SESSION_LOST as error:
         raise MigrationError(
             f"The migration of {server.service} was made, but the session that keeps others from it was ended "
             f"meanwhile: {error}. If the migration ends sessions (pg_terminate_backend), let it do so in its own "
@@ -300,7 +310,7 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
         SELECT datname FROM pg_database AS database
         WHERE datname LIKE 'atk\_run\_%' AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
             SELECT FROM pg_stat_activity
-            WHERE datid = database.oid OR application_name = database.datname
+            WHERE datid = database.oid OR application_name = substring(database.datname, 'atk_run_[0-9a-f]+')
         )
         """
     )
@@ -315,12 +325,13 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
 async def _drop(server: Endpoint, keeper: asyncpg.Connection, name: str) -> None:
     connection = await connect(server) if keeper.is_closed() else keeper
     try:
-        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
     finally:
         connection.terminate()
 
 
-def _create(connection: asyncpg.Connection, name: str, template: Template) -> str:
+def create(connection: asyncpg.Connection, name: str, template: Template) -> str:
+    """The statement that makes a clone."""
     if template.name is None:
         return f'CREATE DATABASE "{name}"'
 
@@ -329,11 +340,13 @@ def _create(connection: asyncpg.Connection, name: str, template: Template) -> st
     return f'CREATE DATABASE "{name}" TEMPLATE "{template.name}"{" STRATEGY FILE_COPY" if ours else ""}'
 
 
-def _forced(connection: asyncpg.Connection) -> str:
+def forced(connection: asyncpg.Connection) -> str:
+    """What ends a DROP DATABASE that ends others' sessions first, where the server knows it."""
     return " WITH (FORCE)" if tuple(connection.get_server_version()[:2]) >= _FORCE else ""
 
 
-def _needs_privilege(server: Endpoint, error: Exception) -> str:
+def needs_privilege(server: Endpoint, error: Exception) -> str:
+    """What to tell of a user who may not create databases."""
     return (
         f"{server.safe_url} doesn't let {server.username} create the databases that tests need: {error}. "
         f'Grant it: ALTER ROLE "{server.username}" CREATEDB'

@@ -42,7 +42,9 @@ Stream = Literal["stdout", "stderr"]
 #: Names of variables and of a query's parameters whose values nobody should see.
 SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
-Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "snapshot", "remove"]
+Phase = Literal[
+    "resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "clone", "drop", "snapshot", "remove"
+]  # fmt: skip
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
