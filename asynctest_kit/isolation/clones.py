@@ -164,7 +164,7 @@ class Clones:
         self._made += 1
         name = f"{self._name}_{self._made}"
         try:
-            await connection.execute(create(connection, name, self._template))
+            await create(connection, name, self._template)
         except SESSION_LOST:
             self._drop_later(name)  # whether it was made, nobody knows
             raise

@@ -287,9 +287,8 @@ async def timeouts_in_a_transaction(pool):
         await transaction.start()
         await connection.execute(ADD, "lost")
         timed_out = await caught(connection.execute("SELECT pg_sleep(600)", timeout=0.05))
-        failed = await caught(connection.execute(ADD, "after"))
-        await transaction.rollback()
-        return timed_out, failed, await connection.fetch(TEXTS)
+        await transaction.rollback()  # whether the server had begun with it is a matter of time
+        return timed_out, await connection.fetch(TEXTS), await connection.execute(ADD, "after")
 
 
 @case
