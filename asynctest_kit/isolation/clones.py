@@ -21,7 +21,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -29,7 +29,7 @@ import asyncpg
 import msgspec
 
 from asynctest_kit.errors import IsolationError, MigrationError
-from asynctest_kit.isolation.postgres import connect_arguments
+from asynctest_kit.isolation.postgres import connect, connect_arguments
 from asynctest_kit.isolation.slots import Slots
 from asynctest_kit.isolation.templates import SESSION_LOST, create, forced, needs_privilege
 
@@ -155,6 +155,8 @@ class Clones:
         except asyncpg.InsufficientPrivilegeError as error:
             raise MigrationError(needs_privilege(self._template.server, error)) from error
 
+        if not self._slots.is_waited_for:
+            await self._warm(name)
         end = time.monotonic()
         self._cost = _smoothed(self._cost or None, end - start)
         self._measured("clone", start, end)
@@ -169,6 +171,11 @@ class Clones:
             self._drop_later(name)  # whether it was made, nobody knows
             raise
         return name
+
+    async def _warm(self, name: str) -> None:
+        """Connect once: a database's first session reads its catalogue, which takes a third of connecting."""
+        with suppress(asyncpg.PostgresError, *SESSION_LOST, TimeoutError):  # whoever comes next is told
+            await (await connect(self._template.server, database=name, name=self._name)).close(timeout=2)
 
     def _drop_later(self, name: str) -> None:
         self._used.append(name)

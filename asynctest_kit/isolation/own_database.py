@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -56,7 +56,7 @@ async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIte
 
 
 class OwnPlace:
-    """A database of one test's own that is made when it is first asked for; use it as an async context manager.
+    """A database of one test's own: made when the first of its fixtures asks, and gone when the last is done with it.
 
     Args:
         opened: Makes it, and clears up after it.
@@ -64,22 +64,25 @@ class OwnPlace:
 
     def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Endpoint]]) -> None:
         self._opened = opened
-        self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
+        self._stack = AsyncExitStack()
         self._endpoint: Endpoint | None = None
+        self._users = 0
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def endpoint(self) -> Endpoint:
-        """Where it is, the same each time."""
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Endpoint]:
+        """Where it is, the same for all."""
         async with self._lock:
             if self._endpoint is None:
                 self._endpoint = await self._stack.enter_async_context(self._opened())
-        return self._endpoint
+            self._users += 1
+        try:
+            yield self._endpoint
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._endpoint = None
+                await self._stack.aclose()
 
 
 def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:

@@ -94,6 +94,11 @@ class Slots(Generic[T]):
                     closing.create_task(_awaited(self._close(item)))
             self._idle.clear()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits."""
+        return any(not waiter.done() for waiter in self._waiters)
+
     async def take(self) -> T:
         """Lease one; it must come back by :meth:`give_back` or :meth:`discard`.
 
