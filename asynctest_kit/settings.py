@@ -36,6 +36,7 @@ __all__ = [
     "SEED_ENDINGS",
     "Migrations",
     "Override",
+    "Preparation",
     "ProviderChoice",
     "ServiceSettings",
     "Settings",
@@ -60,23 +61,29 @@ _SCHEMES: Final = {"postgres": ("postgresql", "postgres"), "redis": ("redis", "r
 
 _TABLE: Final = "tool.asynctest_kit"
 ReportLength = Literal["full", "short", "none"]
+Isolation = Literal["transaction", "database", "server"]
 
 _RUN_KEYS: Final = (
     "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
-    "interference", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json", "retries",
-    "shuffle", "snapshots", "timeout",
+    "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json",
+    "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
-_OVERRIDE_KEYS: Final = ("exclusive", "group", "retries", "tests", "timeout")
+_OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
-    "command", "container", "environment", "image", "kind", "migrations", "needs", "once", "ports", "provider",
-    "scheme", "startup-timeout", "url", "wait",
+    "command", "container", "environment", "extensions", "image", "kind", "migrations", "needs", "once", "ports",
+    "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
 _MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "downgrade-to", "round-trip", "seeds")
+_SETTING: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
+_OURS_TO_SAY: Final = frozenset({
+    "config_file", "data_directory", "external_pid_file", "hba_file", "listen_addresses", "port",
+    "unix_socket_directories",
+})  # fmt: skip
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
@@ -119,6 +126,27 @@ class Migrations:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """What a PostgreSQL service has before its migrations.
+
+    Attributes:
+        extensions: Names of those that are made in its databases.
+        roles: What each role of its server is, in the words of CREATE ROLE, by name.
+        settings: Of the server if we start it, else of each database that we make there.
+    """
+
+    extensions: tuple[str, ...] = ()
+    roles: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Which of them there are."""
+        every = {"extensions": self.extensions, "roles": self.roles, "settings": self.settings}
+        return tuple(key for key, value in every.items() if value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceSettings:
     """One service as the settings ask for it.
 
@@ -132,6 +160,7 @@ class ServiceSettings:
         command: Extra arguments of the service's command.
         startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready; None for what is usual.
         migrations: What is applied to its database; None unless the kind is ``postgres``.
+        preparation: What its server and database have before that; only if the kind is ``postgres``.
         ports: The ports that a container exposes, by name; the first is the one that its URL leads to.
         wait: What a container waits for until it is ready; None for all of its ports.
         needs: Names of services that must be ready before it starts, besides those that its templates name.
@@ -148,6 +177,7 @@ class ServiceSettings:
     command: tuple[str, ...] = ()
     startup_timeout: float | None = None
     migrations: Migrations | None = None
+    preparation: Preparation = field(default_factory=Preparation)
     ports: Mapping[str, Port] = field(default_factory=lambda: MappingProxyType({}))
     wait: Wait | None = None
     needs: tuple[str, ...] = ()
@@ -163,6 +193,7 @@ class Override:
         tests: A glob over node ids, ``*`` for anything: ``tests/legacy/*``, ``*test_mail.py::*``.
         exclusive: Whether they run alone, whatever their code says.
         group: The group that they belong to.
+        isolation: How each is kept apart in PostgreSQL.
         retries: How often one that failed is run again.
         timeout: Seconds that each may take; 0 for no limit.
     """
@@ -170,6 +201,7 @@ class Override:
     tests: str
     exclusive: bool | None = None
     group: str | None = None
+    isolation: Isolation | None = None
     retries: int | None = None
     timeout: float | None = None
 
@@ -194,6 +226,7 @@ class Settings:
         repeat: How often each test runs.
         shuffle: The seed of a random order, or None for pytest's own.
         explain_plan: Whether the plan is shown instead of carried out.
+        isolation: How tests are kept apart in PostgreSQL that don't say it themselves.
         groups: How many tests of a group run at once; a group that isn't here has 1.
         overrides: The first that matches a test and sets a thing wins.
         images: Where container images come from.
@@ -219,6 +252,7 @@ class Settings:
     repeat: int = 1
     shuffle: int | None = None
     explain_plan: bool = False
+    isolation: Isolation = "transaction"
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     overrides: tuple[Override, ...] = ()
     images: ImageSource = field(default_factory=ImageSource)
@@ -289,6 +323,7 @@ def load(
         repeat=_last(run, "repeat", _count, 1),
         shuffle=_last(run, "shuffle", _seed, None),
         explain_plan=_last(run, "explain-plan", _truth, default=False),
+        isolation=_last(run, "isolation", _isolation, "transaction"),
         groups=MappingProxyType(dict(groups)),
         overrides=overrides,
         images=ImageSource(
@@ -516,6 +551,7 @@ def _override(file: Path, header: str, value: object) -> Override:
         tests=_last(givens, "tests", _text, ""),
         exclusive=_last(givens, "exclusive", _truth, None),
         group=_last(givens, "group", _text, None),
+        isolation=_last(givens, "isolation", _isolation, None),
         retries=_last(givens, "retries", _whole_number, None),
         timeout=_last(givens, "timeout", _duration, None),
     )
@@ -584,6 +620,11 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         command=_last(givens, "command", _command, ()),
         startup_timeout=_last(givens, "startup-timeout", _positive_duration, None),
         migrations=_last(givens, "migrations", _migrations, None),
+        preparation=Preparation(
+            extensions=_last(givens, "extensions", _extensions, ()),
+            roles=MappingProxyType(_last(givens, "roles", _roles, {})),
+            settings=MappingProxyType(_last(givens, "settings", _server_settings, {})),
+        ),
         ports=MappingProxyType(_ports(givens)),
         wait=_last(givens, "wait", _wait, None),
         needs=_last(givens, "needs", _names, ()),
@@ -747,6 +788,10 @@ def _interference(given: _Given) -> Literal["fail", "warn"]:
     return cast('Literal["fail", "warn"]', _one_of(given, _INTERFERENCE))
 
 
+def _isolation(given: _Given) -> Isolation:
+    return cast("Isolation", _one_of(given, get_args(Isolation)))
+
+
 def _report(given: _Given) -> ReportLength:
     return cast("ReportLength", _one_of(given, get_args(ReportLength)))
 
@@ -836,6 +881,40 @@ def _migrations(given: _Given) -> Migrations:
         downgrade_to=_text(inner("downgrade-to")) if "downgrade-to" in table else None,
         round_trip=_existing_folder(inner("round-trip")) if "round-trip" in table else None,
     )
+
+
+def _extensions(given: _Given) -> tuple[str, ...]:
+    value = given.value
+    if isinstance(value, list) and all(isinstance(name, str) and name.strip() for name in value):
+        return tuple(value)
+
+    raise _error(given, 'must be a list of names of extensions, e.g. ["pgcrypto", "citext"]')
+
+
+def _roles(given: _Given) -> dict[str, str]:
+    value = given.value
+    if isinstance(value, list):
+        value = dict.fromkeys(value, "") if all(isinstance(name, str) for name in value) else None
+    if isinstance(value, dict) and all(name.strip() and isinstance(words, str) for name, words in value.items()):
+        return dict(value)
+
+    raise _error(
+        given, 'must be a list of names of roles, or what each is: ["app"] or { app = "LOGIN", reader = "NOLOGIN" }'
+    )
+
+
+def _server_settings(given: _Given) -> dict[str, str]:
+    settings = {}
+    for name, value in _table(given.value, given.place).items():
+        if name in _OURS_TO_SAY:
+            raise SettingsError(f"{given.place}, {name}: where the server is, and its data, is not to be set here.")
+        if not _SETTING.fullmatch(name) or not isinstance(value, str | int | float):
+            raise SettingsError(
+                f'{given.place}, {name}: {_shown(value)} is no setting\'s value. Allowed: e.g. {{ work_mem = "8MB", '
+                'jit = false, wal_level = "logical" }'
+            )
+        settings[name] = ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return settings
 
 
 def _existing_file(given: _Given) -> Path:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from asynctest_kit.container_options import ContainerOptions
     from asynctest_kit.containers import Port, Wait
 
-__all__ = ["FIELDS", "KIND_OF_IMAGES", "Wired", "check", "filled", "needed"]
+__all__ = ["FIELDS", "KIND_OF_IMAGES", "Prepared", "Wired", "check", "filled", "needed"]
 
 #: The kind of a service that the catalogue knows nothing of: any image.
 KIND_OF_IMAGES: Final = "container"
@@ -30,6 +30,14 @@ FIELDS: Final = ("database", "host", "password", "port", "scheme", "url", "usern
 _PORTS: Final = "ports."
 
 _TEMPLATE: Final = re.compile(r"\{\{([a-z][\w-]*\.[a-z][\w.-]*)\}\}|\{([a-z][\w-]*)\.([a-z][\w.-]*)\}")
+
+
+class Prepared(Protocol):
+    """What a database has before its migrations."""
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The keys that say it."""
 
 
 class Wired(Protocol):
@@ -58,6 +66,10 @@ class Wired(Protocol):
     @property
     def migrations(self) -> object | None:
         """What is applied to its database."""
+
+    @property
+    def preparation(self) -> Prepared:
+        """What its database has before that."""
 
     @property
     def ports(self) -> Mapping[str, Port]:
@@ -143,6 +155,9 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
         raise SettingsError(
             f'{place("migrations")}: a service of kind "{service.kind}" has none. Only "postgres" is migrated.'
         )
+    if service.kind != "postgres":
+        for key in service.preparation.given:
+            raise SettingsError(f'{place(key)}: only services of kind "postgres" have it.')
     if service.kind != KIND_OF_IMAGES:
         for key in _given(service):
             raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')

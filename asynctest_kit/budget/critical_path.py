@@ -15,7 +15,7 @@ from itertools import accumulate
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from asynctest_kit.budget.entries import Attempt, CutOff, Fixture, Service, Step, StepKind
+from asynctest_kit.budget.entries import AFTER_START, Attempt, CutOff, Fixture, Service, Step, StepKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -163,7 +163,7 @@ class _Walk:
         return node, at
 
     def _through_service(self, service: Service) -> _Node | None:
-        spans = [span for span in service.spans if span.phase != "remove" and span.start < self._moment]
+        spans = [span for span in service.spans if span.phase not in AFTER_START and span.start < self._moment]
         for span in sorted(spans, key=attrgetter("end"), reverse=True):
             self._step("idle", service.name, since=span.end)
             self._step("service", service.name, span.phase, since=span.start)

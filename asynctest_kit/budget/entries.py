@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
+    "AFTER_START",
     "Attempt",
     "Bound",
     "BoundKind",
@@ -36,6 +37,9 @@ __all__ = [
     "covered",
     "shown_name",
 ]
+
+#: Phases of a service that are no part of its start.
+AFTER_START = ("clone", "drop", "remove")
 
 #: Where the wall time goes, in the order of a run; those from ``services`` to ``idle`` share the loop's.
 PhaseName = Literal["start-up", "collect", "services", "fixtures", "tests", "again", "idle", "tear-down", "end"]
@@ -90,7 +94,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def started_until(self) -> float:
         """When its start was over, migrations included, or given up; 0 if it never began."""
-        return max([self.ready or 0.0, *(span.end for span in self.spans if span.phase != "remove")])
+        return max([self.ready or 0.0, *(span.end for span in self.spans if span.phase not in AFTER_START)])
 
     def seconds(self, phase: str) -> float | None:
         """Return how long ``phase`` took, or None if it never was."""

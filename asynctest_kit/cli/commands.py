@@ -61,6 +61,11 @@ class _RunCommand(click.Command):
 @click.option("--fail-slow", metavar="TIME", help="Fail a test that passes but takes longer.")
 @click.option("--block-threshold", metavar="TIME", help="Report a test that blocks the event loop for longer (0.5s).")
 @click.option("--interference", metavar="fail|warn", help="What a test does that fails beside others only.")
+@click.option(
+    "--isolation",
+    metavar="transaction|database|server",
+    help="What of PostgreSQL a test has for itself, where no mark says it (transaction).",
+)
 @click.option("--explain-plan", is_flag=True, default=None, help="Show what would run beside what, and run nothing.")
 @click.option("--budget", metavar="TIME", help="Time that the whole run should take (default 30s).")
 @click.option(

@@ -71,7 +71,8 @@ async def _check(names: Sequence[str], settings: Settings) -> int:
             migrations = settings.services[name].migrations
             if migrations is None:
                 continue
-            checked = Checked(server=server, migrations=migrations, root=settings.root)
+            preparation = settings.services[name].preparation
+            checked = Checked(server=server, migrations=migrations, root=settings.root, preparation=preparation)
             async with asyncio.TaskGroup() as group:
                 found = [group.create_task(_try_out(title, checked, cores)) for title in CHECKS]
             for task in found:

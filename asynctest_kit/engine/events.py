@@ -166,7 +166,10 @@ class FixtureFinished(Event, frozen=True):
 
 
 class ServicePhase(Event, frozen=True):
-    """A stretch of a service's start or end: resolve, pull, create, boot, ready, migrate, prepare, snapshot, remove."""
+    """A stretch of a service's life.
+
+    Of its start resolve, pull, create, boot, ready, migrate, prepare; then clone, drop, snapshot, remove.
+    """
 
     service: str
     phase: str

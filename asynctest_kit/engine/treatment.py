@@ -28,7 +28,7 @@ MARK: Final = (
 )
 
 #: How a test's PostgreSQL is kept apart from the others'.
-ISOLATION: Final = ("transaction", "database")
+ISOLATION: Final = ("transaction", "database", "server")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,7 @@ class Options:
         repeat: How often each test runs.
         shuffle: The seed of a random order, or None for pytest's own.
         explain_plan: Whether the plan is shown instead of carried out.
+        isolation: How the database is isolated of a test that doesn't say it.
         groups: Limits of the groups; a group that isn't here has 1.
         rules: The first that matches a test and sets a thing wins.
     """
@@ -85,13 +86,14 @@ class Options:
     repeat: int = 1
     shuffle: int | None = None
     explain_plan: bool = False
+    isolation: str = "transaction"
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     rules: tuple[Rule, ...] = ()
 
     @cached_property
     def treatment(self) -> Treatment:
         """How a test is treated of which nothing else is said."""
-        return Treatment(timeout=self.timeout, retries=self.retries)
+        return Treatment(timeout=self.timeout, retries=self.retries, isolation=self.isolation)
 
 
 def treatment_of(item: pytest.Item, options: Options) -> Treatment:

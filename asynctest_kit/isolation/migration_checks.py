@@ -25,7 +25,8 @@ from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.schema import describe, difference
 from asynctest_kit.isolation.scripts import execute
 from asynctest_kit.isolation.table_state import TableState, state_difference
-from asynctest_kit.isolation.templates import Template, open_clone
+from asynctest_kit.isolation.templates import ensure_template, open_clone
+from asynctest_kit.settings import Preparation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -55,6 +56,7 @@ class Checked:
         server: An endpoint whose user may create databases.
         migrations: What is checked.
         root: Where a migration command runs.
+        preparation: What the database has before them.
         data: What is put in at a revision, beside the scripts of ``migrations.round_trip``: SQL, or a function that is
             given a connection.
     """
@@ -62,6 +64,7 @@ class Checked:
     server: Endpoint
     migrations: Migrations
     root: Path
+    preparation: Preparation = field(default_factory=Preparation)
     data: Mapping[str, Filling] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
@@ -88,7 +91,7 @@ async def single_head(checked: Checked) -> str:
 
 async def upgrade(checked: Checked) -> str:
     """An empty database can be brought up to date."""
-    async with open_clone(Template(checked.server, None)) as database:
+    async with _empty(checked) as database:
         await apply(checked.migrations, database, root=checked.root)
     return "an empty database comes up to date"
 
@@ -205,10 +208,18 @@ CHECKS: Mapping[str, Callable[[Checked], Awaitable[str]]] = MappingProxyType(
 
 
 @asynccontextmanager
+async def _empty(checked: Checked) -> AsyncIterator[Endpoint]:
+    """A database that has what it has before its migrations."""
+    template = await ensure_template(checked.server, None, root=checked.root, preparation=checked.preparation)
+    async with open_clone(template) as database:
+        yield database
+
+
+@asynccontextmanager
 async def _walk_of(checked: Checked) -> AsyncIterator[tuple[Steps, asyncpg.Connection]]:
     """The history, on an empty database of its own."""
     async with (
-        open_clone(Template(checked.server, None)) as database,
+        _empty(checked) as database,
         open_steps(checked.migrations, database) as steps,
     ):
         if steps is None:

@@ -6,22 +6,22 @@ by another test. It costs a clone of the template for each test.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from asynctest_kit.isolation.postgres import connect_arguments
-from asynctest_kit.isolation.templates import open_clone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from asynctest_kit.isolation.templates import Template
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["OwnDatabase", "open_own_database"]
+__all__ = ["OwnDatabase", "OwnPlace", "open_own_database"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,32 +29,60 @@ class OwnDatabase:
     """Ordinary access to one database.
 
     Attributes:
+        endpoint: Where it is.
         connection: For the test itself.
         pool: For the code under test.
     """
 
+    endpoint: Endpoint
     connection: asyncpg.Connection
     pool: asyncpg.Pool
 
 
 @asynccontextmanager
-async def open_own_database(template: Template, *, init: Any = None) -> AsyncIterator[OwnDatabase]:
-    """Clone the template for one test; at the end its connections are cut and the clone is dropped.
+async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIterator[OwnDatabase]:
+    """Connect to a database that is one test's own; at the end all connections are cut.
 
     Args:
-        template: What is cloned.
+        endpoint: The database.
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
-
-    Raises:
-        MigrationError: The server's user may not create databases.
     """
-    async with open_clone(template) as endpoint:
-        pool = await asyncpg.create_pool(**_whereabouts(endpoint), min_size=1, init=init)
+    pool = await asyncpg.create_pool(**_whereabouts(endpoint), min_size=1, init=init)
+    try:
+        async with pool.acquire() as connection:
+            yield OwnDatabase(endpoint, connection, pool)
+    finally:
+        pool.terminate()  # a connection that the test has lost would be waited for
+
+
+class OwnPlace:
+    """A database of one test's own: made when the first of its fixtures asks, and gone when the last is done with it.
+
+    Args:
+        opened: Makes it, and clears up after it.
+    """
+
+    def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Endpoint]]) -> None:
+        self._opened = opened
+        self._lock = asyncio.Lock()
+        self._stack = AsyncExitStack()
+        self._endpoint: Endpoint | None = None
+        self._users = 0
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[Endpoint]:
+        """Where it is, the same for all."""
+        async with self._lock:
+            if self._endpoint is None:
+                self._endpoint = await self._stack.enter_async_context(self._opened())
+            self._users += 1
         try:
-            async with pool.acquire() as connection:
-                yield OwnDatabase(connection, pool)
+            yield self._endpoint
         finally:
-            pool.terminate()  # a connection that the test has lost would be waited for
+            self._users -= 1
+            if not self._users:
+                self._endpoint = None
+                await self._stack.aclose()
 
 
 def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:

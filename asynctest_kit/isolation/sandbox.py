@@ -157,6 +157,11 @@ class Sandbox:
         """Count a borrower that must come back before the test ends."""
         self._borrowed.add(borrower)
 
+    @property
+    def lent(self) -> int:
+        """How many borrowers have not come back."""
+        return len(self._borrowed)
+
     def take_back(self, borrower: Borrower) -> None:
         """The borrower is done."""
         self._borrowed.discard(borrower)
@@ -214,8 +219,11 @@ class Sandbox:
                 await self._begin_readonly()
             self._owner = borrower
 
-    async def commit(self) -> None:
+    async def commit(self) -> bool:
         """Keep the open transaction; as PostgreSQL does, one that failed is rolled back instead.
+
+        Returns:
+            Whether it is kept.
 
         Raises:
             asyncpg.PostgresError: A deferred constraint is violated.
@@ -230,12 +238,14 @@ class Sandbox:
             except asyncpg.InFailedSQLTransactionError:
                 self._lose_guests()
                 await self._settle()
+                return False
             except asyncpg.PostgresError:
                 self._lose_guests()
                 raise
             else:
                 self._state = _State.AHEAD
                 self._guest_writes.clear()
+                return True
 
     async def roll_back(self) -> None:
         """Drop the open transaction, and its locks at once."""

@@ -13,6 +13,8 @@ The rules.
 3. When the server has no more, the slots stop growing and go on with those they have. With none at all, every waiter
    fails with the reason.
 4. What is discarded makes room for a new one.
+5. Where some are to be made ahead, they are made while nobody waits, too; but when one could not be made, no more until
+   somebody waits, who is told why.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class Slots(Generic[T]):
         close: Closes one.
         usable: Whether an idle one may still be handed out.
         limit: Most at once.
+        ahead: How many should be idle; None for what is left over.
     """
 
     def __init__(
@@ -58,10 +61,13 @@ class Slots(Generic[T]):
         close: Callable[[T], Awaitable[object]],
         usable: Callable[[T], bool],
         limit: int,
+        ahead: Callable[[], int] | None = None,
     ) -> None:
         self._make = make
         self._close = close
         self._usable = usable
+        self._ahead = ahead
+        self._may_be_ahead = True
         self._most = limit
         self._limit = limit
         self._idle: list[T] = []
@@ -88,6 +94,11 @@ class Slots(Generic[T]):
                     closing.create_task(_awaited(self._close(item)))
             self._idle.clear()
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits."""
+        return any(not waiter.done() for waiter in self._waiters)
+
     async def take(self) -> T:
         """Lease one; it must come back by :meth:`give_back` or :meth:`discard`.
 
@@ -98,6 +109,8 @@ class Slots(Generic[T]):
             # The last one given back is the warmest, and the others may be closed by an idle time-out meanwhile.
             item = self._idle.pop()
             if self._usable(item):
+                if self._ahead is not None:
+                    self.grow()
                 return item
 
             self._size -= 1
@@ -116,12 +129,12 @@ class Slots(Generic[T]):
     def discard(self) -> None:
         """One that was taken is broken and closed: make room for another."""
         self._size -= 1
-        self._grow()
+        self.grow()
 
     async def _wait(self) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
-        self._grow()
+        self.grow()
         try:
             return await waiter
         except asyncio.CancelledError:
@@ -129,9 +142,12 @@ class Slots(Generic[T]):
                 self.give_back(waiter.result())
             raise
 
-    def _grow(self) -> None:
-        waiting = sum(not waiter.done() for waiter in self._waiters)
-        while self._making < min(waiting, _MAKERS) and self._size + self._making < self._limit:
+    def grow(self) -> None:
+        """Make what is waited for, and what should be idle."""
+        wanted = sum(not waiter.done() for waiter in self._waiters)
+        if self._ahead is not None and self._may_be_ahead:
+            wanted += max(0, self._ahead() - len(self._idle))
+        while self._making < min(wanted, _MAKERS) and self._size + self._making < self._limit:
             self._making += 1
             self._makers.create_task(self._make_one())
 
@@ -143,13 +159,15 @@ class Slots(Generic[T]):
             self._exhausted(exhausted)
         except Exception as error:  # noqa: BLE001  # raised in the test that waits
             self._making -= 1
+            self._may_be_ahead = False
             self._fail_first(error)
-            self._grow()
+            self.grow()
         else:
             self._making -= 1
             self._size += 1
+            self._may_be_ahead = True
             self.give_back(item)
-            self._grow()
+            self.grow()
 
     def _exhausted(self, exhausted: SlotsExhausted) -> None:
         if self._size or self._making:

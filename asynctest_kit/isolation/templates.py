@@ -11,7 +11,8 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
    migrations have changed what is the server's, as roles: such a server is no place for other migrations any more.
    Nothing else is recorded.
 3. This run's own database, and a test's, is ``atk_run_<random>``. As long as it is used, a session whose application
-   name is the database's name is connected to the server, from before it is created: its keeper.
+   name is the database's name is connected to the server, from before it is created: its keeper. One session keeps
+   several that are called ``<its name>_<number>``.
 4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
    isn't forced, so it can't hit a database that is in use after all.
 
@@ -24,7 +25,8 @@ import asyncio
 import re
 import secrets
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -33,16 +35,27 @@ import msgspec
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.migrations import apply
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.provision.migration_files import fingerprint
+from asynctest_kit.isolation.preparation import make_extensions, make_roles, set_settings
+from asynctest_kit.provision.migration_files import digest_of
+from asynctest_kit.settings import Preparation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from pathlib import Path
 
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
-__all__ = ["Template", "ensure_template", "open_clone", "open_run_database"]
+__all__ = [
+    "SESSION_LOST",
+    "Template",
+    "create",
+    "ensure_template",
+    "forced",
+    "needs_privilege",
+    "open_clone",
+    "open_run_database",
+]
 
 #: Versions from which on the server knows ``CREATE DATABASE ... STRATEGY``, and ``DROP DATABASE ... WITH (FORCE)``.
 _STRATEGY = (15, 0)
@@ -82,6 +95,8 @@ _CLAIM = "changes the server, too"
 #: No migrations' digest: for a server that some have left in the middle.
 _NOBODY = "nobody"
 
+NOTHING = Preparation()
+
 _IS_THERE = re.compile(r'\b(?:role|tablespace|database) "[^"]+" already exists')
 
 
@@ -92,10 +107,12 @@ class Template:
     Attributes:
         server: The endpoint with its maintenance database.
         name: The template's name; None for an empty database.
+        settings: What is set for each clone.
     """
 
     server: Endpoint
     name: str | None
+    settings: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
 
 async def _ignore(_digest: str) -> None:
@@ -107,7 +124,7 @@ def _unclaimed(_digest: str) -> None:
 
 
 #: What comes of a session that has been ended from outside: told by the server, or found closed by asyncpg.
-_SESSION_LOST = (
+SESSION_LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.AdminShutdownError,
     asyncpg.InterfaceError,
@@ -121,6 +138,7 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
     migrations: Migrations | None,
     *,
     root: Path,
+    preparation: Preparation = NOTHING,
     built: Callable[[str], Awaitable[None]] = _ignore,
     claimed: Callable[[str], None] = _unclaimed,
     begun: Callable[[str], None] = _unclaimed,
@@ -131,6 +149,7 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
         server: An endpoint whose user may create databases.
         migrations: What makes the schema; None for an empty database.
         root: Where a migration command runs.
+        preparation: What the database has before its migrations.
         built: Called with the migrations' digest if it was not there before, while nobody else has it yet.
         claimed: Called with it if they have changed more than their database: the server is theirs alone from then on.
             If they failed in the middle of that, with a word that is nobody's digest; if they changed nothing else,
@@ -140,25 +159,32 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
     Raises:
         MigrationError: The migrations failed. The next call tries again.
     """
-    if migrations is None:
-        return Template(server, None)
+    settings = preparation.settings if server.provider == "external" else NOTHING.settings
+    digest = await asyncio.to_thread(digest_of, migrations, preparation, root=root)
+    if not digest and not preparation.roles:
+        return Template(server, None, settings)
 
-    digest = await asyncio.to_thread(fingerprint, migrations, root=root)
     name = _name(digest)
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
+        await make_roles(connection, preparation.roles, server)
+        if not digest:
+            return Template(server, None, settings)
         if not await _is_complete(connection, name):
-            await _build(connection, server, digest, migrations, root, begun, claimed)
+            planned = _Plan(digest, migrations, preparation, settings, root)
+            await _build(connection, server, planned, begun, claimed)
             await built(digest)
         elif await _is_claimed(connection, name):
             claimed(digest)
+        if preparation.roles:
+            claimed(digest)  # who comes with other ones must not find these
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(_needs_privilege(server, error)) from error
+        raise MigrationError(needs_privilege(server, error)) from error
     finally:
         # Ends the session, and with it the lock.
         connection.terminate()
-    return Template(server, name)
+    return Template(server, name, settings)
 
 
 @asynccontextmanager
@@ -204,9 +230,9 @@ async def _keeper(template: Template) -> AsyncIterator[tuple[asyncpg.Connection,
 
 async def _clone(keeper: asyncpg.Connection, name: str, template: Template) -> Endpoint:
     try:
-        await keeper.execute(_create(keeper, name, template))
+        await create(keeper, name, template)
     except asyncpg.InsufficientPrivilegeError as error:
-        raise MigrationError(_needs_privilege(template.server, error)) from error
+        raise MigrationError(needs_privilege(template.server, error)) from error
 
     return msgspec.structs.replace(template.server, database=name)
 
@@ -222,30 +248,42 @@ def _name(digest: str) -> str:
     return f"atk_template_{digest}"
 
 
-async def _build(  # noqa: PLR0913, PLR0917  # what makes a template
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What makes a template."""
+
+    digest: str
+    migrations: Migrations | None
+    preparation: Preparation
+    settings: Mapping[str, str]
+    root: Path
+
+
+async def _build(
     connection: asyncpg.Connection,
     server: Endpoint,
-    digest: str,
-    migrations: Migrations,
-    root: Path,
+    plan: _Plan,
     begun: Callable[[str], None],
     claimed: Callable[[str], None],
 ) -> None:
-    name = _name(digest)
-    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
-    await connection.execute(f'CREATE DATABASE "{name}"')
+    name = _name(plan.digest)
+    await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
+    await create(connection, name, Template(server, None, plan.settings))
+    database = msgspec.structs.replace(server, database=name)
+    await make_extensions(database, plan.preparation.extensions)
     before = await _state(connection)
     begun(_NOBODY)
     whose = _NOBODY  # until more is known
     try:
         try:
-            await apply(migrations, msgspec.structs.replace(server, database=name), root=root)
+            if plan.migrations is not None:
+                await apply(plan.migrations, database, root=plan.root)
         except MigrationError as error:
-            with suppress(asyncpg.PostgresError, *_SESSION_LOST):
+            with suppress(asyncpg.PostgresError, *SESSION_LOST):
                 whose = "" if await _state(connection) == before else _NOBODY
             raise MigrationError(f"{error}{_mend(str(error), server)}") from error
         has_changed = await _seal(connection, name, before, server)
-        whose = digest if has_changed else ""
+        whose = plan.digest if has_changed else ""
     finally:
         claimed(whose)
 
@@ -257,7 +295,7 @@ async def _seal(connection: asyncpg.Connection, name: str, before: str, server: 
         if has_changed:
             await connection.execute(f'COMMENT ON DATABASE "{name}" IS {_CLAIM!r}')
         await connection.execute(f'ALTER DATABASE "{name}" WITH IS_TEMPLATE true ALLOW_CONNECTIONS false')
-    except _SESSION_LOST as error:
+    except SESSION_LOST as error:
         raise MigrationError(
             f"The migration of {server.service} was made, but the session that keeps others from it was ended "
             f"meanwhile: {error}. If the migration ends sessions (pg_terminate_backend), let it do so in its own "
@@ -300,7 +338,7 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
         SELECT datname FROM pg_database AS database
         WHERE datname LIKE 'atk\_run\_%' AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
             SELECT FROM pg_stat_activity
-            WHERE datid = database.oid OR application_name = database.datname
+            WHERE datid = database.oid OR application_name = substring(database.datname, 'atk_run_[0-9a-f]+')
         )
         """
     )
@@ -315,25 +353,35 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
 async def _drop(server: Endpoint, keeper: asyncpg.Connection, name: str) -> None:
     connection = await connect(server) if keeper.is_closed() else keeper
     try:
-        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{_forced(connection)}')
+        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
     finally:
         connection.terminate()
 
 
-def _create(connection: asyncpg.Connection, name: str, template: Template) -> str:
-    if template.name is None:
-        return f'CREATE DATABASE "{name}"'
+async def create(connection: asyncpg.Connection, name: str, template: Template) -> None:
+    """Make a clone.
 
+    Raises:
+        MigrationError: A setting isn't a database's to have.
+    """
+    source = "" if template.name is None else f' TEMPLATE "{template.name}"{_strategy(connection, template)}'
+    await connection.execute(f'CREATE DATABASE "{name}"{source}')
+    await set_settings(connection, name, template.settings, template.server)
+
+
+def _strategy(connection: asyncpg.Connection, template: Template) -> str:
     # Copying files is twice as fast where a checkpoint costs nothing; on a server of others' it might cost them much.
     ours = template.server.provider != "external" and tuple(connection.get_server_version()[:2]) >= _STRATEGY
-    return f'CREATE DATABASE "{name}" TEMPLATE "{template.name}"{" STRATEGY FILE_COPY" if ours else ""}'
+    return " STRATEGY FILE_COPY" if ours else ""
 
 
-def _forced(connection: asyncpg.Connection) -> str:
+def forced(connection: asyncpg.Connection) -> str:
+    """What ends a DROP DATABASE that ends others' sessions first, where the server knows it."""
     return " WITH (FORCE)" if tuple(connection.get_server_version()[:2]) >= _FORCE else ""
 
 
-def _needs_privilege(server: Endpoint, error: Exception) -> str:
+def needs_privilege(server: Endpoint, error: Exception) -> str:
+    """What to tell of a user who may not create databases."""
     return (
         f"{server.safe_url} doesn't let {server.username} create the databases that tests need: {error}. "
         f'Grant it: ALTER ROLE "{server.username}" CREATEDB'

@@ -45,6 +45,7 @@ from asynctest_kit.provision.messages import (
     Farewell,
     Hello,
     Keep,
+    Leave,
     Lost,
     Measured,
     Noted,
@@ -148,6 +149,17 @@ class Client:
             else:
                 self._link.send(question.request)
         return question.future
+
+    def leave(self, spec: ServiceSpec) -> None:
+        """Have a service end that is ours alone; no-op if it wasn't asked for. Returns before it has ended."""
+        with self._mutex:
+            question = self._asked.pop(msgspec.json.encode(spec, order="deterministic"), None)
+            if question is None:
+                return
+            question.is_left = True
+            self._endpoints.pop(spec.name, None)
+            self._link.send(Leave(question.request.number))
+        question.fail(f"The service {spec.name!r} was left before it was ready.")
 
     async def endpoint(self, spec: ServiceSpec) -> Endpoint:
         """Await :meth:`ensure` on the running asyncio loop; cancelling this does not cancel the start.
@@ -354,7 +366,8 @@ class Client:
                 self.note(name, text)
             case Ready(number=number, endpoint=endpoint):
                 with self._mutex:
-                    self._endpoints[endpoint.service] = endpoint
+                    if not self._questions[number].is_left:
+                        self._endpoints[endpoint.service] = endpoint
                 self._questions[number].answer(endpoint)
             case Failed(number=number, message=message):
                 self._questions[number].fail(message)
@@ -380,7 +393,8 @@ class Client:
             if self._idle:
                 self._link.send(Keep(self._idle))
             for question in self._questions:
-                self._link.send(question.request)
+                if not question.is_left:
+                    self._link.send(question.request)
             for reach in filter(None, self._reached):
                 self._link.send(reach.request)
 
@@ -495,6 +509,7 @@ class _Question:
 
     def __init__(self, request: Ensure) -> None:
         self.request = request
+        self.is_left = False
         self.future: Future[Endpoint] = Future()
         # From here on nobody can cancel it, neither directly nor through an event loop's wrapper.
         self.future.set_running_or_notify_cancel()

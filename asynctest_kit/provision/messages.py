@@ -1,11 +1,12 @@
 """What client and supervisor say to each other: one JSON object a line, told apart by its ``type``.
 
-A client tells first of all where it has :class:`Come` from. It asks with :class:`Ensure` and goes with :class:`Bye`; a
-socket that closes without one means the same, only that nobody hears the answer. Who only looks in asks with
-:class:`Survey`; :class:`Keep` and :class:`End` say how long the services live; :class:`Read` and :class:`Run` reach
-into one. The supervisor greets each client with :class:`Hello` before anything else, so that a client can tell a
-supervisor that never served it (end of stream before the greeting) from one that died; one that came second says
-:class:`Elsewhere` in its place. :class:`Lost` comes unasked, when a service has ended while it was in use.
+A client tells first of all where it has :class:`Come` from. It asks with :class:`Ensure`, may :class:`Leave` what is
+its own, and goes with :class:`Bye`; a socket that closes without one means the same, only that nobody hears the answer.
+Who only looks in asks with :class:`Survey`; :class:`Keep` and :class:`End` say how long the services live;
+:class:`Read` and :class:`Run` reach into one. The supervisor greets each client with :class:`Hello` before anything
+else, so that a client can tell a supervisor that never served it (end of stream before the greeting) from one that
+died; one that came second says :class:`Elsewhere` in its place. :class:`Lost` comes unasked, when a service has ended
+while it was in use.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ __all__ = [
     "Farewell",
     "Hello",
     "Keep",
+    "Leave",
     "Lost",
     "Measured",
     "Noted",
@@ -79,6 +81,12 @@ class Ensure(msgspec.Struct, frozen=True, tag=True):
     number: int
     spec: ServiceSpec
     asked: float
+
+
+class Leave(msgspec.Struct, frozen=True, tag=True):
+    """Client: I don't need what I asked for under ``number`` any more; it ends, if it is mine alone."""
+
+    number: int
 
 
 class Bye(msgspec.Struct, frozen=True, tag=True):
@@ -251,7 +259,7 @@ class Farewell(msgspec.Struct, frozen=True, tag=True):
     is_end: bool
 
 
-Request = Come | Ensure | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Claim | Stop
+Request = Come | Ensure | Leave | Bye | Keep | End | Check | Survey | Read | Run | Preserve | Claim | Stop
 Reply = Hello | Elsewhere | Noted | Measured | Ready | Failed | Lost | Checked | Surveyed | Wrote | Over | Farewell
 
 _encoder = msgspec.json.Encoder()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import hashlib
+import json
 import os
 import re
 from typing import TYPE_CHECKING
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from asynctest_kit.settings import Migrations
+    from asynctest_kit.settings import Migrations, Preparation
 
-__all__ = ["down_file", "fingerprint", "revision_of", "seed_files", "sql_files"]
+__all__ = ["digest_of", "down_file", "fingerprint", "revision_of", "seed_files", "sql_files"]
 
 _DOWN = ".down.sql"
 
@@ -41,6 +42,21 @@ def fingerprint(migrations: Migrations, *, root: Path | None = None) -> str:
         raise MigrationError(f"The migrations can't be read: {error}") from error
 
     return digest.hexdigest()[:16]
+
+
+def digest_of(migrations: Migrations | None, preparation: Preparation, *, root: Path | None = None) -> str:
+    """What tells one template from another: the migrations, and what comes before them; empty if there is none.
+
+    Raises:
+        MigrationError: A file can't be read.
+    """
+    if migrations is None and not preparation.extensions:
+        return ""
+    found = "" if migrations is None else fingerprint(migrations, root=root)
+    if not preparation.given:
+        return found
+    before = [list(preparation.extensions), dict(preparation.roles), dict(preparation.settings)]
+    return hashlib.sha256(f"{found}\0{json.dumps(before)}".encode()).hexdigest()[:16]
 
 
 def sql_files(folder: Path) -> list[Path]:

@@ -42,7 +42,9 @@ Stream = Literal["stdout", "stderr"]
 #: Names of variables and of a query's parameters whose values nobody should see.
 SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
-Phase = Literal["resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "snapshot", "remove"]
+Phase = Literal[
+    "resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "clone", "drop", "snapshot", "remove"
+]  # fmt: skip
 
 
 class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +70,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         publish_openly: Whether an engine on another machine may open it to its network though it has no password.
         snapshots: Whether it may start from prepared data, and prepared data of it are kept.
         migrations: The digest of those that tests will make in it; what is kept of its data is kept for these.
+        is_own: Whether it is one client's alone, and ends with that client, whoever else keeps services up.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
     ``needs`` alone.
@@ -90,6 +93,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     publish_openly: bool = False
     snapshots: bool = True
     migrations: str = ""
+    is_own: bool = False
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"

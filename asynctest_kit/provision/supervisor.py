@@ -16,6 +16,7 @@ Invariants:
 - Those that a service needs are services like any other, asked for by it. Each starts when all that it needs is ready,
   so what doesn't need each other starts at once. If one fails, those that need it fail with its message; if one ends
   while it is in use, those that need it are removed, for they were made for what is gone.
+- A service that is one client's own ends when that client leaves it, or goes, however it went.
 - The supervisor lives as long as it has clients, and a client is there while its socket is open *and* its process
   lives (a forked child may hold the socket open without knowing). One that was told to keep its services outlives its
   last client, until nobody has come for as long as it was told.
@@ -65,6 +66,7 @@ from asynctest_kit.provision.messages import (
     Farewell,
     Hello,
     Keep,
+    Leave,
     Lost,
     Measured,
     Noted,
@@ -125,6 +127,7 @@ class Supervisor:
         self._clients: set[_Client] = set()
         self._leaving: set[_Client] = set()
         self._services: list[_Service] = []
+        self._discarded: set[asyncio.Task[None]] = set()
         self._ended: dict[str, str] = {}
         self._over = asyncio.Event()
         self._reason = "its last client left"
@@ -205,6 +208,8 @@ class Supervisor:
         match request:
             case Ensure():
                 self._ensure(client, request)
+            case Leave(number=number):
+                self._leave(client, number)
             case Keep(idle=idle):
                 self._idle = idle
             case End():
@@ -222,8 +227,10 @@ class Supervisor:
 
     def _forget(self, client: _Client) -> None:
         self._clients.discard(client)
-        for service in self._services:
+        for service in tuple(self._services):
             service.settle_claim(client)
+            if service.spec.is_own and service.is_of(client):
+                self._end_own(service)
         if not self._clients and not self._idle and not self._over.is_set():
             self.end(self._reason, orderly=client in self._leaving)
         elif client in self._leaving and not self._over.is_set():
@@ -325,6 +332,23 @@ class Supervisor:
         service.task = self._tasks.create_task(self._hold(service))
         return service
 
+    def _leave(self, client: _Client, number: int) -> None:
+        """End what a client asked for under ``number``, if it is its alone; no-op if it has ended."""
+        for service in tuple(self._services):
+            if service.spec.is_own and service.was_asked(client, number):
+                self._end_own(service)
+
+    def _end_own(self, service: _Service) -> None:
+        _log.info("%s is left", service.spec.name)
+        self._discard(service)
+
+    def _discard(self, service: _Service) -> None:
+        """Have it removed while others go on; whoever ends all waits for that."""
+        self._retire(service)
+        self._discarded.add(service.task)
+        service.task.add_done_callback(self._discarded.discard)
+        service.task.cancel()
+
     def _claim(self, client: _Client, request: Claim) -> None:
         for service in self._services:
             if service.spec.name == request.service and service.is_used_by(client):
@@ -336,8 +360,7 @@ class Supervisor:
             would_serve = service.wanted.is_served_by(wanted, service.given_by)
             if service.claimed and would_serve and not service.has_users(self._clients):
                 _log.info("%s is for other migrations, and is not used", service.spec.name)
-                self._retire(service)
-                service.task.cancel()
+                self._discard(service)
 
     async def _hold(self, service: _Service) -> None:
         try:
@@ -378,7 +401,7 @@ class Supervisor:
         tasks = [service.task for service in self._services]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *self._discarded, return_exceptions=True)
 
 
 @dataclass(slots=True, eq=False)
@@ -540,6 +563,7 @@ class _Service:
     _endpoint: Endpoint | None = None
     _waiting: list[tuple[_Client, int]] = field(default_factory=list)
     _users: set[_Client] = field(default_factory=set)
+    _numbers: set[tuple[_Client, int]] = field(default_factory=set)
     _has_lost: asyncio.Event = field(default_factory=asyncio.Event)
     _loss: str = ""
 
@@ -623,10 +647,15 @@ class _Service:
     def ask(self, client: _Client, number: int) -> None:
         """Answer ``client`` under ``number``, now or when it is known."""
         self._use(client)
+        self._numbers.add((client, number))
         if self._endpoint is None:
             self._waiting.append((client, number))
         else:
             client.send(Ready(number, self._endpoint))
+
+    def was_asked(self, client: _Client, number: int) -> bool:
+        """Whether ``client`` has asked for it under ``number``."""
+        return (client, number) in self._numbers
 
     def is_from(self, supply: Supply) -> bool:
         """Whether it was given from what ``supply`` has, too."""

@@ -75,7 +75,9 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 class Span(msgspec.Struct, frozen=True, kw_only=True):
     """A stretch of a service's start or end."""
 
-    phase: Annotated[str, Meta(description="resolve, pull, create, boot, ready, migrate, prepare, snapshot or remove.")]
+    phase: Annotated[
+        str, Meta(description="resolve, pull, create, boot, ready, migrate, prepare, clone, drop, snapshot or remove.")
+    ]
     start_s: Moment
     duration_s: Duration
 

@@ -12,9 +12,12 @@ from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import open_session, session_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.fixtures.session import ServiceSession
     from asynctest_kit.provision.client import Client
+    from asynctest_kit.provision.service import ServicePhase as Measured
     from asynctest_kit.run.record import Record
     from asynctest_kit.settings import Settings
 
@@ -63,14 +66,17 @@ class Wiring:
         if client is None:
             return
         for phase in client.phases:
-            self.sink(ServicePhase(service=phase.service, phase=phase.phase, start=phase.start, end=phase.end))
+            name = _told_as(phase.service)
+            self.sink(ServicePhase(service=name, phase=phase.phase, start=phase.start, end=phase.end))
         waiting: dict[str, list[str]] = {}
         for fixture, service in services.service_fixtures.items():
             waiting.setdefault(service, []).append(fixture)
         for name in dict.fromkeys(phase.service for phase in client.phases):
-            if name not in client.endpoints:
+            if name not in client.endpoints and _told_as(name) == name:
                 self.sink(ServiceFailed(service=name, fixtures=tuple(waiting.get(name, ()))))
         for name, endpoint in client.endpoints.items():
+            if _told_as(name) != name:
+                continue  # one that is still there, for its test was cut off
             ready = [phase.end for phase in client.phases if phase.service == name and phase.phase == "ready"]
             self.sink(
                 ServiceReady(
@@ -81,3 +87,27 @@ class Wiring:
                     fixtures=tuple(waiting.get(name, ())),
                 )
             )
+        for event in _own_servers(client.phases):
+            self.sink(event)
+
+
+def _own_servers(phases: Iterable[Measured]) -> Iterator[ServiceReady]:
+    """Servers of single tests: of each service as one, which nothing waited for but those tests."""
+    ready: dict[str, list[Measured]] = {}
+    for phase in phases:
+        if phase.phase == "ready" and _told_as(phase.service) != phase.service:
+            ready.setdefault(_told_as(phase.service), []).append(phase)
+    for name, ends in ready.items():
+        yield ServiceReady(
+            service=name,
+            provider=ends[0].provider or "",
+            detail=f"{len(ends)} for single tests",
+            at=min(phase.end for phase in ends),
+            fixtures=(),
+        )
+
+
+def _told_as(service: str) -> str:
+    """The service that a phase is of: servers of single tests are told as one."""
+    name, is_own, _ = service.partition(".")
+    return f"{name} (own)" if is_own else name

@@ -146,7 +146,7 @@ ALLOWED = "It takes exclusive, group, timeout, retries, isolation."
         ("retries=-1", "retries=-1 is not a whole number from 0."),
         ("retries=1.0", "retries=1.0 is not a whole number from 0."),
         ("retries=True", "retries=True is not a whole number from 0."),
-        ("isolation='schema'", "isolation='schema' is not one of 'transaction', 'database'."),
+        ("isolation='schema'", "isolation='schema' is not one of 'transaction', 'database', 'server'."),
     ],
 )
 @pytest.mark.parametrize("place", ["test", "class", "module"])

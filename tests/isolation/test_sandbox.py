@@ -395,8 +395,6 @@ async def test_the_rest_of_a_connections_methods(lease):
         assert output.getvalue() == b"2\n3\n"
         async with pg.transaction():
             assert [row["id"] async for row in pg.cursor("SELECT id FROM parents ORDER BY id")] == [1, 2, 3]
-        with pytest.raises(asyncpg.NoActiveSQLTransactionError):
-            pg.cursor("SELECT 1")
         assert isinstance(pg, asyncpg.Connection)
         assert pg.get_server_version().major >= 13
         assert not pg.is_closed()
@@ -410,8 +408,11 @@ async def test_pool_is_shaped_like_asyncpgs(lease):
         async with pool as entered:
             assert entered is pool
         connection = await pool.acquire(timeout=1)
-        assert (pool.get_size(), pool.get_idle_size(), pool.get_min_size(), pool.get_max_size()) == (1, 1, 1, 1)
+        assert (pool.get_size(), pool.get_idle_size(), pool.get_min_size(), pool.get_max_size()) == (1, 0, 1, 10)
         await pool.release(connection)
+        assert (pool.get_size(), pool.get_idle_size(), pool.get_init_size()) == (1, 1, 1)
+        with pytest.raises(IsolationError, match="pg_database"):
+            pool.set_connect_args("postgresql://elsewhere/")
         with pytest.raises(asyncpg.InterfaceError, match="released"):
             await connection.fetch("SELECT 1")
         await pool.close()

@@ -479,3 +479,29 @@ async def test_ctrl_c_does_not_wait_for_what_is_still_removed_or_kept(root):
     async with asyncio.timeout(50):
         out, _ = await process.communicate()
     assert (out, process.returncode) == (b"left\n", 0)
+
+
+async def test_what_is_one_clients_own_ends_when_it_is_left(root, client):
+    shared, own = await asyncio.gather(
+        client.endpoint(REDIS), client.endpoint(spec_of("redis", name="redis.1", provider="embedded", is_own=True))
+    )
+    assert own.port != shared.port
+    [supervisor] = supervisors(root)
+    assert len(servers_of(supervisor)) == 2
+    client.leave(spec_of("redis", name="redis.1", provider="embedded", is_own=True))
+    await eventually(lambda: len(servers_of(supervisor)) == 1, 60)
+    async with Redis.from_url(shared.url) as redis:
+        assert await redis.ping()
+    assert list(client.endpoints) == ["redis"]
+    assert client.losses == {}
+
+
+async def test_what_is_one_clients_own_ends_with_it(root, client):
+    await client.endpoint(REDIS)
+    client.keep(60.0)
+    async with user(root, spec_of("redis", name="redis.2", provider="embedded", is_own=True)) as other:
+        await line_of(other)
+        [supervisor] = supervisors(root)
+        assert len(servers_of(supervisor)) == 2
+        other.kill()
+        await eventually(lambda: len(servers_of(supervisor)) == 1, 60)

@@ -22,12 +22,14 @@ interference = "warn"
 repeat = 3
 shuffle = 12
 explain-plan = true
+isolation = "database"
 [tool.asynctest_kit.groups]
 mail = 1
 "payment provider" = 4
 [[tool.asynctest_kit.overrides]]
 tests = "tests/legacy/*"
 exclusive = true
+isolation = "server"
 [[tool.asynctest_kit.overrides]]
 tests = "*::test_mail*"
 group = "mail"
@@ -45,9 +47,10 @@ def test_the_whole_file(tmp_path: Path) -> None:
     settings = read(tmp_path, WHOLE)
     assert (settings.retries, settings.fail_slow, settings.block_threshold) == (2, 60.0, 0.0)
     assert (settings.interference, settings.repeat, settings.shuffle, settings.explain_plan) == ("warn", 3, 12, True)
+    assert settings.isolation == "database"
     assert dict(settings.groups) == {"mail": 1, "payment provider": 4}
     assert settings.overrides == (
-        Override(tests="tests/legacy/*", exclusive=True),
+        Override(tests="tests/legacy/*", exclusive=True, isolation="server"),
         Override(tests="*::test_mail*", group="mail", retries=0, timeout=120.0),
     )
 
@@ -65,6 +68,14 @@ def test_the_later_layer_wins(tmp_path: Path) -> None:
     assert (settings.retries, settings.repeat, settings.shuffle) == (0, 1, 7)
     assert (settings.fail_slow, settings.interference, settings.block_threshold) == (2.0, "fail", 1.0)
     assert settings.explain_plan
+    assert read(tmp_path, WHOLE, {"ATK_ISOLATION": "transaction"}).isolation == "transaction"
+    assert read(tmp_path, WHOLE, {"ATK_ISOLATION": "transaction"}, isolation="server").isolation == "server"
+
+
+@pytest.mark.parametrize("place", ["", "[[tool.asynctest_kit.overrides]]\ntests = '*'\n"])
+def test_an_isolation_that_there_is_none_of(tmp_path: Path, place: str) -> None:
+    with pytest.raises(SettingsError, match=r'isolation: "schema" is unknown\. Allowed: database, server, transaction'):
+        read(tmp_path, f"[tool.asynctest_kit]\n{place}isolation = 'schema'\n")
 
 
 @pytest.mark.parametrize("value", ["random", "true", "Random"])
@@ -102,7 +113,7 @@ def test_no_seed(tmp_path: Path) -> None:
             '[[tool.asynctest_kit.overrides]]\ntests = "*"\n[[tool.asynctest_kit.overrides]]\ntests = "*"\ntimeot = 1',
             (
                 '.overrides]], number 2: unknown key "timeot". Did you mean timeout? '
-                "Allowed: exclusive, group, retries, tests, timeout."
+                "Allowed: exclusive, group, isolation, retries, tests, timeout."
             ),
         ),
         (

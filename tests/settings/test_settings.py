@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.provision.catalog import kind_of
 from asynctest_kit.provision.service import ServiceSpec
-from asynctest_kit.settings import KINDS, Migrations, Settings, load, parse_duration
+from asynctest_kit.settings import KINDS, Migrations, Preparation, Settings, load, parse_duration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,6 +77,12 @@ def test_the_whole_file(tmp_path: Path) -> None:
         environment = { TZ = "UTC" }
         command = ["-c", "fsync=off"]
         migrations = { alembic = "alembic.ini" }
+        extensions = ["citext"]
+        roles = { app = "LOGIN", reader = "" }
+        settings = { jit = false, work_mem = "8MB", max_wal_senders = 4, "app.tenant" = "a" }
+        [tool.asynctest_kit.services.ledger]
+        kind = "postgres"
+        roles = ["app"]
         [tool.asynctest_kit.services.cache]
         kind = "redis"
         provider = "docker"
@@ -90,6 +96,12 @@ def test_the_whole_file(tmp_path: Path) -> None:
     assert postgres.environment == {"TZ": "UTC"}
     assert postgres.command == ("-c", "fsync=off")
     assert postgres.migrations == Migrations(alembic=tmp_path / "alembic.ini")
+    assert postgres.preparation == Preparation(
+        extensions=("citext",),
+        roles={"app": "LOGIN", "reader": ""},
+        settings={"jit": "off", "work_mem": "8MB", "max_wal_senders": "4", "app.tenant": "a"},
+    )
+    assert settings.services["ledger"].preparation == Preparation(roles={"app": ""})
     assert (settings.services["cache"].kind, settings.services["cache"].provider) == ("redis", "docker")
     assert settings.sources["budget"] == "pyproject.toml [tool.asynctest_kit]"
     assert settings.sources["services.cache.kind"] == "pyproject.toml [tool.asynctest_kit.services.cache]"
@@ -248,6 +260,15 @@ def test_migrations(tmp_path: Path, migrations: str, expected: dict[str, Any]) -
         (".services.postgres", 'migrations = { sql = ".", round-trip = "gone" }', ["migrations.round-trip", "folder"]),
         (".services.postgres", 'migrations = { round-trip = "." }', ["exactly one", "none given"]),
         (".services.postgres", "migrations = { sq = 1 }", ["migrations", '"sq"', "Did you mean sql?"]),
+        (".services.postgres", 'extensions = "citext"', ["extensions", "list", '["pgcrypto", "citext"]']),
+        (".services.postgres", 'extensions = [""]', ["extensions", "list"]),
+        (".services.postgres", "roles = [1]", ["roles", "names of roles", "LOGIN"]),
+        (".services.postgres", "roles = { app = 1 }", ["roles", "names of roles"]),
+        (".services.postgres", "settings = 1", ["settings", "table"]),
+        (".services.postgres", "settings = { jit = [] }", ["settings, jit", "no setting's value"]),
+        (".services.postgres", "settings = { port = 1 }", ["settings, port", "not to be set here"]),
+        (".services.redis", 'extensions = ["citext"]', ["extensions", 'only services of kind "postgres"']),
+        (".services.redis", 'settings = { a = "b" }', ["settings", 'only services of kind "postgres"']),
         (".services.reddis", 'image = "x"', ["services.reddis", "kind", "Did you mean redis?"]),
         (".services.reddis", "", ["services.reddis", "kind", "Did you mean redis?"]),
         (".services.db", 'kind = "postgers"', ["services.db", "kind", "Did you mean postgres?"]),

@@ -39,7 +39,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         image=service.image,
         url=service.url,
         environment=dict(service.environment),
-        command=tuple(service.command),
+        command=(*service.command, *_options(service)),
         startup_timeout=service.startup_timeout or (_ANSWER if service.url else _START),
         ports=dict(service.ports),
         wait=service.wait,
@@ -54,14 +54,20 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
     )
 
 
+def _options(service: ServiceSettings) -> tuple[str, ...]:
+    """The settings of a server that we start, as arguments."""
+    settings = {} if service.url else service.preparation.settings
+    return tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
+
+
 def _digest(service: ServiceSettings, settings: Settings) -> str:
-    if service.migrations is None or service.url:
+    if service.kind != "postgres" or service.url:
         return ""
 
-    from asynctest_kit.provision.migration_files import fingerprint
+    from asynctest_kit.provision.migration_files import digest_of
 
     try:
-        return fingerprint(service.migrations, root=settings.root)
+        return digest_of(service.migrations, service.preparation, root=settings.root)
     except MigrationError:  # who makes them is told
         return ""
 

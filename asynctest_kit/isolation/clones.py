@@ -1,0 +1,232 @@
+"""Clones of a template for one test each: made before they are asked for, dropped behind the tests' backs.
+
+The problem. A clone costs several times what connecting to it costs, and so does dropping it. A test that waits for
+either has not begun, or holds up the next; but each clone that nobody takes is a copy of the database in memory.
+
+The rules.
+
+1. In stock is what will be asked for while one more is made (how long that takes, over how long it is from one lease to
+   the next, both as measured), plus one; at least one, at most ``_MOST``; never more than tests are still to come that
+   will want one. Who asks when there is none waits for the next that is made, first come first served.
+2. Sessions that make and drop are sessions of the server's maintenance database: the template has none, or it could not
+   be cloned. Their application name is what the names of the clones begin with: they are the clones' keepers (see
+   :mod:`asynctest_kit.isolation.templates`), so a run that is killed leaves what the next one drops.
+3. Used clones are dropped one at a time, by force. One that can't be dropped is told at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from collections import deque
+from contextlib import asynccontextmanager, suppress
+from math import ceil
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+import asyncpg
+import msgspec
+
+from asynctest_kit.errors import IsolationError, MigrationError
+from asynctest_kit.isolation.postgres import connect, connect_arguments
+from asynctest_kit.isolation.slots import Slots
+from asynctest_kit.isolation.templates import SESSION_LOST, create, forced, needs_privilege
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from types import TracebackType
+    from typing import Self
+
+    from asynctest_kit.isolation.templates import Template
+    from asynctest_kit.provision.service import Endpoint
+
+__all__ = ["Clones"]
+
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
+#: Most in stock.
+_MOST = 8
+
+#: Sessions: the makers' and the dropper's.
+_SESSIONS = 3
+
+#: How much the last measurement counts beside those before it.
+_WEIGHT = 0.3
+
+T = TypeVar("T")
+
+_GONE = (*SESSION_LOST, asyncpg.CannotConnectNowError)
+
+
+def _unmeasured(_what: Literal["clone", "drop"], _start: float, _end: float) -> None:
+    pass
+
+
+class Clones:
+    """A stock of clones; use it as an async context manager.
+
+    Args:
+        template: What is cloned.
+        expected: How many leases are to come, as far as is known: none is made in advance for those beyond.
+        measured: Told of each that was made or dropped, and when (CLOCK_MONOTONIC).
+
+    Raises:
+        IsolationError: On exit: clones are left on the server.
+    """
+
+    def __init__(
+        self,
+        template: Template,
+        *,
+        expected: int = 0,
+        measured: Callable[[Literal["clone", "drop"], float, float], None] = _unmeasured,
+    ) -> None:
+        self._template = template
+        self._expected = expected
+        self._measured = measured
+        self._name = f"atk_run_{secrets.token_hex(6)}"
+        self._made = 0
+        self._slots: Slots[str] = Slots(
+            self._make, close=self._drop, usable=lambda _: True, limit=sys.maxsize, ahead=self._stock
+        )
+        self._admin: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+        self._dropping = asyncio.TaskGroup()
+        self._used: deque[str] = deque()
+        self._is_dropping = False
+        self._left: list[str] = []
+        self._cost = 0.0
+        self._between: float | None = None
+        self._last_lease: float | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._dropping.__aenter__()
+        await self._slots.__aenter__()
+        self._slots.grow()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self._slots.__aexit__(None, None, None)
+            await self._dropping.__aexit__(None, None, None)
+        finally:
+            if self._admin is not None:
+                self._admin.terminate()
+        if self._left:
+            raise IsolationError(
+                f"Databases of single tests are left on {self._template.server.safe_url}, for they could not be "
+                f"dropped: {'; '.join(self._left)}. The next run tries again."
+            )
+
+    @asynccontextmanager
+    async def lease(self) -> AsyncIterator[Endpoint]:
+        """A database of one test's own.
+
+        Raises:
+            MigrationError: The server's user may not create databases.
+        """
+        self._note_lease()
+        name = await self._slots.take()
+        try:
+            yield msgspec.structs.replace(self._template.server, database=name)
+        finally:
+            self._slots.discard()
+            self._drop_later(name)
+
+    def _stock(self) -> int:
+        wanted = 1 + ceil(self._cost / self._between) if self._between else _MOST
+        return min(wanted, _MOST, self._expected)
+
+    def _note_lease(self) -> None:
+        self._expected = max(0, self._expected - 1)
+        now = time.monotonic()
+        if self._last_lease is not None:
+            self._between = _smoothed(self._between, now - self._last_lease)
+        self._last_lease = now
+
+    async def _make(self) -> str:
+        start = time.monotonic()
+        try:
+            name = await self._trying(self._clone)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise MigrationError(needs_privilege(self._template.server, error)) from error
+
+        if not self._slots.is_waited_for:
+            await self._warm(name)
+        end = time.monotonic()
+        self._cost = _smoothed(self._cost or None, end - start)
+        self._measured("clone", start, end)
+        return name
+
+    async def _clone(self, connection: asyncpg.Connection) -> str:
+        self._made += 1
+        name = f"{self._name}_{self._made}"
+        try:
+            await create(connection, name, self._template)
+        except SESSION_LOST:
+            self._drop_later(name)  # whether it was made, nobody knows
+            raise
+        return name
+
+    async def _warm(self, name: str) -> None:
+        """Connect once: a database's first session reads its catalogue, which takes a third of connecting."""
+        with suppress(asyncpg.PostgresError, *SESSION_LOST, TimeoutError):  # whoever comes next is told
+            await (await connect(self._template.server, database=name, name=self._name)).close(timeout=2)
+
+    def _drop_later(self, name: str) -> None:
+        self._used.append(name)
+        if not self._is_dropping:
+            self._is_dropping = True
+            self._dropping.create_task(self._drop_used())
+
+    async def _drop_used(self) -> None:
+        while self._used:
+            await self._drop(self._used.popleft())
+        self._is_dropping = False
+
+    async def _drop(self, name: str) -> None:
+        async def drop(connection: asyncpg.Connection) -> None:
+            await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
+
+        start = time.monotonic()
+        try:
+            await self._trying(drop)
+        except _GONE as error:
+            if self._template.server.provider == "external":  # any other has taken it along
+                self._left.append(f"{name} ({error})")
+        except Exception as error:  # noqa: BLE001  # told at the end; the others are dropped first
+            self._left.append(f"{name} ({error})")
+        else:
+            self._measured("drop", start, time.monotonic())
+
+    async def _trying(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        """Run it in a session, and if that was ended meanwhile, by a test, in another one."""
+        admin = await self._sessions()
+        try:
+            async with admin.acquire() as connection:
+                return await operation(connection)
+        except SESSION_LOST:
+            async with admin.acquire() as connection:
+                return await operation(connection)
+
+    async def _sessions(self) -> asyncpg.Pool:
+        async with self._opening:
+            if self._admin is None:
+                server = self._template.server
+                self._admin = await asyncpg.create_pool(
+                    **connect_arguments(server),
+                    database=server.database,
+                    min_size=1,
+                    max_size=_SESSIONS,
+                    max_inactive_connection_lifetime=0,  # a keeper stays
+                    server_settings={"application_name": self._name},
+                )
+            return self._admin
+
+
+def _smoothed(before: float | None, now: float) -> float:
+    return now if before is None else before + _WEIGHT * (now - before)
