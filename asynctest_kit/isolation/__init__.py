@@ -3,6 +3,7 @@
 The ladder, from the cheapest rung up; each module's docstring says what its rung does not isolate.
 
 - ``sandbox``, ``postgres``: a held connection and one transaction a test, rolled back at its end
+- ``sqlalchemy``: SQLAlchemy's async engine in a sandbox
 - ``templates``: migrated once into a template, cloned for a run or for one test
 - ``seeds``, ``builders``, ``table_state``: rows to start with, to make, and to compare
 - ``cleanups``: for what no rollback undoes

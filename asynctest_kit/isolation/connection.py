@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import asyncpg
 from asyncpg.connection import _ConnectionProxy
 
+from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.codecs import OF_CONNECTION
 from asynctest_kit.isolation.prepared import SandboxCursors, SandboxStatement
-from asynctest_kit.isolation.sandbox import refuse_listening
-from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads
+from asynctest_kit.isolation.refusals import LISTENING, NEEDS_NO_TRANSACTION, explained
+from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, without_level
 from asynctest_kit.isolation.transaction import SandboxTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asynctest_kit.isolation.codecs import Codecs
     from asynctest_kit.isolation.sandbox import Sandbox
     from asynctest_kit.isolation.statements import Head
 
@@ -64,7 +67,7 @@ def _session(name: str) -> Any:
     @functools.wraps(method)
     def changing(self: SandboxConnection, *args: Any, **options: Any) -> Any:
         self._sandbox.change_session()
-        return method(self._real(name), *args, **options)
+        return getattr(self._real(name), name)(*args, **options)
 
     return changing
 
@@ -78,6 +81,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
     def __init__(self, sandbox: Sandbox, *, commits: bool) -> None:
         self.commits = commits
+        self.codecs: Codecs = OF_CONNECTION
         self._sandbox = sandbox
         self._closed = False
         self.is_released = False
@@ -111,7 +115,13 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
     ) -> T:
         """Run a statement in the sandbox, for a method of that name."""
         self._check_open(method)
-        return await self._sandbox.run(self, query, operation)
+        try:
+            return await self._sandbox.run(self, query, operation)
+        except NEEDS_NO_TRANSACTION as error:
+            explanation = explained(query, error)
+            if self._sandbox.owned_by(self) or not explanation:
+                raise  # as everywhere
+            raise IsolationError(explanation) from error
 
     async def run_in_transaction(self, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """The same of what needs an explicit transaction."""
@@ -128,6 +138,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
             if status:
                 return status
 
+        query = without_level(query)
         return await self.run(query, lambda connection: connection.execute(query, *args, timeout=timeout))
 
     executemany = _statement("executemany")
@@ -152,6 +163,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
     async def prepare(self, query: str, **options: Any) -> SandboxStatement:
         """See :meth:`asyncpg.Connection.prepare`."""
+        query = without_level(query)
         statement = await self.run(query, lambda connection: connection.prepare(query, **options), method="prepare")
         return SandboxStatement(self, query, statement)
 
@@ -175,7 +187,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
     async def add_listener(self, *_: object) -> NoReturn:
         """Refused: a notification is sent on COMMIT, which never comes."""
-        refuse_listening()
+        raise IsolationError(LISTENING)
 
     async def remove_listener(self, *_: object) -> None:
         """Nothing to remove: listening is refused."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["OwnDatabase", "OwnPlace", "open_own_database"]
+__all__ = ["OwnDatabase", "OwnPlace", "open_own_database", "whereabouts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIte
         endpoint: The database.
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
     """
-    pool = await asyncpg.create_pool(**_whereabouts(endpoint), min_size=1, init=init)
+    pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=1, init=init)
     try:
         async with pool.acquire() as connection:
             yield OwnDatabase(endpoint, connection, pool)
@@ -85,7 +85,8 @@ class OwnPlace:
                 await self._stack.aclose()
 
 
-def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:
+def whereabouts(endpoint: Endpoint) -> dict[str, Any]:
+    """What :func:`asyncpg.connect` is given to connect to the endpoint's database."""
     if endpoint.provider == "external":
         return {"dsn": endpoint.url}  # what its query asks for is the user's to say
     return connect_arguments(endpoint) | {"database": endpoint.database}

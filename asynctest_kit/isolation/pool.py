@@ -9,7 +9,7 @@ import asyncpg
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.connection import SandboxConnection
-from asynctest_kit.isolation.sandbox import OWN_DATABASE
+from asynctest_kit.isolation.refusals import OWN_DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -2,7 +2,8 @@
 
 Each test leases a held connection. The first statement opens a transaction, and when the test ends it is rolled back,
 so tests that run at once on one migrated database see only their own rows. ``pg`` is that connection, ``pg_pool`` a
-pool for the code under test; both share the one transaction, so the test sees what the code wrote.
+pool for the code under test, ``pg_engine`` SQLAlchemy's engine for it; all share the one transaction, so the test sees
+what the code wrote.
 
     async def test_order_is_stored(pg, pg_pool):
         await place_order(pg_pool, sku="A-1")
@@ -18,13 +19,17 @@ What it does not isolate
 - **Sequences** don't roll back: don't expect ``id == 1``, compare with what the INSERT returned.
 - **now()** is frozen at the test's first statement: two transactions of one test get the same time;
   ``clock_timestamp()`` goes on.
-- **LISTEN** is refused and **NOTIFY** goes nowhere: notifications are sent on COMMIT.
-- **VACUUM, CREATE DATABASE, CREATE INDEX CONCURRENTLY** fail: they can't run inside a transaction.
-- **Roles and session advisory locks** are seen by the whole server; the locks are freed at the test's end.
+- **LISTEN** is refused and **NOTIFY** goes nowhere: notifications are sent on COMMIT. A test that fails says so.
+- **VACUUM, CREATE INDEX CONCURRENTLY, REINDEX CONCURRENTLY, DISCARD ALL** are refused: they can't run inside a
+  transaction. So are **CREATE DATABASE, TABLESPACE, SUBSCRIPTION and ALTER SYSTEM**, which are the whole server's.
+- **Two-phase commit**, and making later transactions read-only, are refused.
+- **Session advisory locks** are seen by other tests, and freed at the test's end. **Roles** are rolled back, so nobody
+  can log in as one.
 - **SET LOCAL** holds until the test's end, not until the code's COMMIT.
 - **DDL** is rolled back too, but blocks other tests on the same table until then.
 
-For these use ``pg_database``: a clone of the migrated database for one test.
+For these there is ``@pytest.mark.atk(isolation="database")``, a clone of the migrated database for one test, and
+``isolation="server"``; a refusal says which.
 
 FAQ
 ===
@@ -32,7 +37,8 @@ FAQ
 "Two transactions at once in one test"
     Two connections had a transaction open at the same time: ``asyncio.gather`` over two calls, or a call inside another
     one's transaction that acquires a connection of its own. They can't be independent inside one transaction, and if
-    one waited the two might wait for each other. Use ``pg_database``.
+    one waited the two might wait for each other. Use ``isolation="database"``. Sessions of SQLAlchemy that only read
+    are no transactions: commit or close those that write.
 
 My test hangs, or is slow, only beside others
     Two tests write the same unique key: the second waits until the first has ended. Give each test keys of its own, for
@@ -60,6 +66,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.codecs import HeldConnection
 from asynctest_kit.isolation.sandbox import Sandbox, Schema
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
@@ -92,13 +99,20 @@ _SCHEMA = """
 """
 
 
-async def connect(endpoint: Endpoint, *, database: str | None = None, name: str = "atk") -> asyncpg.Connection:
+async def connect(
+    endpoint: Endpoint,
+    *,
+    database: str | None = None,
+    name: str = "atk",
+    connection_class: type[asyncpg.Connection] = asyncpg.Connection,
+) -> Any:
     """Connect to an endpoint's database, or to another one of its server, as the application ``name``."""
     return await asyncpg.connect(
         **connect_arguments(endpoint),
         database=database or endpoint.database,
         timeout=_CONNECT_SECONDS,
         server_settings={"application_name": name},
+        connection_class=connection_class,
     )
 
 
@@ -179,9 +193,9 @@ class PostgresSlots:
         sandbox.connection.terminate()
         self.held.discard()
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def _connect(self) -> HeldConnection:
         try:
-            connection = await connect(self._endpoint)
+            connection: HeldConnection = await connect(self._endpoint, connection_class=HeldConnection)
         except asyncpg.TooManyConnectionsError as error:
             raise SlotsExhausted(
                 f"{self._endpoint.safe_url} has no connection left for tests: {error}. "
@@ -194,6 +208,7 @@ class PostgresSlots:
                 self._schema = Schema(tuple(deferred), deferrable, locks)
             if self._init is not None:
                 await self._init(connection)
+            connection.share()
         except BaseException:
             connection.terminate()
             raise

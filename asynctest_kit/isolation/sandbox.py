@@ -25,27 +25,27 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
-from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, only_reads
+from asynctest_kit.isolation.refusals import OWN_DATABASE, refuse, remark, shown
+from asynctest_kit.isolation.statements import heads, is_savepoint, only_reads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asynctest_kit.isolation.codecs import Codecs, HeldConnection
     from asynctest_kit.isolation.statements import Head
 
-__all__ = ["OWN_DATABASE", "Borrower", "Sandbox", "Schema", "refuse_listening"]
+__all__ = ["Borrower", "Sandbox", "Schema"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
 T = TypeVar("T")
 
-#: What to do when one transaction can't give what a test needs.
-OWN_DATABASE = "Give this test a database of its own: use the fixture pg_database in place of pg and pg_pool."
 # What asyncpg raises for a connection that the server has ended; the second last while the news is half read.
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -65,6 +65,10 @@ class Borrower(Protocol):
     @property
     def commits(self) -> bool:
         """Whether its bare statements are committed each, as far as it knows."""
+
+    @property
+    def codecs(self) -> Codecs:
+        """How its values are encoded and decoded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,10 @@ class Schema:
         return f"SET CONSTRAINTS ALL IMMEDIATE{again}"
 
 
+def _ignore(_remark: str) -> None:
+    pass
+
+
 class _State(Enum):
     """Where the connection is, seen from the base."""
 
@@ -104,13 +112,16 @@ class Sandbox:
         connection: A connection outside a transaction.
         reconnect: Opens another, for a connection that turns out to be dead before the test used it.
         schema: What the database's schema asks for.
+
+    Attributes:
+        on_remark: Called with what is to be known if the test fails.
     """
 
     def __init__(
         self,
-        connection: asyncpg.Connection,
+        connection: HeldConnection,
         *,
-        reconnect: Callable[[], Awaitable[asyncpg.Connection]],
+        reconnect: Callable[[], Awaitable[HeldConnection]],
         schema: Schema,
     ) -> None:
         self._connection = connection
@@ -129,9 +140,10 @@ class Sandbox:
         self._schema_changed = False
         self._session_changed = False
         self._locks = schema.locks
+        self.on_remark: Callable[[str], None] = _ignore
 
     @property
-    def connection(self) -> asyncpg.Connection:
+    def connection(self) -> HeldConnection:
         """The connection in use: the leased one, or what replaced it."""
         return self._connection
 
@@ -144,6 +156,11 @@ class Sandbox:
     def busy(self) -> bool:
         """Whether a statement is running."""
         return self._lock.locked()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the test is over."""
+        return self._ended
 
     def check_open(self) -> None:
         """Raise an IsolationError if the test has ended: its connection may be another one's by now."""
@@ -181,8 +198,8 @@ class Sandbox:
             IsolationError: The statement can't be had inside another transaction.
         """
         found = heads(query)
-        self._refuse(found, query)
-        if self._owner is not borrower and any(_is_savepoint(head) for head in found):
+        refuse(query)
+        if self._owner is not borrower and any(is_savepoint(head) for head in found):
             raise asyncpg.NoActiveSQLTransactionError(
                 "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
             )
@@ -190,6 +207,7 @@ class Sandbox:
         async with self._lock:
             self._note(found, query)
             await self._enter()
+            self._connection.wear(borrower.codecs)
             if self._owner is borrower:
                 return await operation(self._connection)
 
@@ -210,8 +228,9 @@ class Sandbox:
             if self._owner is not None:
                 raise IsolationError(
                     "Two transactions at once in one test: a connection began one while another connection of the same "
-                    "test had one open. All connections of pg and pg_pool share the test's single transaction, so a "
-                    f"second one can't be independent of the first. {OWN_DATABASE}"
+                    "test had one open. All connections of pg, pg_pool and pg_engine share the test's single "
+                    "transaction, so a second one can't be independent of the first. End the first before the second "
+                    f"begins. Otherwise: {OWN_DATABASE}"
                 )
 
             await self._settle()
@@ -266,7 +285,7 @@ class Sandbox:
         """
         self._ended = True
         if self._lock.locked():
-            return (*self._problems, f"it ended while a statement was running: {_shown(self._running)}")
+            return (*self._problems, f"it ended while a statement was running: {shown(self._running)}")
 
         self._note_leaks()
         if self._state is not _State.NEW and not self._connection.is_closed():
@@ -308,7 +327,8 @@ class Sandbox:
         except _LOST:
             # It died while it was idle, and this test has lost nothing by it.
             self._connection.terminate()
-            self._connection = await self._reconnect()
+            worn, self._connection = self._connection.worn, await self._reconnect()
+            self._connection.wear(worn)
             await self._connection.execute("BEGIN")
 
     async def _move_base(self) -> None:
@@ -353,9 +373,6 @@ class Sandbox:
             await self._settle()
             self._state = _State.ASTRAY
             result = await operation(self._connection)
-        except asyncpg.ActiveSQLTransactionError as error:
-            error.add_note(f"atk: every statement of this test runs inside its transaction. {OWN_DATABASE}")
-            raise
         if reads:
             # Nothing to keep: the base stays good, and the next unit needs no round trip to move it.
             self._state = _State.AT_BASE
@@ -374,7 +391,7 @@ class Sandbox:
         except asyncpg.InFailedSQLTransactionError as error:
             raise IsolationError(
                 "A connection was used while another connection of the same test had a failed transaction open. "
-                "All connections of pg and pg_pool share the test's single transaction. "
+                "All connections of pg, pg_pool and pg_engine share the test's single transaction. "
                 f"Roll the failed one back first, or: {OWN_DATABASE}"
             ) from error
 
@@ -390,28 +407,15 @@ class Sandbox:
         for query in self._guest_writes:
             self._problems.append(
                 "one of its connections rolled a transaction back, and with it what another connection had written "
-                f"meanwhile: {_shown(query)} All connections of pg and pg_pool share one transaction. {OWN_DATABASE}"
+                f"meanwhile: {shown(query)} All connections of pg, pg_pool and pg_engine share one transaction. "
+                f"{OWN_DATABASE}"
             )
         self._guest_writes.clear()
 
-    def _refuse(self, found: tuple[Head, ...], query: str) -> None:
-        for head in found:
-            first, second = head[0], head[1] if len(head) > 1 else ""
-            if first == "LISTEN":
-                refuse_listening()
-
-            if "PREPARED" in head[:2] or (first, second) == ("PREPARE", "TRANSACTION"):
-                raise IsolationError(f"Two-phase commit would outlive the test: {_shown(query)} {OWN_DATABASE}")
-
-            if first in BEGINS | COMMITS or (first in ROLLBACKS and not _is_savepoint(head)):
-                raise IsolationError(
-                    f"A transaction is begun or ended in the middle of a text: {_shown(query)} "
-                    "The test's own transaction is around it. Execute BEGIN, COMMIT and ROLLBACK as statements of "
-                    f"their own, or use connection.transaction(). Otherwise: {OWN_DATABASE}"
-                )
-
     def _note(self, found: tuple[Head, ...], query: str) -> None:
         self._running = query
+        if said := remark(query):
+            self.on_remark(said)
         self._locks |= "advisory" in query.lower()
         for head in found:
             self._schema_changed |= head[0] in _CHANGES_SCHEMA
@@ -421,7 +425,7 @@ class Sandbox:
         if self._owner is not None:
             self._problems.append("it left a transaction open: neither committed nor rolled back")
         if self._borrowed:
-            self._problems.append(f"it never gave {len(self._borrowed)} connection(s) back to pg_pool")
+            self._problems.append(f"it never gave {len(self._borrowed)} connection(s) back to pg_pool or pg_engine")
 
     async def _roll_back_all(self) -> None:
         """End the transaction, deferred constraints checked if it is whole; one round trip."""
@@ -440,20 +444,3 @@ class Sandbox:
         except _LOST:
             # Its transaction died with it. reusable tells.
             self._connection.terminate()
-
-
-def _is_savepoint(head: Head) -> bool:
-    return head[0] in {"SAVEPOINT", "RELEASE"} or (head[0] in ROLLBACKS and "TO" in head)
-
-
-def _shown(query: str) -> str:
-    text = " ".join(query.split())
-    return f"{text[:117]}..." if len(text) > 120 else f"{text}."  # noqa: PLR2004  # a line
-
-
-def refuse_listening() -> NoReturn:
-    """Raise the IsolationError that says why nobody may listen."""
-    raise IsolationError(
-        "LISTEN would wait for ever: a notification is sent on COMMIT, and a test's transaction never commits. "
-        f"{OWN_DATABASE}"
-    )

@@ -8,7 +8,18 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-__all__ = ["BEGINS", "COMMITS", "ROLLBACKS", "Head", "heads", "only_reads"]
+__all__ = [
+    "BEGINS",
+    "COMMITS",
+    "ROLLBACKS",
+    "Head",
+    "heads",
+    "is_savepoint",
+    "locks_rows",
+    "only_reads",
+    "without_level",
+    "without_texts",
+]
 
 #: The first words of one statement, in upper case; at most three.
 Head = tuple[str, ...]
@@ -29,15 +40,22 @@ _SKIPPED = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _WORD = re.compile(r"[A-Za-z_]\w*")
-_CALL = re.compile(r"([\w.]+)\s*\(")
+#: A quoted name before a parenthesis, or a string, is a call of who knows what.
+_CALL = re.compile(r"([\w.]+|')\s*\(")
+_LEVEL = re.compile(r"\bISOLATION\s+LEVEL\b", re.IGNORECASE)
+_READ_ONLY = re.compile(r"\bREAD\s+ONLY\b", re.IGNORECASE)
+_LOCKS = re.compile(r"\bFOR\s+((NO\s+KEY\s+)?UPDATE|(KEY\s+)?SHARE)\b", re.IGNORECASE)
 _WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|CALL)\b", re.IGNORECASE)
 #: What may stand before a parenthesis in a query that writes nothing.
 _HARMLESS = frozenset({
-    "all", "and", "any", "array", "array_agg", "as", "avg", "between", "bool_and", "bool_or", "by", "cast",
-    "coalesce", "count", "date_trunc", "exists", "extract", "from", "greatest", "having", "in", "int", "join",
-    "json_agg", "jsonb_agg", "lateral", "least", "length", "like", "lower", "max", "min", "not", "now", "nullif",
-    "numeric", "on", "or", "over", "round", "row", "row_number", "select", "string_agg", "sum", "then", "trim",
-    "unnest", "upper", "using", "values", "varchar", "when", "where",
+    "abs", "all", "and", "any", "array", "array_agg", "array_length", "as", "avg", "between", "bool_and", "bool_or",
+    "by", "cast", "ceil", "char", "coalesce", "concat", "count", "date_part", "date_trunc", "decimal", "dense_rank",
+    "distinct", "else", "except", "exists", "extract", "filter", "floor", "from", "gen_random_uuid", "generate_series",
+    "greatest", "group", "having", "in", "int", "intersect", "join", "json_agg", "json_build_object", "jsonb_agg",
+    "jsonb_build_object", "lag", "lateral", "lead", "least", "left", "length", "like", "lower", "materialized", "max",
+    "min", "not", "now", "nullif", "numeric", "on", "or", "over", "rank", "replace", "right", "round", "row",
+    "row_number", "row_to_json", "select", "some", "string_agg", "substring", "sum", "then", "timestamp", "to_char",
+    "trim", "union", "unnest", "upper", "using", "values", "varchar", "when", "where",
 })  # fmt: skip
 _ATOMIC_BODY = re.compile(r"\bBEGIN\s+ATOMIC\b.*?\bEND\b\s*(?=;|$)", re.IGNORECASE | re.DOTALL)
 
@@ -45,7 +63,7 @@ _ATOMIC_BODY = re.compile(r"\bBEGIN\s+ATOMIC\b.*?\bEND\b\s*(?=;|$)", re.IGNORECA
 @lru_cache(maxsize=4096)
 def heads(query: str) -> tuple[Head, ...]:
     """Return the head of each statement in ``query``; empty statements are left out."""
-    skeleton = _ATOMIC_BODY.sub(" ", _SKIPPED.sub(" ' ", query))
+    skeleton = _ATOMIC_BODY.sub(" ", without_texts(query))
     found = (tuple(word.upper() for word in _WORD.findall(part)[:3]) for part in skeleton.split(";"))
     return tuple(head for head in found if head)
 
@@ -60,6 +78,34 @@ def only_reads(query: str) -> bool:
     if len(found) != 1 or found[0][0] not in {"SELECT", "WITH", "SHOW", "VALUES"}:
         return False
 
-    skeleton = re.sub(r"\bFOR\s+(NO\s+KEY\s+)?UPDATE\b", " ", _SKIPPED.sub(" ' ", query), flags=re.IGNORECASE)
+    skeleton = _LOCKS.sub(" ", without_texts(query))
     called = {name.lower() for name in _CALL.findall(skeleton)}
-    return called <= _HARMLESS and not _WRITES.search(skeleton) and '"' not in query
+    return called <= _HARMLESS and not _WRITES.search(skeleton)
+
+
+@lru_cache(maxsize=4096)
+def locks_rows(query: str) -> bool:
+    """Whether ``query`` holds rows (FOR UPDATE, FOR SHARE) until its transaction ends."""
+    return _LOCKS.search(without_texts(query)) is not None
+
+
+def without_level(query: str) -> str:
+    """Return a SET TRANSACTION without its isolation level, and any other query as it is.
+
+    PostgreSQL takes a level before a transaction's first query only, and a test's transaction has had that.
+    """
+    found = heads(query)
+    if len(found) != 1 or found[0][:2] != ("SET", "TRANSACTION") or not _LEVEL.search(query):
+        return query
+
+    return "SET TRANSACTION READ ONLY" if _READ_ONLY.search(query) else "SET LOCAL atk.level TO DEFAULT"
+
+
+def is_savepoint(head: Head) -> bool:
+    """Whether a statement with this head is about a savepoint."""
+    return head[0] in {"SAVEPOINT", "RELEASE"} or (head[0] in ROLLBACKS and "TO" in head)
+
+
+def without_texts(query: str) -> str:
+    """Return ``query`` with a ``'`` for each string, quoted name and comment."""
+    return _SKIPPED.sub(" ' ", query)

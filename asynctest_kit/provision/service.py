@@ -42,6 +42,9 @@ Stream = Literal["stdout", "stderr"]
 #: Names of variables and of a query's parameters whose values nobody should see.
 SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
 
+#: libpq's name for what asyncpg calls ``ssl``.
+_SSL_MODE = re.compile(r"(?<=[?&])sslmode=")
+
 Phase = Literal[
     "resolve", "pull", "create", "boot", "ready", "migrate", "prepare", "clone", "drop", "snapshot", "remove"
 ]  # fmt: skip
@@ -180,6 +183,20 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         if not self.port:
             raise ProvisionError(f"The service {self.service!r} exposes no port, so it has no URL.")
         return self._url(self.password, self.query)
+
+    def url_for(self, driver: str) -> str:
+        """The URL that names a driver, as SQLAlchemy wants it: ``url_for("psycopg")`` is ``postgresql+psycopg://...``.
+
+        Without one, :attr:`url` is what drivers themselves and libpq understand.
+
+        Raises:
+            ProvisionError: The service exposes no port, or ``driver`` is no name.
+        """
+        if not driver.isidentifier():
+            raise ProvisionError(f"{driver!r} is no driver's name. Give it as in SQLAlchemy's URLs, e.g. 'psycopg'.")
+
+        url = self.url.replace("://", f"+{driver}://", 1)
+        return _SSL_MODE.sub("ssl=", url) if driver == "asyncpg" else url
 
     @property
     def safe_url(self) -> str:

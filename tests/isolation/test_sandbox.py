@@ -195,21 +195,21 @@ async def test_text_transactions_are_translated(lease):
         assert await texts(pg) == ["kept"]
 
 
-@pytest.mark.parametrize(
-    ("query", "reason"),
-    [
-        ("INSERT INTO notes (text) VALUES ('a'); COMMIT", "in the middle of a text"),
-        ("BEGIN; SELECT 1; COMMIT", "in the middle of a text"),
-        ("PREPARE TRANSACTION 'x'", "Two-phase"),
-        ("COMMIT PREPARED 'x'", "Two-phase"),
-        ("LISTEN channel", "LISTEN would wait for ever"),
-    ],
-)
-async def test_what_would_break_the_isolation_is_refused(lease, query, reason):
-    async with lease() as (pg, _):
-        with pytest.raises(IsolationError, match=reason):
-            await pg.execute(query)
-        assert await texts(pg) == []
+async def test_isolation_levels_are_accepted_and_make_no_difference(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        await pg.execute(ADD, "a")
+        async with connection.transaction():
+            assert await connection.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;") == "SET"
+            statement = await connection.prepare("set transaction isolation level repeatable read, deferrable")
+            assert (await statement.fetch(), statement.get_statusmsg()) == ([], "SET")
+            await connection.execute(ADD, "b")
+        async with connection.transaction():
+            assert await connection.execute("SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE") == "SET"
+            with pytest.raises(asyncpg.ReadOnlySQLTransactionError):
+                await connection.execute(ADD, "c")
+        await pg.execute("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE")
+        await pg.execute(ADD, "c")
+        assert await texts(pg) == ["a", "b", "c"]
 
 
 async def test_words_in_bodies_and_strings_are_no_statements(lease):
@@ -220,19 +220,6 @@ async def test_words_in_bodies_and_strings_are_no_statements(lease):
             SELECT 'x; COMMIT'; -- ; ROLLBACK
         """)
         assert await pg.fetchval("SELECT CASE WHEN one() = 1 THEN 'yes' END") == "yes"
-
-
-async def test_add_listener_is_refused(lease):
-    async with lease() as (pg, _):
-        with pytest.raises(IsolationError, match="LISTEN would wait for ever"):
-            await pg.add_listener("channel", print)
-
-
-async def test_what_needs_no_transaction_says_what_to_do(lease):
-    async with lease() as (pg, _):
-        with pytest.raises(asyncpg.ActiveSQLTransactionError) as caught:
-            await pg.execute("VACUUM")
-        assert "pg_database" in caught.value.__notes__[0]
 
 
 async def test_cancelled_statement_harms_only_itself(lease):

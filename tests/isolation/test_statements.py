@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynctest_kit.isolation.statements import heads, only_reads
+from asynctest_kit.isolation.statements import heads, locks_rows, only_reads
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,8 @@ def test_heads(query, expected):
         ("SELECT nextval('notes_id_seq')", False),
         ("SELECT public.count(1)", False),
         ('SELECT "count"(1)', False),
+        ('SELECT public."count" (1)', False),
+        ('SELECT "user".id FROM "user" WHERE "user".id IN ($1, $2)', True),
         ("SELECT * INTO copies FROM notes", False),
         ("WITH a AS (DELETE FROM notes RETURNING id) SELECT * FROM a", False),
         ("SELECT 1; DELETE FROM notes", False),
@@ -46,3 +48,16 @@ def test_heads(query, expected):
 )
 def test_only_reads(query, expected):
     assert only_reads(query) is expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SELECT * FROM notes for update SKIP LOCKED", True),
+        ("SELECT * FROM notes FOR NO KEY UPDATE OF notes", True),
+        ("SELECT * FROM notes FOR KEY SHARE", True),
+        ("SELECT 'FOR UPDATE', \"for share\" FROM notes -- FOR UPDATE", False),
+    ],
+)
+def test_locks_rows(query, expected):
+    assert locks_rows(query) is expected
