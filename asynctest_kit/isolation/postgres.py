@@ -35,11 +35,12 @@ FAQ
     one waited the two might wait for each other. Use ``pg_database``.
 
 My test hangs, or is slow, only beside others
-    Two tests write the same unique key: the second waits until the first has ended. Give each test keys of its own, for
-    example ``f"user-{uuid4()}@example.com"``.
+    Two tests write the same unique key: the second waits until the first has ended. The report names both, under "lock
+    waits". Give each test keys of its own, for example ``f"user-{uuid4()}@example.com"``.
 
 "deadlock detected"
-    Two tests write the same two rows in different order. Use rows of the test's own, as above.
+    Two tests write the same two rows in different order. The victim is run again, alone. Use rows of the test's own, as
+    above.
 
 "it left a deferred constraint violated"
     A COMMIT would have failed: the test, or code under test, wrote a row whose partner never came.
@@ -135,7 +136,11 @@ async def open_slots(
 
 
 class PostgresSlots:
-    """Connections that are held between tests; each lease is one test's sandbox."""
+    """Connections that are held between tests; each lease is one test's sandbox.
+
+    Attributes:
+        leases: Whose the sandboxes are that are leased.
+    """
 
     def __init__(
         self,
@@ -147,11 +152,15 @@ class PostgresSlots:
         self._endpoint = endpoint
         self._init = init
         self._schema: Schema | None = None
+        self.leases: dict[Sandbox, str] = {}
         self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Sandbox]:
+    async def lease(self, owner: str = "") -> AsyncIterator[Sandbox]:
         """One test's transaction, rolled back at the end.
+
+        Args:
+            owner: Whose it is, for those who tell of it: a node id.
 
         Raises:
             IsolationError: At the end, what the test left behind: a violated constraint, an open transaction.
@@ -160,6 +169,7 @@ class PostgresSlots:
         sandbox = Sandbox(connection, reconnect=self._connect, schema=self._schema or Schema())
         problems: tuple[str, ...] = ()
         ended = False
+        self.leases[sandbox] = owner
         try:
             yield sandbox
         finally:
@@ -167,6 +177,7 @@ class PostgresSlots:
                 problems = await sandbox.end()
                 ended = True
             finally:
+                del self.leases[sandbox]
                 self._take_back(sandbox, ended=ended)
         if problems:
             raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")

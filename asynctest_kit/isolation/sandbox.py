@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, only_reads
 
 if TYPE_CHECKING:
@@ -104,6 +105,10 @@ class Sandbox:
         connection: A connection outside a transaction.
         reconnect: Opens another, for a connection that turns out to be dead before the test used it.
         schema: What the database's schema asks for.
+
+    Attributes:
+        left_locks: After :meth:`end`: the session's advisory locks that the test took and didn't free, by their keys.
+            Not known where functions of the schema take such locks: all tests would have to be asked.
     """
 
     def __init__(
@@ -124,11 +129,13 @@ class Sandbox:
         self._guest_writes: list[str] = []
         self._borrowed: set[Borrower] = set()
         self._running = ""
+        self._operation: Callable[..., object] | None = None
         self._problems: list[str] = []
         self._ended = False
         self._schema_changed = False
         self._session_changed = False
         self._locks = schema.locks
+        self.left_locks: tuple[str, ...] = ()
 
     @property
     def connection(self) -> asyncpg.Connection:
@@ -144,6 +151,24 @@ class Sandbox:
     def busy(self) -> bool:
         """Whether a statement is running."""
         return self._lock.locked()
+
+    @property
+    def running(self) -> str:
+        """The statement that is running, or ran last."""
+        return self._running
+
+    @property
+    def operation(self) -> object:
+        """What stands for the statement that is running: another one for each."""
+        return self._operation
+
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """The arguments of the statement that is running, or ran last, as far as its closure tells."""
+        code = getattr(self._operation, "__code__", None)
+        names = () if code is None else code.co_freevars
+        cells = getattr(self._operation, "__closure__", None) or ()
+        return tuple(cells[names.index("args")].cell_contents) if "args" in names else ()
 
     def check_open(self) -> None:
         """Raise an IsolationError if the test has ended: its connection may be another one's by now."""
@@ -189,6 +214,7 @@ class Sandbox:
 
         async with self._lock:
             self._note(found, query)
+            self._operation = operation
             await self._enter()
             if self._owner is borrower:
                 return await operation(self._connection)
@@ -271,6 +297,8 @@ class Sandbox:
         self._note_leaks()
         if self._state is not _State.NEW and not self._connection.is_closed():
             await self._roll_back_all()
+        if self._locks and not self._schema.locks and not self._connection.is_closed():
+            await self._free_locks()
         if self._schema_changed and not self._connection.is_closed():
             # Statements prepared for tables that no longer exist would fail in the next test.
             await self._connection.reload_schema_state()
@@ -426,7 +454,7 @@ class Sandbox:
     async def _roll_back_all(self) -> None:
         """End the transaction, deferred constraints checked if it is whole; one round trip."""
         whole = self._owner is None and not self._guest_astray
-        end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._locks else "ROLLBACK"
+        end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._schema.locks else "ROLLBACK"
         try:
             if whole and (self._schema.deferrable or self._schema_changed):
                 if self._state is _State.ASTRAY:
@@ -439,6 +467,15 @@ class Sandbox:
             await self._connection.execute(end)
         except _LOST:
             # Its transaction died with it. reusable tells.
+            self._connection.terminate()
+
+    async def _free_locks(self) -> None:
+        """Free the advisory locks that a rollback doesn't free, and note which they were."""
+        try:
+            self.left_locks = await session_locks(self._connection)
+            if self.left_locks:
+                await self._connection.execute("SELECT pg_advisory_unlock_all()")
+        except _LOST:
             self._connection.terminate()
 
 
