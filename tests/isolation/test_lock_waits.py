@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
+import msgspec
 import pytest
 
 from asynctest_kit.isolation.connection import SandboxConnection
@@ -163,3 +164,30 @@ async def test_a_watch_whose_connection_is_cut_goes_on(seeded):
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
     assert not told.problems
+
+
+async def test_a_server_that_can_not_be_asked_is_told_once(database):
+    nowhere, told = msgspec.structs.replace(database, port=1, socket=None), Told()
+    watch = LockWatch(nowhere, others=lambda: {1: "a::one"}, tell=told.tell, fail=told.problems.append)
+    await watch.run()  # it gives up by itself
+    (problem,) = told.problems
+    assert problem.startswith(f"{nowhere.safe_url} can't be asked who waits for whom: ")
+
+
+async def test_a_tests_own_connection_is_a_party_too(seeded):
+    told = Told()
+    own = await asyncpg.connect(seeded.url)
+    watch = LockWatch(
+        seeded, others=lambda: {own.get_server_pid(): "b::own"}, tell=told.tell, fail=told.problems.append
+    )
+    async with open_slots(seeded, limit=2) as slots, AsyncExitStack() as stack:
+        stack.enter_context(watch.watching(slots.leases))
+        await stack.enter_async_context(watched(watch))
+        holder = await lease(stack, slots, "a::one")
+        await holder.execute("DELETE FROM notes")
+        waiting = asyncio.create_task(own.execute("DELETE FROM notes"))
+        (found,) = await told.until(len)
+        own.terminate()
+        await asyncio.gather(waiting, return_exceptions=True)
+    assert (found.waiter.name, found.holder.name) == ("b::own", "a::one")
+    assert (found.waiter.is_test, found.what) == (True, "the row of notes with id = 1")
