@@ -142,7 +142,7 @@ def _may_show(config: pytest.Config) -> bool:
 
 
 def _watched(config: pytest.Config) -> AbstractContextManager[Callable[[], None]]:
-    from asynctest_kit.engine.waits import waits_now
+    from asynctest_kit.engine.stashed import waits_now
     from asynctest_kit.report.live import watched_output
 
     return watched_output(lambda: _connected(config), lambda: waits_now(config))

@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock, collection
-from asynctest_kit.engine.after_each import AFTER_EACH
 from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.announcer import Announcer
 from asynctest_kit.engine.apart import Apart
@@ -39,8 +38,9 @@ from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, several, suspects
+from asynctest_kit.engine.stashed import AFTER_EACH, WAITS
 from asynctest_kit.engine.uncaught import Uncaught
-from asynctest_kit.engine.waits import WAITS, Waits
+from asynctest_kit.engine.waits import Waits
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
 if TYPE_CHECKING:

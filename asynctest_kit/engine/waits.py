@@ -1,16 +1,14 @@
 """Tests that wait for each other's locks: who does now, who did, and what comes of it.
 
-The engine knows no database. Whoever knows of waits finds this board in pytest's stash (:data:`WAITS`) and tells it
-each time all that there are; it makes events of them, lets time-outs say whom their test waited for, and has pairs of
-tests remembered that are better not run beside each other.
+The engine knows no database. Whoever knows of waits finds this board in pytest's stash (see :mod:`.stashed`), and tells
+it each time all that there are. It makes events of them, lets time-outs say whom their test waited for, and has pairs
+of tests remembered that are better not run beside each other.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import pytest
 
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.events import FindingMade, WaitFinished
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.plan import PlannedCase
 
-__all__ = ["WAITS", "Wait", "Waited", "Waits", "waits_now"]
+__all__ = ["Wait", "Waited", "Waits"]
 
 #: A wait is named with a time-out if it was at least this share of the time.
 _NAMED_SHARE = 0.2
@@ -161,13 +159,3 @@ class Waits:
             )
         )
         self._keep_apart(wait.waiter, wait.holder, f"waited {waited.end - waited.start:.1f} s for {wait.what}")
-
-
-#: Where pytest's config holds the run's.
-WAITS: pytest.StashKey[Waits] = pytest.StashKey()
-
-
-def waits_now(config: pytest.Config) -> list[tuple[str, float]]:
-    """The waits that there are just now, in words, and since when each; may be asked from any thread."""
-    board = config.stash.get(WAITS, None)
-    return [] if board is None else [(str(one.wait), one.start) for one in board.now]

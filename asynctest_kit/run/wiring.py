@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from asynctest_kit.engine.events import ServiceFailed, ServicePhase, ServiceReady
-from asynctest_kit.engine.waits import waits_now
+from asynctest_kit.engine.stashed import waits_now
 from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import open_session, session_of
 

@@ -15,7 +15,8 @@ WAITING = """
 
     import pytest
     from asynctest_kit.engine.failure import DEADLOCK
-    from asynctest_kit.engine.waits import WAITS, Wait
+    from asynctest_kit.engine.stashed import WAITS
+    from asynctest_kit.engine.waits import Wait
 
     running = set()
     done = asyncio.Event()
@@ -64,7 +65,7 @@ CONFLICTS = """
     import asyncio
 
     import pytest
-    from asynctest_kit.engine.waits import WAITS
+    from asynctest_kit.engine.stashed import WAITS
 
     both = asyncio.Barrier(2)
     runs = []
@@ -118,7 +119,7 @@ ESCAPES = """
 
     import asyncpg
     import pytest
-    from asynctest_kit.engine.waits import WAITS
+    from asynctest_kit.engine.stashed import WAITS
 
     opened = []
     left = []
