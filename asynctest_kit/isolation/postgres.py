@@ -139,7 +139,7 @@ class PostgresSlots:
     """Connections that are held between tests; each lease is one test's sandbox.
 
     Attributes:
-        leases: Whose the sandboxes are that are leased.
+        leases: Whose the sandboxes are, as far as those who lease them tell: node ids.
     """
 
     def __init__(
@@ -149,18 +149,15 @@ class PostgresSlots:
         limit: int,
         init: Callable[[asyncpg.Connection], Awaitable[object]] | None,
     ) -> None:
+        self.leases: dict[Sandbox, str] = {}
         self._endpoint = endpoint
         self._init = init
         self._schema: Schema | None = None
-        self.leases: dict[Sandbox, str] = {}
         self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
 
     @asynccontextmanager
-    async def lease(self, owner: str = "") -> AsyncIterator[Sandbox]:
+    async def lease(self) -> AsyncIterator[Sandbox]:
         """One test's transaction, rolled back at the end.
-
-        Args:
-            owner: Whose it is, for those who tell of it: a node id.
 
         Raises:
             IsolationError: At the end, what the test left behind: a violated constraint, an open transaction.
@@ -169,7 +166,6 @@ class PostgresSlots:
         sandbox = Sandbox(connection, reconnect=self._connect, schema=self._schema or Schema())
         problems: tuple[str, ...] = ()
         ended = False
-        self.leases[sandbox] = owner
         try:
             yield sandbox
         finally:
@@ -177,7 +173,6 @@ class PostgresSlots:
                 problems = await sandbox.end()
                 ended = True
             finally:
-                del self.leases[sandbox]
                 self._take_back(sandbox, ended=ended)
         if problems:
             raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")

@@ -55,7 +55,9 @@ async def watching(endpoint, told):
 
 
 async def lease(stack, slots, owner):
-    return SandboxConnection(await stack.enter_async_context(slots.lease(owner)), commits=False)
+    sandbox = await stack.enter_async_context(slots.lease())
+    slots.leases[sandbox] = owner
+    return SandboxConnection(sandbox, commits=False)
 
 
 async def wait_between(endpoint, before, *statement):
