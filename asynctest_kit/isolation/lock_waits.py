@@ -44,8 +44,6 @@ _PATIENCE = 3
 
 _NAME = "atk lock watch"
 
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-
 #: Longest value of a key, and longest statement, that is shown.
 _LONGEST = 60
 _STATEMENT = 120
@@ -210,7 +208,7 @@ class LockWatch:
     async def _look(self) -> None:
         try:
             found = await asyncio.wait_for(self._waits(), _ANSWER)
-        except _LOST as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, who watches must not end the run
             self._failures += 1
             if self._connection is not None:
                 self._connection.terminate()
