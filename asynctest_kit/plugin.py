@@ -15,12 +15,13 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import hidden, losses, migrations, services, sqlalchemy, test_data
+from asynctest_kit.fixtures import escapes, hidden, lock_waits, losses, migrations, services, sqlalchemy, test_data
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 from asynctest_kit.fixtures.told_once import ToldOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from asynctest_kit.provision.client import Client
 
@@ -40,10 +41,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None, Any, Any]:
     """Let what pytest prints pass through the services view, which needs it before capturing begins."""
     if _may_show(early_config):
-        from asynctest_kit.report.live import watched_output
-
         watching = ExitStack()
-        early_config.stash[_SHOW] = watching.enter_context(watched_output(lambda: _connected(early_config)))
+        early_config.stash[_SHOW] = watching.enter_context(_watched(early_config))
         early_config.add_cleanup(watching.close)
     return (yield)
 
@@ -77,6 +76,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
+    config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
+    config.pluginmanager.register(escapes, "asynctest_kit-escapes")
     told_once = ToldOnce(is_worker=hasattr(config, "workerinput"))
     config.pluginmanager.register(told_once, "asynctest_kit-told-once")
     config.pluginmanager.register(hidden, "asynctest_kit-hidden")
@@ -139,6 +140,13 @@ def _may_show(config: pytest.Config) -> bool:
         return os.environ.get("TERM", "dumb") != "dumb" and sys.stdout.isatty() and sys.stdout.fileno() >= 0
     except (AttributeError, ValueError, OSError):  # something else, or closed
         return False
+
+
+def _watched(config: pytest.Config) -> AbstractContextManager[Callable[[], None]]:
+    from asynctest_kit.engine.stashed import waits_now
+    from asynctest_kit.report.live import watched_output
+
+    return watched_output(lambda: _connected(config), lambda: waits_now(config))
 
 
 def _connected(config: pytest.Config) -> Client | None:

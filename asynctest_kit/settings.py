@@ -60,13 +60,14 @@ SEED_ENDINGS: Final = (".csv", ".json", ".sql", ".yaml", ".yml")
 _SCHEMES: Final = {"postgres": ("postgresql", "postgres"), "redis": ("redis", "rediss")}
 
 _TABLE: Final = "tool.asynctest_kit"
+AuditIsolation = Literal["", "suite", "each"]
 ReportLength = Literal["full", "short", "none"]
 Isolation = Literal["transaction", "database", "server"]
 
 _RUN_KEYS: Final = (
-    "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow", "image-prefix",
-    "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report", "report-json",
-    "retries", "shuffle", "snapshots", "timeout",
+    "audit-isolation", "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow",
+    "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report",
+    "report-json", "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
@@ -225,6 +226,8 @@ class Settings:
         interference: Whether a test that fails beside others and passes alone fails the run.
         repeat: How often each test runs.
         shuffle: The seed of a random order, or None for pytest's own.
+        audit_isolation: Whether the state of services is compared: ``suite``, before and after; ``each``, after each
+            test; or empty.
         explain_plan: Whether the plan is shown instead of carried out.
         isolation: How tests are kept apart in PostgreSQL that don't say it themselves.
         groups: How many tests of a group run at once; a group that isn't here has 1.
@@ -251,6 +254,7 @@ class Settings:
     interference: Literal["fail", "warn"] = "fail"
     repeat: int = 1
     shuffle: int | None = None
+    audit_isolation: AuditIsolation = ""
     explain_plan: bool = False
     isolation: Isolation = "transaction"
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
@@ -322,6 +326,7 @@ def load(
         interference=_last(run, "interference", _interference, "fail"),
         repeat=_last(run, "repeat", _count, 1),
         shuffle=_last(run, "shuffle", _seed, None),
+        audit_isolation=_last(run, "audit-isolation", _audit_isolation, ""),
         explain_plan=_last(run, "explain-plan", _truth, default=False),
         isolation=_last(run, "isolation", _isolation, "transaction"),
         groups=MappingProxyType(dict(groups)),
@@ -782,6 +787,14 @@ def _seed(given: _Given) -> int | None:
         return value
 
     raise _error(given, 'is not a seed. Allowed: a whole number from 0, or "random"')
+
+
+def _audit_isolation(given: _Given) -> AuditIsolation:
+    if given.value in {True, "true"}:
+        return "suite"
+    if given.value in {False, "false", ""}:
+        return ""
+    return cast("AuditIsolation", _one_of(given, ("suite", "each")))
 
 
 def _interference(given: _Given) -> Literal["fail", "warn"]:

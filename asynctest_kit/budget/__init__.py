@@ -6,6 +6,7 @@ Pure functions over :mod:`asynctest_kit.engine.events`; nothing here reads a clo
 from asynctest_kit.budget.accounts import ledger, verdict
 from asynctest_kit.budget.entries import (
     Attempt,
+    Audit,
     Bound,
     CutOff,
     Finding,
@@ -20,11 +21,13 @@ from asynctest_kit.budget.entries import (
     Step,
     Test,
     Verdict,
+    Wait,
     shown_name,
 )
 
 __all__ = [
     "Attempt",
+    "Audit",
     "Bound",
     "CutOff",
     "Finding",
@@ -39,6 +42,7 @@ __all__ = [
     "Step",
     "Test",
     "Verdict",
+    "Wait",
     "ledger",
     "shown_name",
     "verdict",

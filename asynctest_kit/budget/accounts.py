@@ -51,6 +51,8 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
         fixtures=tuple(facts.fixtures.values()),
         tests=facts.tests,
         findings=facts.findings,
+        waits=facts.waits,
+        audits=facts.audits,
         unfinished=(*facts.started, *(one.nodeid for one in facts.cut_off)),
         cut_off=facts.cut_off,
         lanes=_lanes(firsts),

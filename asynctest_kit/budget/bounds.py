@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import fsum
 from typing import TYPE_CHECKING
 
-from asynctest_kit.budget.entries import Attempt, Bound, BoundKind, Step, shown_name
+from asynctest_kit.budget.entries import Attempt, Bound, BoundKind, Step, shown_name, waited
 from asynctest_kit.budget.wording import duration, percent, several
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ _SERVICE_REMEDIES = {
     "prepare": "keep it up between runs: `atk up`",
     "migrate": "squash its migrations, or apply a dump of the schema",
 }
+#: From this share of a test's time on its waits for others' locks are what is to be mended.
+_WAITS_SHARE = 0.3
+
 _SERVICE_REMEDY = "keep it up between runs: `atk up`"
 
 #: What keeps tests from running again, by the cause of their second attempts.
@@ -38,6 +41,7 @@ _MENDING: Mapping[Cause, str] = {
     "time-out": "mend the tests that hang, or give them a shorter time-out",
     "failure": "mend the tests that fail, or end the run at the first with `-x`",
     "expected failure": "skip the tests whose failure is expected, or don't run them (`xfail(run=False)`)",
+    "deadlock": "write rows in the same order in all tests, or rows of each test's own",
     "state": "those that touched process-global state run alone from the start next time",
 }
 
@@ -103,9 +107,7 @@ def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
     elif kind == "fixture":
         sentence, remedy = _of_fixture(name, seconds, facts)
     elif kind == "test":
-        share = percent(seconds / facts.wall)
-        sentence = f"one test of {duration(seconds)} is {share} of the run: {name}"
-        remedy = "split it, or find what it waits for"
+        sentence, remedy = _of_test(name, seconds, facts)
     elif kind == "again":
         sentence, remedy = _of_second_attempts(seconds, facts)
     elif kind == "lane":
@@ -137,6 +139,18 @@ def _of_service(name: str, steps: Sequence[Step], facts: Facts) -> _Words:
         return f"{name} never was ready, and {several(len(waiting), 'test')} waited {spent} for it", "mend its start"
 
     return f"{name}'s {phase or 'start'} ({duration(phases[phase])}) bounds the run: {effect}", remedy
+
+
+def _of_test(name: str, seconds: float, facts: Facts) -> _Words:
+    sentence = f"one test of {duration(seconds)} is {percent(seconds / facts.wall)} of the run: {name}"
+    attempt = next((one for one in facts.first_begun if one.nodeid == name), None)
+    blocked = 0.0 if attempt is None else waited(attempt, facts.waits)
+    if attempt is None or not blocked or blocked < _WAITS_SHARE * attempt.total:
+        return sentence, "split it, or find what it waits for"
+
+    longest = max((wait for wait in facts.waits if wait.nodeid == name), key=lambda wait: wait.seconds)
+    sentence += f", of which it waited {duration(blocked)} for the lock of {longest.holder}"
+    return sentence, f"give both rows and keys of their own: it waited for {longest.what}"
 
 
 def _of_second_attempts(seconds: float, facts: Facts) -> _Words:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from asynctest_kit.engine.events import CaseVerdict, Cause, Lane, Outcome  # noqa: TC001  # msgspec resolves them to decode
+from asynctest_kit.engine.events import (  # noqa: TC001  # msgspec resolves them to decode
+    AuditDifference,
+    CaseVerdict,
+    Cause,
+    Lane,
+    Outcome,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AFTER_START",
     "Attempt",
+    "Audit",
     "Bound",
     "BoundKind",
     "CutOff",
@@ -34,8 +41,10 @@ __all__ = [
     "StepKind",
     "Test",
     "Verdict",
+    "Wait",
     "covered",
     "shown_name",
+    "waited",
 ]
 
 #: Phases of a service that are no part of its start.
@@ -129,6 +138,38 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     nodeid: str
     text: str
     detail: str
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """A service's state next to what it was before; see :class:`asynctest_kit.engine.events.AuditFinished`."""
+
+    service: str
+    things: int
+    differences: tuple[AuditDifference, ...]
+
+    @property
+    def is_same(self) -> bool:
+        """Whether all is as it was, save for what no rung isolates."""
+        return all(one.is_known for one in self.differences)
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One who waited for another one's lock; see :class:`asynctest_kit.engine.events.WaitFinished`."""
+
+    nodeid: str
+    holder: str
+    what: str
+    is_test: bool
+    holder_is_test: bool
+    statement: str
+    holder_statement: str
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.end - self.start
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -268,6 +309,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         fixtures: Shared fixtures, in order of their set-up's end.
         tests: In order of their end.
         findings: What tests did to others or left behind.
+        waits: Who waited for another one's lock, in order of their start.
+        audits: The services whose state was compared, by name; none if that was not asked for.
         unfinished: Node ids of tests that did not end, because the run did, or the stream.
         cut_off: Those of them of which it is known where they waited.
         lanes: The lanes that had tests.
@@ -294,6 +337,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: tuple[Fixture, ...]
     tests: tuple[Test, ...]
     findings: tuple[Finding, ...]
+    waits: tuple[Wait, ...]
+    audits: tuple[Audit, ...]
     unfinished: tuple[str, ...]
     cut_off: tuple[CutOff, ...]
     lanes: tuple[LaneShare, ...]
@@ -310,6 +355,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         """How many tests ran at once, on average over the time during which any ran; 0 without tests."""
         return self.test_seconds / self.tests_wall if self.tests_wall else 0.0
 
+    def waited(self, test: Attempt) -> float:
+        """Seconds of a test's attempt that counts in which it waited for others' locks."""
+        return waited(test, self.waits)
+
     def slowest(self, count: int) -> tuple[Test, ...]:
         """Return the ``count`` tests that took longest with their own fixtures, slowest first."""
         return tuple(sorted(self.tests, key=lambda test: (-test.total, test.nodeid))[:count])
@@ -322,6 +371,13 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     budget: float
     share: float
     held: bool
+
+
+def waited(attempt: Attempt, waits: Iterable[Wait]) -> float:
+    """Return for how long of an attempt its test waited for others' locks."""
+    own = (wait for wait in waits if wait.is_test and wait.nodeid == attempt.nodeid)
+    spans = ((max(wait.start, attempt.ready), min(wait.end, attempt.end)) for wait in own)
+    return covered((start, end) for start, end in spans if end > start)
 
 
 def covered(spans: Iterable[tuple[float, float]]) -> float:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from asynctest_kit.budget.entries import Attempt, CutOff, Finding, Fixture, Service, ServiceSpan, Test
+from asynctest_kit.budget.entries import Attempt, Audit, CutOff, Finding, Fixture, Service, ServiceSpan, Test, Wait
 from asynctest_kit.engine import events as ev
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
             of tests that had failed before.
         cut_off: Tests that an early end cut off: those that ran before those that waited, in order of their start.
         findings: What tests did to others or left behind.
+        waits: Who waited for another one's lock, in order of their start.
+        audits: The services whose state was compared, by name.
         started: Start of each test that started and of whose end nothing is told, by node id.
         waiting: For each service, the ids of the fixtures that waited for it.
         dependants: The same, with the fixtures that need one of those.
@@ -57,6 +59,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     attempts: tuple[Attempt, ...]
     cut_off: tuple[CutOff, ...]
     findings: tuple[Finding, ...]
+    waits: tuple[Wait, ...]
+    audits: tuple[Audit, ...]
     started: Mapping[str, float]
     waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
@@ -111,6 +115,8 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         findings=tuple(
             Finding(nodeid=event.nodeid, text=event.text, detail=event.detail) for event in kinds.of(ev.FindingMade)
         ),
+        waits=tuple(sorted(_waits(kinds, frame), key=lambda wait: (wait.start, wait.nodeid))),
+        audits=_audits(kinds),
         started=started,
         waiting=waiting,
         dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
@@ -270,6 +276,39 @@ def _uncounted(kinds: _Kinds, frame: _Frame) -> Iterable[Attempt]:
         if (event.nodeid, event.start) not in known:
             known.add((event.nodeid, event.start))
             yield Attempt(**_attempt_of(event, frame))
+
+
+def _waits(kinds: _Kinds, frame: _Frame) -> Iterable[Wait]:
+    for event in kinds.of(ev.WaitFinished):
+        start, end = frame.ordered(event.start, event.end)
+        yield Wait(
+            nodeid=event.nodeid,
+            holder=event.holder,
+            what=event.what,
+            is_test=event.is_test,
+            holder_is_test=event.holder_is_test,
+            statement=event.statement,
+            holder_statement=event.holder_statement,
+            start=start,
+            end=end,
+        )
+
+
+def _audits(kinds: _Kinds) -> tuple[Audit, ...]:
+    """One for each service, by name; what is known to differ comes last."""
+    found: dict[str, list[ev.AuditFinished]] = {}
+    for event in kinds.of(ev.AuditFinished):
+        found.setdefault(event.service, []).append(event)
+    return tuple(
+        Audit(
+            service=service,
+            things=sum(event.things for event in events),
+            differences=tuple(
+                sorted((one for event in events for one in event.differences), key=lambda one: one.is_known)
+            ),
+        )
+        for service, events in sorted(found.items())
+    )
 
 
 def _cut_off(kinds: _Kinds, frame: _Frame) -> Iterable[CutOff]:

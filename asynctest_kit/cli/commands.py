@@ -66,6 +66,13 @@ class _RunCommand(click.Command):
     metavar="transaction|database|server",
     help="What of PostgreSQL a test has for itself, where no mark says it (transaction).",
 )
+@click.option(
+    "--audit-isolation",
+    metavar="[each]",
+    is_flag=False,
+    flag_value="suite",
+    help="Prove that services are as they were before; each: run the tests one by one and tell which changed what.",
+)
 @click.option("--explain-plan", is_flag=True, default=None, help="Show what would run beside what, and run nothing.")
 @click.option("--budget", metavar="TIME", help="Time that the whole run should take (default 30s).")
 @click.option(
@@ -81,10 +88,11 @@ def run(pytest_arguments: tuple[str, ...], **options: str | bool | None) -> None
     Exit codes: pytest's, and
       4  a setting or an option is wrong
       6  all passed, but the budget did not hold (with --budget-strict)
+      7  all passed, but a service is not as it was before (with --audit-isolation)
     """  # noqa: D301  # the escape itself, by which click keeps lines
     from asynctest_kit.cli.run import run as run_tests
 
-    pytest_arguments = (*_taken_for_a_seed(options), *pytest_arguments)
+    pytest_arguments = (*_taken_for_a_seed(options), *_taken_for_a_way(options), *pytest_arguments)
     given = {name: _text(value) for name, value in options.items() if value is not None}
     run_tests(pytest_arguments, given)
     sys.exit(0)
@@ -97,6 +105,15 @@ def _taken_for_a_seed(options: dict[str, str | bool | None]) -> tuple[str, ...]:
         return ()
     options["shuffle"] = "random"
     return (seed,)
+
+
+def _taken_for_a_way(options: dict[str, str | bool | None]) -> tuple[str, ...]:
+    """The same of ``--audit-isolation tests/``."""
+    way = options["audit_isolation"]
+    if not isinstance(way, str) or way in {"suite", "each", "true", "false"}:
+        return ()
+    options["audit_isolation"] = "suite"
+    return (way,)
 
 
 def _text(value: str | bool) -> str:

@@ -124,7 +124,7 @@ class _Run:
         gc.enable()
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
-            with watched_run(lambda: wiring.connected):
+            with watched_run(lambda: wiring.connected, lambda: wiring.waits):
                 return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
         except BrokenPipeError:
             raise

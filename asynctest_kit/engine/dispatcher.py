@@ -13,12 +13,14 @@ import contextlib
 import contextvars
 import itertools
 import os
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.ambient import applied, key_of
 from asynctest_kit.engine.announcer import Announcer
+from asynctest_kit.engine.apart import Apart
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
@@ -36,7 +38,9 @@ from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, several, suspects
+from asynctest_kit.engine.stashed import AFTER_EACH, WAITS
 from asynctest_kit.engine.uncaught import Uncaught
+from asynctest_kit.engine.waits import Waits
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
 if TYPE_CHECKING:
@@ -109,6 +113,9 @@ class Dispatcher:
         self._narrow_gates = asyncio.Semaphore(options.concurrency)
         self._groups: dict[str, asyncio.Semaphore] = {}
         self._reruns = Reruns(memory, triages=not session.config.getoption("maxfail") and len(plan.shared) > 1)
+        self._apart = Apart(plan.apart)
+        self._waits = Waits(sink, memory, {planned.case.nodeid: planned for planned in plan.shared})
+        session.config.stash[WAITS] = self._waits
         self._sink = sink
         self._debugs = debugs
         self._capture = Capture(session.config)
@@ -157,6 +164,7 @@ class Dispatcher:
                     debugs=self._debugs,
                     shows=bool(config.getoption("setupshow", False)),
                     uncaught=uncaught,
+                    waits=self._waits,
                 )
                 by_pytest = PytestLane(lifetimes, self._capture, loop)
                 config.pluginmanager.register(by_pytest, "asynctest_kit-pytest-lane")
@@ -220,9 +228,9 @@ class Dispatcher:
             await self._run_again(executor)
 
     def _keep_for_who_asks(self, lifetimes: Lifetimes) -> None:
-        """Keep the session's fixtures to the end if tests may ask for them while running: they are set up once."""
+        """Keep the session's fixtures to the end if tests may ask for them while running, or if that is asked for."""
         cases = [planned.case for planned in (*self._plan.before, *self._plan.shared, *self._plan.after)]
-        if any(map(may_ask_while_running, cases)):
+        if self._options.keeps_session or any(map(may_ask_while_running, cases)):
             for fixture in {fixture for case in cases for fixture in case.shared if fixture.scope == "session"}:
                 lifetimes.hold(fixture)
 
@@ -297,9 +305,9 @@ class Dispatcher:
     ) -> None:
         since = clock.monotonic()
         async with self._admitted(fixtures):
-            for number, planned in enumerate(cases):
-                await limited.acquire()
-                await self._place()
+            waiting = deque(cases)
+            while waiting:
+                planned = await self._next(waiting, limited)
                 context = contextvars.copy_context()
                 run = context.run(executor.begin, planned, once_more=self._reruns.once_more)
                 if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
@@ -308,10 +316,25 @@ class Dispatcher:
                     try:
                         await executor.lifetimes.wait_until_up(fixtures)
                     except asyncio.CancelledError:
-                        self._cut_off_at_gate(cases[number:], since, executor.lifetimes.waiting(fixtures))
+                        unstarted = [planned, *waiting]
+                        self._cut_off_at_gate(unstarted, since, executor.lifetimes.waiting(fixtures))
                         raise
                     await self._place()
                 self._start(group, self._in_place(run, limited), run, context)
+
+    async def _next(self, waiting: deque[PlannedCase], limited: asyncio.Semaphore) -> PlannedCase:
+        """Take the first of ``waiting`` beside whom nobody runs from whom it is kept apart, and a place for it."""
+        while True:
+            await limited.acquire()
+            await self._place()
+            for planned in waiting:
+                if self._apart.may_start(planned):
+                    self._apart.start(planned)
+                    waiting.remove(planned)
+                    return planned
+            self._places.release()
+            limited.release()
+            await self._apart.change()
 
     def _cut_off_at_gate(self, cases: Sequence[PlannedCase], since: float, waiting: str) -> None:
         for planned in cases:
@@ -361,6 +384,7 @@ class Dispatcher:
             execution = await run.to_end()
         finally:
             del self._running[run]
+            self._apart.end(run.planned)
             self._places.release()
             limited.release()
         self._settled(execution)
@@ -385,6 +409,8 @@ class Dispatcher:
             else:
                 self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
                 self._announcer.flush()
+            for check in self._session.config.stash.get(AFTER_EACH, ()):
+                await check(planned.case.nodeid)
             self._stop_if_told()
 
     async def _attempt(
@@ -509,7 +535,12 @@ class Dispatcher:
                 self._uncounted(execution)
             return any(execution.failed for execution in executions if execution.planned is victim)
 
-        found = await suspects(beside, fails_beside) if self._reruns.may_trace() else Suspects(beside)
+        if again.first.held_up:
+            found = Suspects(beside, known=again.first.held_up)
+        elif self._reruns.may_trace():
+            found = await suspects(beside, fails_beside)
+        else:
+            found = Suspects(beside)
         counts = again.first if self._options.interference_fails else alone
         if counts is again.first:
             self._uncounted(alone)

@@ -14,6 +14,8 @@ import msgspec
 __all__ = [
     "Attempt",
     "AttemptFinished",
+    "AuditDifference",
+    "AuditFinished",
     "CaseCutOff",
     "CaseFinished",
     "CaseStarted",
@@ -33,17 +35,19 @@ __all__ = [
     "ServicePhase",
     "ServiceReady",
     "Sink",
+    "WaitFinished",
 ]
 
 Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 
 #: ``flaky``: failed, and passed when it was run again. ``interference``: failed beside others and passes alone.
-#: ``moved``: was stopped beside others at process-global state, and run alone.
-CaseVerdict = Literal["", "flaky", "interference", "moved"]
+#: ``moved``: was stopped beside others at process-global state, and run alone. ``deadlock``: was the victim of a
+#: deadlock with another test, and passed when it was run again.
+CaseVerdict = Literal["", "flaky", "interference", "moved", "deadlock"]
 
-#: Why a test ran once more: its attempt before took too long, failed, or was stopped at process-global state; or it is
-#: looked for who made a test fail.
-Cause = Literal["", "time-out", "failure", "expected failure", "state", "tracing"]
+#: Why a test ran once more: its attempt before took too long, failed, was stopped at process-global state, or was the
+#: victim of a deadlock; or it is looked for who made a test fail.
+Cause = Literal["", "time-out", "failure", "expected failure", "state", "deadlock", "tracing"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]
@@ -150,6 +154,54 @@ class FindingMade(Event, frozen=True):
     nodeid: str
     text: str
     detail: str = ""
+
+
+class WaitFinished(Event, frozen=True, kw_only=True):
+    """One who waited for another one's lock got it, or gave up.
+
+    Attributes:
+        nodeid: Who waited: a test, or in words what else.
+        holder: For whom.
+        what: What for, to be read after "waited for".
+        is_test: Whether ``nodeid`` is a test's.
+        holder_is_test: Whether ``holder`` is.
+        statement: What waited; shortened.
+        holder_statement: What the holder ran last.
+        start: When the statement began.
+        end: When it was last seen to wait, a fraction of a second before its end at most.
+    """
+
+    nodeid: str
+    holder: str
+    what: str
+    is_test: bool
+    holder_is_test: bool
+    statement: str
+    holder_statement: str
+    start: float
+    end: float
+
+
+class AuditDifference(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not what it was before the tests.
+
+    Attributes:
+        text: What, before and after.
+        is_known: Whether it is something that no rung isolates, such as a sequence.
+        nodeid: After which test it was found; empty if they ran beside each other.
+    """
+
+    text: str
+    is_known: bool = False
+    nodeid: str = ""
+
+
+class AuditFinished(Event, frozen=True, kw_only=True):
+    """The state of ``service``, so many ``things``, was compared with what it was before its tests."""
+
+    service: str
+    things: int
+    differences: tuple[AuditDifference, ...] = ()
 
 
 class FixtureFinished(Event, frozen=True):

@@ -18,7 +18,7 @@ import pytest
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.code_places import waiting_at
-from asynctest_kit.engine.failure import FINAL, failure
+from asynctest_kit.engine.failure import DEADLOCK, FINAL, failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.own_threads import open_own_thread
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.lifetimes import Lifetimes
     from asynctest_kit.engine.plan import PlannedCase
     from asynctest_kit.engine.uncaught import Uncaught
+    from asynctest_kit.engine.waits import Waits
     from asynctest_kit.engine.watchdog import Watchdog
 
 __all__ = ["CaseRun", "Execution", "Executor", "Times", "first_line", "let_go", "outcome_of"]
@@ -66,6 +67,7 @@ class Execution:
         interrupt: What ends the whole run (``KeyboardInterrupt``, ``pytest.exit``), or None.
         cause: Why the test ran once more; empty for its first attempt.
         timed_out: Whether a phase took too long.
+        held_up: For whose lock that phase waited, to be read after its time-out; empty if for nobody's.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
         warnings: What it warned beside others; pytest has been told of those that it gave alone.
@@ -82,6 +84,7 @@ class Execution:
     leaks: list[LeakedTask] = field(default_factory=list)
     cause: Cause = ""
     timed_out: bool = False
+    held_up: str = ""
     held: bool = False
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
@@ -99,6 +102,11 @@ class Execution:
     def is_final(self) -> bool:
         """Whether a report says that another attempt would find things as they are; see :data:`FINAL`."""
         return any(FINAL in vars(report) for report in self.reports)
+
+    @property
+    def deadlock(self) -> tuple[str, ...]:
+        """The other tests of a deadlock that it was the victim of; see :data:`DEADLOCK`."""
+        return next((vars(report)[DEADLOCK] for report in self.reports if DEADLOCK in vars(report)), ())
 
     @property
     def outcome(self) -> Outcome:
@@ -171,6 +179,7 @@ class Executor:
         debugs: Whether a debugger is to be opened where a test fails.
         shows: Whether tests are shown between their fixtures.
         uncaught: What finalizers and threads have raised.
+        waits: Who waits for whom.
         begun: The tests that have run before.
     """
 
@@ -184,6 +193,7 @@ class Executor:
     debugs: bool = False
     shows: bool = False
     uncaught: Uncaught | None = None
+    waits: Waits | None = None
     begun: set[pytest.Item] = field(default_factory=set)
 
     def begin(self, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool] = _never) -> CaseRun:
@@ -238,6 +248,7 @@ class CaseRun:
         self._close_thread: Callable[[], None] | None = None
         self.refusal: BaseException | None = None
         self._limited: TimeLimit | None = None
+        self._limit_from = 0.0
         self._entered: contextlib.AbstractContextManager[object] = _NOTHING
         self._protocol: contextlib.AbstractContextManager[object] = _NOTHING
 
@@ -346,6 +357,7 @@ class CaseRun:
             return False
         if error is not None and is_time_out(error):
             self.execution.timed_out = True
+            self.execution.held_up = self._waited_for()
         self.report(when, error, clock.wall(start), clock.monotonic() - start)
         return error is None
 
@@ -473,8 +485,14 @@ class CaseRun:
             self._refuse_slow(times.call_end - times.call_start - (self._delay() - delay))
 
     def _limit(self, what: str) -> TimeLimit:
-        self._limited = TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay)
+        self._limit_from = clock.monotonic()
+        self._limited = TimeLimit(self.limit, f"{self.item.name}: {what}", self._delay, cause=self._waited_for)
         return self._limited
+
+    def _waited_for(self) -> str:
+        """Whom the present phase has waited for, for its time-out's message."""
+        waits = self.executor.waits
+        return "" if waits is None else waits.cause(self.item.nodeid, self._limit_from)
 
     def _delay(self) -> float:
         """Seconds for which others have blocked the loop, which are not charged to this test."""

@@ -29,6 +29,7 @@ def explained(plan: Plan, options: Options) -> Iterator[str]:
             yield f"  {len(here):5} {way}"
     yield from _order(plan)
     yield from _groups(everything, options)
+    yield from _apart(plan)
     for lane in ("exclusive", "pytest"):
         yield from _reasons([one for one in everything if one.lane == lane], _WAYS[lane])
 
@@ -53,6 +54,16 @@ def _groups(cases: Iterable[PlannedCase], options: Options) -> Iterator[str]:
         yield f"group {name}: {_tests(count)}, at most {options.groups.get(name, 1)} at once"
 
 
+def _apart(plan: Plan) -> Iterator[str]:
+    if not plan.apart:
+        return
+    yield ""
+    yield f"not beside each other, for what they did in an earlier run: {len(plan.apart)} pair{_s(len(plan.apart))}"
+    for (one, other), reason in plan.apart.items():
+        yield f"  {one.case.nodeid}"
+        yield f"    {reason}, held by {other.case.nodeid}"
+
+
 def _reasons(cases: Sequence[PlannedCase], way: str) -> Iterator[str]:
     by_reason: dict[str, list[PlannedCase]] = {}
     for one in cases:
@@ -64,4 +75,8 @@ def _reasons(cases: Sequence[PlannedCase], way: str) -> Iterator[str]:
 
 
 def _tests(count: int) -> str:
-    return f"{count} test{'' if count == 1 else 's'}"
+    return f"{count} test{_s(count)}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

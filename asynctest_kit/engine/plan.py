@@ -11,7 +11,7 @@ class never lasts into the shared lane: all tests of such a fixture are in one s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +24,7 @@ from asynctest_kit.engine.process_state import exclusive_reason
 from asynctest_kit.engine.treatment import treatment_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from asynctest_kit.engine.ambient import Ambient
     from asynctest_kit.engine.events import Lane
@@ -76,11 +76,16 @@ class PlannedCase:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Three stages, one after the other; the middle one is concurrent."""
+    """Three stages, one after the other; the middle one is concurrent.
+
+    Attributes:
+        apart: Pairs of the middle one that don't run beside each other, and why: what the first did for the second.
+    """
 
     before: tuple[PlannedCase, ...]
     shared: tuple[PlannedCase, ...]
     after: tuple[PlannedCase, ...]
+    apart: Mapping[tuple[PlannedCase, PlannedCase], str] = field(default_factory=dict)
 
 
 def plan(graph: Graph, options: Options, memory: Memory, *, one_by_one: bool = False) -> Plan:
@@ -95,11 +100,21 @@ def plan(graph: Graph, options: Options, memory: Memory, *, one_by_one: bool = F
     for one in planned:
         _leave_to_pytest(one)
     alone = [one for one in planned if one.lane != "shared"]
+    shared = tuple(one for one in planned if one.lane == "shared")
     return Plan(
         before=tuple(one for one in alone if one not in late),
-        shared=tuple(one for one in planned if one.lane == "shared"),
+        shared=shared,
         after=tuple(one for one in alone if one in late),
+        apart=_apart(shared, memory),
     )
+
+
+def _apart(shared: Sequence[PlannedCase], memory: Memory) -> dict[tuple[PlannedCase, PlannedCase], str]:
+    pairs = memory.apart(one.case.item for one in shared)
+    if not pairs:
+        return {}
+    by_nodeid = {one.case.nodeid: one for one in shared}
+    return {(by_nodeid[one], by_nodeid[other]): reason for (one, other), reason in pairs.items()}
 
 
 _OTHER_LOOP = "runs on an event loop of its own"

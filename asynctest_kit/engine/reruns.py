@@ -9,6 +9,10 @@ found or the failure doesn't come back; a suspect is named if the test fails bes
 next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
 that a mark has kept from running.
 
+The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
+then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
+tracing.
+
 An attempt alone that is skipped, or fails as expected, says nothing of the failure before it, which stands; nor does
 one that fails because what the test needs has gone meanwhile.
 
@@ -80,6 +84,8 @@ class Again:
         if not self.failures:
             return "state"
         last = self.failures[-1]
+        if last.deadlock:
+            return "deadlock"
         if last.outcome == "xfailed":
             return "expected failure"
         return "time-out" if last.timed_out else "failure"
@@ -121,7 +127,7 @@ class Reruns:
         if run.fixtures.shared_failed or execution.is_final:
             return False
         if run.has_failed:
-            return run.planned.retries > 0 or is_beside
+            return run.planned.retries > 0 or is_beside or bool(execution.deadlock)
         return is_beside and execution.outcome == "xfailed" and not run.is_refused
 
     def take(self, execution: Execution) -> bool:
@@ -147,7 +153,7 @@ class Reruns:
 
     def is_worth_it(self, again: Again) -> bool:
         """Whether there is time to run a failure alone: a suite that is simply broken should end soon."""
-        if again.first.touched or again.planned.retries:
+        if again.first.touched or again.planned.retries or again.first.deadlock:
             return True
         done = self._neighbours
         tests = max(one.end for one in done) - min(one.start for one in done)
@@ -189,14 +195,21 @@ class Reruns:
         """Give the last attempt its verdict; tell whether the failure is still to be traced to the neighbours."""
         if execution.failed or not (again.first.failed or again.first.touched):
             return False
-        if again.failures and again.planned.retries:
+        if again.first.deadlock and len(again.failures) == 1:
+            others = several(again.first.deadlock)
+            execution.verdict, execution.note = (
+                "deadlock",
+                f"deadlock with {others}; passed when it was run again, alone",
+            )
+        elif again.failures and again.planned.retries:
             reason = again.failures[0].reason or "no message"
             execution.verdict, execution.note = (
                 "flaky",
                 f"failed {_times(len(again.failures))}, at first with: {reason}",
             )
         elif again.failures:
-            self._memory.learn(again.first.planned.case.item, "failed beside others and passed alone")
+            if not again.first.held_up:  # else the pair is kept apart
+                self._memory.learn(again.first.planned.case.item, "failed beside others and passed alone")
             return True
         elif again.first.touched:
             execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
@@ -250,15 +263,19 @@ class Suspects:
         found: The smallest set beside which it failed again; empty if it never did.
         traced: Whether that was tried at all.
         confirmed: Whether it failed beside them each time and never alone.
+        known: For whose lock it waited until its time was over, as :meth:`.waits.Waits.cause` tells: nothing is traced.
     """
 
     beside: Sequence[PlannedCase]
     found: Sequence[PlannedCase] = ()
     traced: bool = False
     confirmed: bool = True
+    known: str = ""
 
     def sentence(self) -> str:
         """What is known, for a person."""
+        if self.known:
+            return f"took longer than its time-out beside others{self.known}; passes alone"
         text = f"failed beside {_counted(len(self.beside), 'other test')} and passes alone"
         if not self.confirmed:
             return f"{text}; run again beside the same tests, and alone, it failed only sometimes: flaky, or by chance"
@@ -271,7 +288,7 @@ class Suspects:
     def section(self) -> str:
         """The same at length, for the failure's report."""
         lines = [f"This test {self.sentence()}."]
-        if not self.found and self.beside:
+        if not (self.found or self.known) and self.beside:
             lines += ["It ran beside:", *(f"  {one.case.nodeid}" for one in self.beside[:_NAMED])]
             if len(self.beside) > _NAMED:
                 lines.append(f"  and {len(self.beside) - _NAMED} more")

@@ -89,7 +89,8 @@ class Engine:
 
         config = session.config
         memory = Memory(config)
-        one_by_one = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
+        is_stepping = any(config.getoption(name, False) for name in _ONE_BY_ONE_OPTIONS)
+        one_by_one = is_stepping or self.options.one_by_one
         let_idle_go(config, session.items)
         with self._garbage.unlooked(is_ours=True):
             planned = plan(build(session.items), self.options, memory, one_by_one=one_by_one)

@@ -74,6 +74,10 @@ def _nobody() -> float:
     return 0.0
 
 
+def _unknown() -> str:
+    return ""
+
+
 class TimeLimit:
     """Fails what runs inside when it takes longer than ``seconds`` (0: no limit).
 
@@ -84,10 +88,11 @@ class TimeLimit:
         what: What is limited, for the message.
         delay: Seconds for which others have blocked the loop so far; only its growth is used.
         pauses: See :data:`PAUSES`.
+        cause: Tells why it took so long, to be read after the message; empty if nobody knows.
     """
 
-    __slots__ = ("_before", "_cancels", "_delay", "_is_cut_off", "_is_given_up", "_is_over", "_known_delay", "_pauses",
-                 "_seconds", "_start", "_task", "_timer", "_what")  # fmt: skip
+    __slots__ = ("_before", "_cancels", "_cause", "_delay", "_is_cut_off", "_is_given_up", "_is_over", "_known_delay",
+                 "_pauses", "_seconds", "_start", "_task", "_timer", "_what")  # fmt: skip
 
     def __init__(
         self,
@@ -95,7 +100,9 @@ class TimeLimit:
         what: str,
         delay: Callable[[], float] = _nobody,
         pauses: tuple[float, ...] = PAUSES,
+        cause: Callable[[], str] = _unknown,
     ) -> None:
+        self._cause = cause
         self._seconds = seconds
         self._what = what
         self._delay = delay
@@ -154,7 +161,7 @@ class TimeLimit:
 
     @property
     def _message(self) -> str:
-        return time_out_message(self._what, self._seconds)
+        return time_out_message(self._what, self._seconds) + self._cause()
 
     def _judge(self, error: BaseException) -> None:
         """Turn the cancellation by which the code ended into a failure."""

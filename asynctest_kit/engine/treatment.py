@@ -71,6 +71,8 @@ class Options:
         interference_fails: Whether a test that fails beside others and passes alone fails the run.
         repeat: How often each test runs.
         shuffle: The seed of a random order, or None for pytest's own.
+        one_by_one: Whether nothing runs beside anything.
+        keeps_session: Whether the session's fixtures are kept up to the end.
         explain_plan: Whether the plan is shown instead of carried out.
         isolation: How the database is isolated of a test that doesn't say it.
         groups: Limits of the groups; a group that isn't here has 1.
@@ -85,6 +87,8 @@ class Options:
     interference_fails: bool = True
     repeat: int = 1
     shuffle: int | None = None
+    one_by_one: bool = False
+    keeps_session: bool = False
     explain_plan: bool = False
     isolation: str = "transaction"
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))

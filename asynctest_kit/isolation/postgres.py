@@ -41,11 +41,12 @@ FAQ
     are no transactions: commit or close those that write.
 
 My test hangs, or is slow, only beside others
-    Two tests write the same unique key: the second waits until the first has ended. Give each test keys of its own, for
-    example ``f"user-{uuid4()}@example.com"``.
+    Two tests write the same unique key: the second waits until the first has ended. The report names both, under "lock
+    waits". Give each test keys of its own, for example ``f"user-{uuid4()}@example.com"``.
 
 "deadlock detected"
-    Two tests write the same two rows in different order. Use rows of the test's own, as above.
+    Two tests write the same two rows in different order. The victim is run again, alone. Use rows of the test's own, as
+    above.
 
 "it left a deferred constraint violated"
     A COMMIT would have failed: the test, or code under test, wrote a row whose partner never came.
@@ -149,7 +150,11 @@ async def open_slots(
 
 
 class PostgresSlots:
-    """Connections that are held between tests; each lease is one test's sandbox."""
+    """Connections that are held between tests; each lease is one test's sandbox.
+
+    Attributes:
+        leases: Whose the sandboxes are, as far as those who lease them tell: node ids.
+    """
 
     def __init__(
         self,
@@ -158,6 +163,7 @@ class PostgresSlots:
         limit: int,
         init: Callable[[asyncpg.Connection], Awaitable[object]] | None,
     ) -> None:
+        self.leases: dict[Sandbox, str] = {}
         self._endpoint = endpoint
         self._init = init
         self._schema: Schema | None = None

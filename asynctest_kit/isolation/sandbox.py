@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.refusals import OWN_DATABASE, refuse, remark, shown
 from asynctest_kit.isolation.statements import heads, is_savepoint, only_reads
 
@@ -115,6 +116,8 @@ class Sandbox:
 
     Attributes:
         on_remark: Called with what is to be known if the test fails.
+        left_locks: After :meth:`end`: the session's advisory locks that the test took and didn't free, by their keys.
+            Not known where functions of the schema take such locks: all tests would have to be asked.
     """
 
     def __init__(
@@ -135,12 +138,14 @@ class Sandbox:
         self._guest_writes: list[str] = []
         self._borrowed: set[Borrower] = set()
         self._running = ""
+        self._operation: Callable[..., object] | None = None
         self._problems: list[str] = []
         self._ended = False
         self._schema_changed = False
         self._session_changed = False
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
+        self.left_locks: tuple[str, ...] = ()
 
     @property
     def connection(self) -> HeldConnection:
@@ -161,6 +166,24 @@ class Sandbox:
     def has_ended(self) -> bool:
         """Whether the test is over."""
         return self._ended
+
+    @property
+    def running(self) -> str:
+        """The statement that is running, or ran last."""
+        return self._running
+
+    @property
+    def operation(self) -> object:
+        """What stands for the statement that is running: another one for each."""
+        return self._operation
+
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """The arguments of the statement that is running, or ran last, as far as its closure tells."""
+        code = getattr(self._operation, "__code__", None)
+        names = () if code is None else code.co_freevars
+        cells = getattr(self._operation, "__closure__", None) or ()
+        return tuple(cells[names.index("args")].cell_contents) if "args" in names else ()
 
     def check_open(self) -> None:
         """Raise an IsolationError if the test has ended: its connection may be another one's by now."""
@@ -206,6 +229,7 @@ class Sandbox:
 
         async with self._lock:
             self._note(found, query)
+            self._operation = operation
             await self._enter()
             self._connection.wear(borrower.codecs)
             if self._owner is borrower:
@@ -290,6 +314,8 @@ class Sandbox:
         self._note_leaks()
         if self._state is not _State.NEW and not self._connection.is_closed():
             await self._roll_back_all()
+        if self._locks and not self._schema.locks and not self._connection.is_closed():
+            await self._free_locks()
         if self._schema_changed and not self._connection.is_closed():
             # Statements prepared for tables that no longer exist would fail in the next test.
             await self._connection.reload_schema_state()
@@ -430,7 +456,7 @@ class Sandbox:
     async def _roll_back_all(self) -> None:
         """End the transaction, deferred constraints checked if it is whole; one round trip."""
         whole = self._owner is None and not self._guest_astray
-        end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._locks else "ROLLBACK"
+        end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._schema.locks else "ROLLBACK"
         try:
             if whole and (self._schema.deferrable or self._schema_changed):
                 if self._state is _State.ASTRAY:
@@ -443,4 +469,13 @@ class Sandbox:
             await self._connection.execute(end)
         except _LOST:
             # Its transaction died with it. reusable tells.
+            self._connection.terminate()
+
+    async def _free_locks(self) -> None:
+        """Free the advisory locks that a rollback doesn't free, and note which they were."""
+        try:
+            self.left_locks = await session_locks(self._connection)
+            if self.left_locks:
+                await self._connection.execute("SELECT pg_advisory_unlock_all()")
+        except _LOST:
             self._connection.terminate()

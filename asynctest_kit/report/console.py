@@ -7,6 +7,7 @@ without UTF-8 lose nothing. The one thing that is shortened is the folder part o
 from __future__ import annotations
 
 from itertools import groupby, islice
+from math import fsum
 from operator import itemgetter
 from textwrap import wrap
 from typing import TYPE_CHECKING, Final
@@ -35,6 +36,7 @@ _SLOWEST: Final = 5
 _UNFINISHED: Final = 10
 _NAMED: Final = 5
 _REMEDIES: Final = 3
+_DIFFERENCES: Final = 20
 _LEAST_SHARE: Final = 0.01  # of the wall, for a step to be named in the critical path's line
 _LEAST_SHOWN: Final = 0.0005  # seconds; less reads 0 ms
 _WIDEST: Final = 100
@@ -54,6 +56,7 @@ _STYLES: Final = {
 _VERDICTS: Final = {
     "interference": "failed beside others and passed alone",
     "flaky": "failed, and passed when run again",
+    "deadlock": "was the victim of a deadlock, and passed when run again",
     "moved": "touched process-global state, stopped and run alone; so from the start next time",
 }
 
@@ -63,6 +66,7 @@ _CAUSES: Final = {
     "failure": "failure{s}",
     "expected failure": "expected failure{s}",
     "state": "stop{s} at process-global state",
+    "deadlock": "deadlock{s}",
     "tracing": "attempt{s} to find who made them fail",
 }
 
@@ -97,6 +101,8 @@ def render(ledger: Ledger, verdict: Verdict, *, console: Console, is_short: bool
     _print_services(ledger.services, page)
     _print_slowest(ledger, page)
     _print_verdicts(ledger, page)
+    _print_audits(ledger, page)
+    _print_waits(ledger, page)
     _print_findings(ledger, page)
     _print_concurrency(ledger, page)
     _print_bounds(ledger, page)
@@ -272,13 +278,15 @@ def _print_slowest(ledger: Ledger, page: _Page) -> None:
     page.line()
     page.labelled("slowest tests", ("with own set-up and tear-down; of that in the call", "dim"))
     for test in tests:
-        page.line(f"{duration(test.total):>10}{duration(test.call):>10}  ", *_test(test, page))
+        page.line(f"{duration(test.total):>10}{duration(test.call):>10}  ", *_test(test, page, ledger.waited(test)))
 
 
-def _test(test: Test, page: _Page) -> Iterator[str | tuple[str, str]]:
+def _test(test: Test, page: _Page, blocked: float) -> Iterator[str | tuple[str, str]]:
     yield page.nodeid(test.nodeid, page.width - 22)
     if test.outcome not in ("passed", "xfailed"):
         yield f"  {test.outcome}", "red" if test.outcome in ("failed", "error") else "yellow"
+    if blocked >= _LEAST_SHOWN:
+        yield f"  waited {duration(blocked)} for locks", "yellow"
 
 
 def _print_verdicts(ledger: Ledger, page: _Page) -> None:
@@ -294,6 +302,54 @@ def _print_verdicts(ledger: Ledger, page: _Page) -> None:
             page.paragraph("", test.note)
         if len(tests) > _NAMED:
             page.labelled("", f"and {len(tests) - _NAMED} more")
+
+
+def _print_audits(ledger: Ledger, page: _Page) -> None:
+    if ledger.audits:
+        page.line()
+    label = "audit"
+    for audit in ledger.audits:
+        if audit.is_same:
+            words = (f"as it was before the tests, in all of {several(audit.things, 'thing')}", "green")
+        else:
+            words = ("NOT as it was before the tests", "bold red")
+        page.labelled(label, f"{audit.service}: ", words)
+        label = ""
+        for one in audit.differences[:_DIFFERENCES]:
+            note = " (as expected: no rung isolates it)" if one.is_known else ""
+            page.paragraph("", f"{one.text}{note}", style="" if one.is_known else "red")
+            if one.nodeid:
+                page.line(" " * _LABEL, f"by {page.nodeid(one.nodeid, page.width - _LABEL - 3)}")
+        if len(audit.differences) > _DIFFERENCES:
+            page.labelled("", f"and {len(audit.differences) - _DIFFERENCES} more")
+    if any(not audit.is_same for audit in ledger.audits) and not any(
+        one.nodeid for audit in ledger.audits for one in audit.differences
+    ):
+        page.labelled("", "Which test did it: atk run --audit-isolation=each")
+
+
+def _print_waits(ledger: Ledger, page: _Page) -> None:
+    if not ledger.waits:
+        return
+
+    page.line()
+    total = duration(fsum(wait.seconds for wait in ledger.waits))
+    page.labelled("lock waits", (f"{several(len(ledger.waits), 'wait')} for locks of others, {total} together", "dim"))
+    for wait in sorted(ledger.waits, key=lambda wait: -wait.seconds)[:_NAMED]:
+        page.line(f"{duration(wait.seconds):>10}  ", _who(wait.nodeid, page, is_test=wait.is_test))
+        page.paragraph("", f"waited for {wait.what}, held by {wait.holder}")
+        if wait.statement:
+            page.paragraph("", f"its statement: {wait.statement}", style="dim")
+        if wait.holder_statement:
+            page.paragraph("", f"the holder's last: {wait.holder_statement}", style="dim")
+    if len(ledger.waits) > _NAMED:
+        page.labelled("", f"and {len(ledger.waits) - _NAMED} more")
+    if any(wait.is_test and wait.holder_is_test for wait in ledger.waits):
+        page.labelled("", "The next run doesn't run these pairs beside each other.")
+
+
+def _who(name: str, page: _Page, *, is_test: bool) -> str:
+    return page.nodeid(name, page.width - 12) if is_test else name
 
 
 def _print_findings(ledger: Ledger, page: _Page) -> None:

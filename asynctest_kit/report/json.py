@@ -128,15 +128,16 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         Cause,
         Meta(
             description="Why it ran once more: its attempt before took too long (time-out), failed (failure), failed "
-            "as an xfail mark expects (expected failure), or was stopped at process-global state (state). Empty for a "
-            "first attempt; tracing only among second attempts."
+            "as an xfail mark expects (expected failure), was stopped at process-global state (state), or was the "
+            "victim of a deadlock (deadlock). Empty for a first attempt; tracing only among second attempts."
         ),
     ]
     verdict: Annotated[
         CaseVerdict,
         Meta(
             description="flaky: failed, then passed. interference: failed beside others, passes alone. "
-            "moved: touched process-global state beside others, was stopped and ran alone. Empty otherwise."
+            "moved: touched process-global state beside others, was stopped and ran alone. deadlock: was the victim of "
+            "a deadlock with another test, and passed alone. Empty otherwise."
         ),
     ]
     note: Annotated[str, Meta(description="The verdict in a sentence.")]
@@ -148,6 +149,39 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     nodeid: Annotated[str, Meta(description="The test, or the name of the task, or the setting.")]
     text: Annotated[str, Meta(description="To be read after its name.")]
     detail: Annotated[str, Meta(description="Where, at length: a stack; empty if there is none.")]
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """One who waited for another one's lock in a database."""
+
+    nodeid: Annotated[str, Meta(description="Who waited: a test; if is_test is false, in words what else.")]
+    holder: Annotated[
+        str, Meta(description="Who had the lock: a test; if holder_is_test is false, in words what else.")
+    ]
+    what: Annotated[str, Meta(description='What was waited for: a row, a unique key, a table, to be read after "for".')]
+    is_test: bool
+    holder_is_test: bool
+    statement: Annotated[str, Meta(description="What waited; shortened.")]
+    holder_statement: Annotated[str, Meta(description="What the holder ran last; shortened.")]
+    start_s: Moment
+    duration_s: Duration
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing of a service that is not what it was before the tests."""
+
+    text: Annotated[str, Meta(description="For people: what, before and after.")]
+    is_known: Annotated[bool, Meta(description="Whether it is something that no rung isolates, such as a sequence.")]
+    nodeid: Annotated[str, Meta(description="After which test it was found; empty if they ran beside each other.")]
+
+
+class Audit(msgspec.Struct, frozen=True, kw_only=True):
+    """A service whose state was compared with what it was before the tests that used it."""
+
+    service: str
+    same: Annotated[bool, Meta(description="Whether all is as it was, save for what no rung isolates.")]
+    things: Annotated[int, Meta(ge=0, description="How many things were compared.")]
+    differences: tuple[Difference, ...]
 
 
 class CutOff(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,6 +265,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     fixtures: Annotated[tuple[Fixture, ...], Meta(description="Shared fixtures, in the order in which they were up.")]
     tests: Annotated[tuple[Test, ...], Meta(description="In the order in which they ended.")]
     findings: Annotated[tuple[Finding, ...], Meta(description="What tests did to others or left behind.")]
+    waits: Annotated[tuple[Wait, ...], Meta(description="Who waited for another one's lock, in order of their start.")]
+    audits: Annotated[tuple[Audit, ...], Meta(description="Of --audit-isolation; empty without it.")]
     unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that did not end, because the run did.")]
     cut_off: Annotated[tuple[CutOff, ...], Meta(description="Where those of them waited of which it is known.")]
     concurrency: Concurrency
@@ -273,6 +309,8 @@ def report(ledger: budget.Ledger, verdict: budget.Verdict) -> Report:
         fixtures=tuple(_fixture(fixture) for fixture in ledger.fixtures),
         tests=tuple(_test(test) for test in ledger.tests),
         findings=tuple(Finding(nodeid=one.nodeid, text=one.text, detail=one.detail) for one in ledger.findings),
+        waits=tuple(_wait(wait) for wait in ledger.waits),
+        audits=tuple(_audit(audit) for audit in ledger.audits),
         unfinished=ledger.unfinished,
         cut_off=tuple(_one_cut_off(one) for one in ledger.cut_off),
         concurrency=_concurrency(ledger),
@@ -354,6 +392,31 @@ def _test(test: budget.Test) -> Test:
         cause=test.cause,
         verdict=test.verdict,
         note=test.note,
+    )
+
+
+def _wait(wait: budget.Wait) -> Wait:
+    return Wait(
+        nodeid=wait.nodeid,
+        holder=wait.holder,
+        what=wait.what,
+        is_test=wait.is_test,
+        holder_is_test=wait.holder_is_test,
+        statement=wait.statement,
+        holder_statement=wait.holder_statement,
+        start_s=_s(wait.start),
+        duration_s=_s(wait.seconds),
+    )
+
+
+def _audit(audit: budget.Audit) -> Audit:
+    return Audit(
+        service=audit.service,
+        same=audit.is_same,
+        things=audit.things,
+        differences=tuple(
+            Difference(text=one.text, is_known=one.is_known, nodeid=one.nodeid) for one in audit.differences
+        ),
     )
 
 

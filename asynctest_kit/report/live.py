@@ -1,9 +1,9 @@
-"""Services that start, told while they do: on a terminal below what is printed, elsewhere in a line now and then.
+"""Services that start, and tests that wait for each other, told while they do.
 
 On a terminal each has a line with what it does and for how long; the lines stand below the place where the next output
 goes, and are gone when all are up and prepared. An end of a run that takes long has one, too. A service that fails is
-told at once, with its last words. What is no terminal (a CI log, a pipe) is told of a service only when its start takes
-long.
+told at once, with its last words. What is no terminal (a CI log, a pipe) is told of a start or a wait only when it
+takes long.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asynctest_kit.budget.wording import duration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from asynctest_kit.provision.client import Asked, Client
 
@@ -136,9 +136,19 @@ class Watch:
         screen: Where to tell.
         tells_all: Whether to tell of each that is up, and where, and in a log of each that failed; for a run's report
             tells of them too.
+        waits: Gives who waits for whom among the tests: in words, and since when on ``CLOCK_MONOTONIC``.
     """
 
-    def __init__(self, client: Callable[[], Client | None], screen: Screen, *, tells_all: bool) -> None:
+    def __init__(
+        self,
+        client: Callable[[], Client | None],
+        screen: Screen,
+        *,
+        tells_all: bool,
+        waits: Callable[[], Sequence[tuple[str, float]]] = tuple,
+    ) -> None:
+        self._waits = waits
+        self._long_waits: dict[str, float] = {}
         self._client = client
         self._screen = screen
         self._tells_all = tells_all
@@ -161,12 +171,14 @@ class Watch:
         width = max((len(one.name) for one in client.asked), default=0)
         now = time.monotonic()
         lines = [f"{one.name:{width}}  {_doing(client, one.name)}  {duration(now - one.at)}" for one in starting]
-        self._screen.show(lines + _preparing(client))
+        waits = self._waits()
+        self._screen.show(lines + _preparing(client) + [_waiting(text, now - since) for text, since in waits])
         for one in done:
             self._told.add(one.number)
             self._tell(one, width, duration(now - one.at))
         if not self._screen.is_live:
             self._tell_long(starting, lines, now)
+            self._tell_long_waits(waits, now)
         return starting
 
     def look_and_wait(self) -> bool:
@@ -203,23 +215,37 @@ class Watch:
                 self._long[one.number] = 2 * limit
                 self._screen.say(line)
 
+    def _tell_long_waits(self, waits: Sequence[tuple[str, float]], now: float) -> None:
+        for text, since in waits:
+            limit = self._long_waits.setdefault(text, _LONG)
+            if now - since >= limit:
+                self._long_waits[text] = 2 * limit
+                self._screen.say(_waiting(text, now - since))
+
 
 @contextmanager
-def watched_run(client: Callable[[], Client | None]) -> Iterator[None]:
-    """Tell of the services that start while the block runs; what it prints on standard output passes through."""
-    with watched_output(client) as begin:
+def watched_run(
+    client: Callable[[], Client | None], waits: Callable[[], Sequence[tuple[str, float]]] = tuple
+) -> Iterator[None]:
+    """Tell of the services that start, and of tests that wait for each other, while the block runs.
+
+    What it prints on standard output passes through.
+    """
+    with watched_output(client, waits) as begin:
         begin()
         yield
 
 
 @contextmanager
-def watched_output(client: Callable[[], Client | None]) -> Iterator[Callable[[], None]]:
+def watched_output(
+    client: Callable[[], Client | None], waits: Callable[[], Sequence[tuple[str, float]]] = tuple
+) -> Iterator[Callable[[], None]]:
     """The same, from when the block calls what it is given: until then no thread looks."""
     # Not the descriptor itself: pytest's capture takes that away while tests run.
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors) as stream:
         screen = Screen(stream, terminal_size(stream))
         over = threading.Event()
-        watch = Watch(client, screen, tells_all=False)
+        watch = Watch(client, screen, tells_all=False, waits=waits)
 
         def keep_looking() -> None:
             while not over.is_set():
@@ -269,6 +295,10 @@ class _Passed:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
+
+
+def _waiting(text: str, seconds: float) -> str:
+    return f"lock wait {duration(seconds)}  {text}"  # the time first, for a long line is cut off
 
 
 def _preparing(client: Client) -> list[str]:

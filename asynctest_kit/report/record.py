@@ -26,6 +26,8 @@ _AnyEvent = (
     | ev.AttemptFinished
     | ev.CaseCutOff
     | ev.FindingMade
+    | ev.WaitFinished
+    | ev.AuditFinished
     | ev.FixtureFinished
     | ev.ServicePhase
     | ev.ServiceReady

@@ -10,10 +10,13 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.runtestloop import Engine
     from asynctest_kit.settings import Settings
 
-__all__ = ["BUDGET_MISSED", "report"]
+__all__ = ["AUDIT_FAILED", "BUDGET_MISSED", "report"]
 
 #: Exit code of a run that passed and took longer than a strict budget.
 BUDGET_MISSED = 6
+
+#: Exit code of a run that passed and left a service otherwise than it had found it.
+AUDIT_FAILED = 7
 
 
 def report(events: list[Event], settings: Settings, engine: Engine, code: int) -> int:
@@ -35,5 +38,9 @@ def report(events: list[Event], settings: Settings, engine: Engine, code: int) -
         console.render(accounts, outcome, console=console.stdout(), is_short=settings.report == "short")
     if engine.was_terminated:
         return TERMINATED
+    if settings.audit_isolation and not accounts.audits:
+        print("asynctest_kit: --audit-isolation found nothing to compare: no test used PostgreSQL or Redis")  # noqa: T201
+    if code == 0 and not all(audit.is_same for audit in accounts.audits):
+        return AUDIT_FAILED
     missed = code == 0 and settings.budget_strict and not outcome.held
     return BUDGET_MISSED if missed else code

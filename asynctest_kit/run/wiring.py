@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
 from asynctest_kit.engine.events import ServiceFailed, ServicePhase, ServiceReady
+from asynctest_kit.engine.stashed import waits_now
 from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import open_session, session_of
 
@@ -41,16 +42,24 @@ class Wiring:
     sink: Sink
     record: Record
     session: ServiceSession | None = None
+    _config: pytest.Config | None = field(default=None, init=False)
 
     @property
     def connected(self) -> Client | None:
         """The supervisor's client, if any service was asked for so far."""
         return self.client if self.session is None else self.session.connected
 
+    @property
+    def waits(self) -> list[tuple[str, float]]:
+        """Which tests wait for which, in words, and since when."""
+        return [] if self._config is None else waits_now(self._config)
+
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:
         """Give the fixtures this run's settings and loop."""
+        self._config = config
         self.session = open_session(config, settings=self.settings, client=self.client, shared_loop=True)
+        self.session.sink = self.sink
         config.pluginmanager.register(shared, "asynctest_kit-shared")
 
     @pytest.hookimpl(trylast=True)

@@ -209,6 +209,24 @@ def test_a_log_is_told_of_what_takes_long_ever_less_often_and_not_of_a_failure_t
     assert "too slow" not in log.getvalue()
 
 
+def test_who_waits_for_whom_is_shown_while_it_lasts_and_told_to_a_log_when_it_is_long():
+    terminal, log, client, waits = Terminal(), io.StringIO(), Asking(), []
+    shown = Watch(lambda: client, screen_on(terminal), tells_all=False, waits=lambda: waits)
+    told = Watch(lambda: client, Screen(log, None), tells_all=False, waits=lambda: waits)
+    waits.append(("b::two waits for a row, held by a::one", time.monotonic() - 2.0))
+    shown.look()
+    told.look()
+    assert re.fullmatch(r"lock wait 2.\d\d s  b::two waits for a row, held by a::one", terminal.seen)
+    assert log.getvalue() == ""
+    waits[0] = (waits[0][0], time.monotonic() - 6.0)
+    told.look()
+    told.look()
+    assert re.fullmatch(r"lock wait 6.\d\d s  b::two waits for a row, held by a::one\n", log.getvalue())
+    waits.clear()
+    shown.look()
+    assert terminal.seen == ""
+
+
 def test_before_there_is_a_client_nothing_is_shown():
     terminal = Terminal()
     assert Watch(lambda: None, screen_on(terminal), tells_all=False).look() == []

@@ -112,6 +112,21 @@ class Recorder:
             )
         )
 
+    def waited(self, nodeid: str, holder: str, what: str, start: float, end: float, *, of_a_test: bool = True) -> None:
+        self.events.append(
+            ev.WaitFinished(
+                nodeid=nodeid,
+                holder=holder,
+                what=what,
+                is_test=True,
+                holder_is_test=of_a_test,
+                statement="UPDATE users SET name = $1 WHERE id = $2",
+                holder_statement="",
+                start=ORIGIN + start,
+                end=ORIGIN + end,
+            )
+        )
+
     def finish(self, loop_end: float, end: float, exit_code: int = 0) -> None:
         self.events.append(ev.LoopFinished(at=ORIGIN + loop_end))
         self.events.append(ev.RunFinished(at=ORIGIN + end, exit_code=exit_code))
@@ -281,4 +296,18 @@ def nothing_collected() -> list[ev.Event]:
     return run.events
 
 
-ALL = (small, cold, big, interrupted, cut_off, run_again, service_failed, nothing_collected)
+def lock_waits() -> list[ev.Event]:
+    """One test waits for another one's row for most of its time, and one for somebody who is no test."""
+    run = Recorder()
+    run.collect(0.1, 0.2, 3)
+    run.loop(0.2)
+    one, two = "tests/test_users.py::test_rename", "tests/test_users.py::test_delete"
+    run.case(one, 0.2, 0.2, 0.2, 2.9, 3.0)
+    run.case(two, 0.2, 0.2, 0.2, 4.0, 4.0)
+    run.waited(two, one, "the row of users with id = 1", 0.3, 3.0)
+    run.waited(one, "a session that is no test's (process 7)", "a row of users", 0.3, 0.6, of_a_test=False)
+    run.finish(4.0, 4.1)
+    return run.events
+
+
+ALL = (small, cold, big, interrupted, cut_off, run_again, lock_waits, service_failed, nothing_collected)

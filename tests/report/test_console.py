@@ -92,6 +92,22 @@ def test_second_attempts_are_told_with_their_cost_and_what_would_change_it() -> 
     assert "raise the concurrency" not in text
 
 
+def test_who_waited_for_a_lock_is_told_with_the_holder_and_what_would_change_it() -> None:
+    text = printed(sample_runs.lock_waits)
+    words = " ".join(text.split())
+    assert "2 waits for locks of others, 3.00 s together" in words
+    assert (
+        "2.70 s tests/test_users.py::test_delete waited for the row of users with id = 1, held by "
+        "tests/test_users.py::test_rename its statement: UPDATE users SET name = $1 WHERE id = $2"
+    ) in words
+    assert "held by a session that is no test's (process 7)" in words
+    assert "test_delete waited 2.70 s for locks" in words
+    assert "tests/test_users.py::test_delete, of which it waited 2.70 s for the lock of tests/test_users.py::" in words
+    missed = " ".join(printed(sample_runs.lock_waits, 1).split())
+    assert "give both rows and keys of their own: it waited for the row of users with id = 1" in missed
+    assert "lock waits" not in printed(sample_runs.small)
+
+
 def test_the_slowest_tests_are_in_the_order_of_their_first_column() -> None:
     lines = printed(sample_runs.small).splitlines()
     head = lines.index("slowest tests with own set-up and tear-down; of that in the call")

@@ -23,6 +23,7 @@ repeat = 3
 shuffle = 12
 explain-plan = true
 isolation = "database"
+audit-isolation = "each"
 [tool.asynctest_kit.groups]
 mail = 1
 "payment provider" = 4
@@ -48,6 +49,7 @@ def test_the_whole_file(tmp_path: Path) -> None:
     assert (settings.retries, settings.fail_slow, settings.block_threshold) == (2, 60.0, 0.0)
     assert (settings.interference, settings.repeat, settings.shuffle, settings.explain_plan) == ("warn", 3, 12, True)
     assert settings.isolation == "database"
+    assert settings.audit_isolation == "each"
     assert dict(settings.groups) == {"mail": 1, "payment provider": 4}
     assert settings.overrides == (
         Override(tests="tests/legacy/*", exclusive=True, isolation="server"),
