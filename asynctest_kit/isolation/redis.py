@@ -41,22 +41,25 @@ A test gets another one's messages
 
 from __future__ import annotations
 
-import fcntl
-import os
-from contextlib import AsyncExitStack, asynccontextmanager
+import asyncio
+import random
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import parse_url
 from redis.exceptions import RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.redis_client import HINT, LeasePool, command_name, connection_class
+from asynctest_kit.isolation.redis_locks import Locks
+from asynctest_kit.isolation.redis_names import Names
+from asynctest_kit.isolation.redis_users import Leftovers, Login, Room, Users, channels_of
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
-from asynctest_kit.provision.runtime import base_directory
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from asynctest_kit.provision.service import Endpoint
 
@@ -67,110 +70,200 @@ __tracebackhide__ = True
 
 #: What a server has unless it says otherwise.
 _DATABASES = 16
-_MARK_SIZE = 64
+
+#: Connections as the server's own user, for what tests may not do.
+_MANAGERS = 2
+
 _CONNECT_SECONDS = 10.0
+
+#: How long a run that has no database waits for another run to give one back, and how often it looks.
+_PATIENCE = 60.0
+_LOOK_AGAIN = 0.2
+
 _FLUSH = b"*1\r\n$7\r\nFLUSHDB\r\n"
-_LEAVES = frozenset({"SELECT", "SWAPDB", "MOVE", "RESET", "SHUTDOWN"})
 
 
 @asynccontextmanager
-async def open_slots(endpoint: Endpoint, *, limit: int = 64) -> AsyncIterator[RedisSlots]:
+async def open_slots(endpoint: Endpoint, *, limit: int = 64, patience: float = _PATIENCE) -> AsyncIterator[RedisSlots]:
     """Logical databases of a server, each with a held connection, bound to the running loop.
 
     Args:
         endpoint: The server; its own database number is not used.
         limit: Most databases at once.
+        patience: Seconds that the first one is waited for, where other runs hold all.
     """
-    slots = RedisSlots(endpoint, limit=limit)
-    async with slots.held:
+    async with AsyncExitStack() as stack:
+        server = _server(endpoint)
+        stack.push_async_callback(server.aclose)
+        slots = RedisSlots(endpoint, server, limit=limit, patience=patience)
+        await stack.enter_async_context(slots.locks)
+        stack.push_async_callback(slots.sweep)
+        await stack.enter_async_context(slots.held)
         yield slots
 
 
 class RedisSlots:
-    """Logical databases that are locked for this process; each lease is one test's."""
+    """Logical databases that this process holds; each lease is one test's."""
 
-    def __init__(self, endpoint: Endpoint, *, limit: int) -> None:
+    def __init__(self, endpoint: Endpoint, server: Redis, *, limit: int, patience: float) -> None:
         self._endpoint = endpoint
         self._external = endpoint.provider == "external"
-        self._tried: set[int] = set()
-        self.held: Slots[_Database] = Slots(self._lock_one, close=_Database.close, usable=lambda _: True, limit=limit)
+        self._server = server
+        self._patience = patience
+        self._taken: set[str] = set()
+        self._foreign: set[str] = set()
+        self._names: list[str] = []
+        self._users = Users(server)
+        self.held: Slots[_Database] = Slots(self._take_one, close=self._close, usable=self._is_held, limit=limit)
+        self.locks = Locks(_listener(endpoint), server, wanted=self.held.spare)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RedisLease]:
-        """One test's database, flushed at the end."""
+        """One test's database, flushed at the end.
+
+        Raises:
+            IsolationError: At the end, what the test left at work, and what its applications were refused.
+        """
         database = await self.held.take()
         lease = RedisLease(database)
+        problems: tuple[str, ...] = ()
         clean = False
         try:
             yield lease
         finally:
             try:
-                await lease.end()
+                problems = await lease.end()
                 clean = True
             finally:
-                if clean:
+                if clean and self._is_held(database):
                     self.held.give_back(database)
                 else:
-                    self._forget(database)
+                    await self._forget(database)
+                    self.held.discard()
+        if problems:
+            raise IsolationError(f"The test is at fault in its Redis database: {'; '.join(problems)}. {HINT}")
 
-    def _forget(self, database: _Database) -> None:
-        """Let go of a database that could not be flushed; its lock file keeps the mark, so the next one flushes it."""
-        database.unlock()
-        self._tried.discard(database.number)
-        self.held.discard()
+    @property
+    def shortcoming(self) -> str:
+        """Why tests log in as the given user, who may do all; empty where they have users of their own."""
+        return self._users.refusal
 
-    async def _lock_one(self) -> _Database:
-        """Lock the first free database, see that it is empty, and hold a connection to it."""
-        async with _server(self._endpoint) as server:
-            count = await _database_count(server)
-            mark = await _mark_of(server) if self._external else b""
-            taken, foreign = 0, 0
-            for number in range(1 if self._external else 0, count):
-                if number in self._tried:
-                    continue
+    async def sweep(self) -> None:
+        """Empty what runs that died have left, and remove their users."""
+        with suppress(RedisError, OSError, IsolationError):
+            for name in await self._users.marked() & {*self._names}:
+                database = await self._taken_now(name)
+                if database is not None:
+                    await self._close(database)
 
-                database = _Database.lock(self._endpoint, number)
-                if database is None:
-                    taken += 1
-                    continue
+    async def _take_one(self) -> _Database:
+        """Hold the first free database, see that it is empty, and a connection to it."""
+        if not self._names:
+            count = await _database_count(self._server)
+            # Who doesn't select one writes to 0: it is nobody's, and on a server of others theirs.
+            self._names = [str(number) for number in range(1, count)] or ["0"]
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._patience
+        while (database := await self._first_free()) is None:
+            others = len(self._names) - len(self._foreign) - len(self._taken)
+            if self._taken or not others or loop.time() >= end:
+                raise SlotsExhausted(self._exhausted(others))
 
-                self._tried.add(number)
-                if await self._prepare(database, mark):
-                    return database
+            await self.locks.ask()
+            await asyncio.sleep(_LOOK_AGAIN)
+        return database
 
-                foreign += 1
-        raise SlotsExhausted(
-            f"{self._endpoint.safe_url} has no logical database left for tests: of its {count}, {taken} are leased by "
-            f"other processes{_external_count(foreign) if self._external else ''}. Start the server with more "
-            "(--databases 256), lower --concurrency, or end the other runs."
-        )
+    async def _first_free(self) -> _Database | None:
+        marked = await self._users.marked()
+        names = [name for name in self._names if name not in self._taken | self._foreign]
+        free = await self.locks.free(names) if names else []
+        random.shuffle(free)  # two runs that start at once would meet at each
+        for name in sorted(free, key=marked.__contains__, reverse=True):
+            if name not in self._taken and (database := await self._taken_now(name)) is not None:
+                return database
+        return None
 
-    async def _prepare(self, database: _Database, mark: bytes) -> bool:
-        """Empty the database if what it holds is ours; False if it holds data of others."""
+    async def _taken_now(self, name: str) -> _Database | None:
+        """Hold a database; None if another run was first, or if it holds data of others."""
+        self._taken.add(name)
         try:
-            if self._external:
-                if database.mark != mark and await database.size():
-                    await database.close()
-                    return False
+            if await self.locks.take(name):
+                life = self.locks.life
+                if not self._external or await self._is_ours(name):
+                    return await self._open(name, life)
 
-                database.write_mark(mark)
-            await database.flush()
+                self._foreign.add(name)
+                await self.locks.leave(name, life)
         except BaseException:
-            self._tried.discard(database.number)
-            database.unlock()
+            self._taken.discard(name)
             raise
 
-        return True
+        self._taken.discard(name)
+        return None
+
+    async def _is_ours(self, name: str) -> bool:
+        """Whether it is empty, or what it holds was left by a run of ours."""
+        if name in await self._users.marked():
+            return True
+
+        pipeline = self._server.pipeline(transaction=False)
+        pipeline.execute_command("SELECT", name)
+        pipeline.execute_command("DBSIZE")
+        _, size = await pipeline.execute()
+        return not size
+
+    async def _open(self, name: str, life: int) -> _Database:
+        room = Room(name, int(name))
+        logins = await self._users.make(room)
+        database = _Database(self._endpoint, room, self._users, logins, life)
+        try:
+            await database.flush()
+        except BaseException:
+            await self.locks.leave(name, life)
+            raise
+
+        return database
+
+    def _is_held(self, database: _Database) -> bool:
+        return database.life == self.locks.life
+
+    async def _close(self, database: _Database) -> None:
+        """Let go of an empty database, unless it isn't held any more or the server is gone."""
+        if self._is_held(database):
+            with suppress(RedisError, OSError):
+                await self._users.drop(database.room)
+        await self._forget(database)
+
+    async def _forget(self, database: _Database) -> None:
+        """Let go of a database; its users, if they are still there, say that what it holds is ours."""
+        self._taken.discard(database.room.name)
+        await database.connection.disconnect(nowait=True)
+        with suppress(RedisError, OSError, IsolationError):
+            await self.locks.leave(database.room.name, database.life)
+
+    def _exhausted(self, others: int) -> str:
+        foreign = f", {len(self._foreign)} hold data that isn't ours" if self._foreign else ""
+        never = ", and 0 is never used on a server that was given by URL" if self._external else ""
+        return (
+            f"{self._endpoint.safe_url} has no logical database left for tests: {others} are leased by other runs"
+            f"{foreign}{never}. Start the server with more (--databases 256), lower --concurrency, or end the other "
+            "runs."
+        )
 
 
 class RedisLease:
-    """One test's database: its URL, and a client for it."""
+    """One test's database: its URL, and a client for it.
+
+    Attributes:
+        leftovers: When it has ended, what was left of its URL's clients.
+    """
 
     def __init__(self, database: _Database) -> None:
         self._database = database
-        self._pool = _LeasePool(database)
+        self._pool = database.pool()
         self._client: Redis | None = None
         self._shown = False
+        self.leftovers = Leftovers()
 
     @property
     def url(self) -> str:
@@ -179,258 +272,124 @@ class RedisLease:
         return self._database.endpoint.url
 
     @property
+    def prefix(self) -> str:
+        """How the channels begin that an application's own client may use."""
+        return channels_of(self._database.room.name)
+
+    @property
     def client(self) -> Redis:
         """A client that is good until the test ends; no need to close it."""
         if self._client is None:
             self._client = Redis(connection_pool=self._pool)
         return self._client
 
-    async def end(self) -> None:
-        """Flush, unless nobody can have written; close what the test left open."""
-        used = self._shown or self._pool.is_used
+    async def end(self) -> tuple[str, ...]:
+        """Flush, unless nobody can have written; close what the test left open.
+
+        Returns:
+            What the test is to be charged with.
+        """
+        problems = self._pool.at_work
         await self._pool.end()
-        if used:
-            await self._database.flush()
-
-
-class _Guard:
-    """Keeps a connection inside its database, and a test that has ended out of the next one's."""
-
-    leased = True
-
-    async def connect(self) -> None:
-        if not self.leased:
-            raise IsolationError(_ENDED)
-
-        try:
-            await super().connect()  # type: ignore[misc]  # of the connection mixed in
-        except AttributeError:
-            # redis-py loses its stream when it is disconnected while it connects.
-            if self.leased:
-                raise
-        if not self.leased:
-            # The test ended meanwhile, and what closed its connections found this one not yet open.
-            await self.disconnect(nowait=True)
-            raise IsolationError(_ENDED)
-
-    def pack_command(self, *args: Any) -> Any:
-        return super().pack_command(*self._guarded(args))  # type: ignore[misc]  # of the connection mixed in
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
-        return super().pack_commands(self._guarded(tuple(command)) for command in commands)  # type: ignore[misc]
-
-    def _guarded(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self.leased:
-            raise IsolationError(_ENDED)
-
-        name = _name(command)
-        if name == "FLUSHALL":
-            return ("FLUSHDB", *command[1:])
-
-        if name in _LEAVES and tuple(command[1:]) != (self.db,):  # type: ignore[attr-defined]
-            raise IsolationError(
-                f"{name} would leave this test's logical database. Each test has one of its own: use the clients "
-                "and URLs that the fixtures redis and redis_url give."
-            )
-
-        return command
-
-
-def _name(command: tuple[Any, ...]) -> str:
-    name = command[0]
-    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return text.partition(" ")[0].upper()
-
-
-class _GuardedConnection(_Guard, Connection):
-    pass
-
-
-class _GuardedSocketConnection(_Guard, UnixDomainSocketConnection):
-    pass
-
-
-class _GuardedSSLConnection(_Guard, SSLConnection):
-    pass
-
-
-_ENDED = (
-    "A Redis client of a test that has ended was used: something that the test started goes on after it. "
-    "Stop it in the test, or in the tear-down of the fixture that started it."
-)
-
-
-class _LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # generic in the stubs of some versions
-    """One test's connections, of which the first is the database's held one."""
-
-    def __init__(self, database: _Database) -> None:
-        super().__init__(connection_class=database.connection_class, **database.options)
-        self._database = database
-        self._made: list[Any] = []
-        self._lent: set[Any] = set()
-        self._ended = False
-
-    @property
-    def is_used(self) -> bool:
-        """Whether a command can have been sent."""
-        return bool(self._made)
-
-    def make_connection(self) -> Any:
-        connection = self._database.make_connection() if self._made else self._database.connection
-        self._made.append(connection)
-        return connection
-
-    async def get_connection(self, *args: Any, **options: Any) -> Any:
-        if self._ended:
-            raise IsolationError(_ENDED)
-
-        connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
-        self._lent.add(connection)
-        return connection
-
-    async def release(self, connection: Any) -> None:
-        self._lent.discard(connection)
-        await super().release(connection)
-
-    async def end(self) -> None:
-        """Close all connections but the held one, and that too if the test never gave it back."""
-        self._ended = True
-        held = self._database.connection
-        if held in self._lent:
-            self._database.connection = self._database.make_connection()
-        for connection in self._made:
-            if connection is not held or held in self._lent:
-                connection.leased = False
-                await connection.disconnect(nowait=True)
+        if self._shown:
+            self.leftovers = await self._database.shut_out()
+            problems += tuple(f"its application left {what}" for what in self.leftovers.at_work)
+            problems += tuple(f"its application was refused {what}" for what in self.leftovers.refused)
+        if (self._shown or self._pool.is_used) and not await self._database.flush(self._pool):
+            problems += ("it left a MULTI open",)
+        return problems
 
 
 class _Database:
-    """A logical database that this process has locked, with a connection to it that outlives each lease."""
+    """A logical database that this process holds, with a connection to it that outlives each lease."""
 
-    def __init__(self, endpoint: Endpoint, number: int, path: Path, file: int) -> None:
-        self.number = number
-        self.endpoint = msgspec.structs.replace(endpoint, database=str(number))
-        self.connection_class: Any = _connection_class(endpoint)
-        self._path = path
-        self._file = file
-        self.mark = os.pread(file, _MARK_SIZE, 0)
+    def __init__(
+        self, endpoint: Endpoint, room: Room, users: Users, logins: tuple[Login, Login] | None, life: int
+    ) -> None:
+        own = Login(endpoint.username, endpoint.password)
+        client, url = logins or (own, own)
+        self.room = room
+        self.life = life
+        self.endpoint = _as(endpoint, url, room)
+        self._has_users = logins is not None
+        self._users = users
+        self._names = Names(channels_of(room.name))
+        self._options = _options(_as(endpoint, client, room))
+        self._class = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss")
         self.connection: Any = self.make_connection()
 
-    @classmethod
-    def lock(cls, endpoint: Endpoint, number: int) -> _Database | None:
-        """Lock a database for this process; None if another has it."""
-        path = _lock_file(endpoint, number)
-        while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if _is_at(path, file):
-                    return cls(endpoint, number, path, file)
-            except BlockingIOError:
-                os.close(file)
-                return None
-            except BaseException:
-                os.close(file)
-                raise
-            # Its last owner removed the file between our opening and our locking it.
-            os.close(file)
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What redis-py's connection takes."""
-        return {
-            **_whereabouts(self.endpoint),
-            "username": self.endpoint.username,
-            "password": self.endpoint.password,
-            "db": self.number,
-            "socket_connect_timeout": _CONNECT_SECONDS,
-        }
-
     def make_connection(self) -> Any:
-        return self.connection_class(**self.options)
+        connection = self._class(**self._options)
+        connection.names = self._names
+        return connection
 
-    def write_mark(self, mark: bytes) -> None:
-        """Note in the lock file that what the database holds from now on is ours, should we die."""
-        os.ftruncate(self._file, 0)
-        os.pwrite(self._file, mark, 0)
+    def pool(self) -> LeasePool:
+        """The connections of the next lease."""
+        return LeasePool(self.connection, self.make_connection, self._options)
 
-    async def size(self) -> int:
-        await self.connection.connect()
-        await self.connection.send_command("DBSIZE")
-        return int(await self.connection.read_response())
+    async def shut_out(self) -> Leftovers:
+        """End what clients of its URL have open, and give it another password."""
+        if not self._has_users:
+            return Leftovers()
 
-    async def flush(self) -> None:
-        """Empty it; one round trip on the held connection, or a new one where the server has closed that."""
-        try:
-            await self._flush()
-        except (RedisError, OSError):
-            await self.connection.disconnect(nowait=True)
+        login, leftovers = await self._users.shut_out(self.room)
+        self.endpoint = _as(self.endpoint, login, self.room)
+        return leftovers
+
+    async def flush(self, pool: LeasePool | None = None) -> bool:
+        """Empty it: one round trip on the held connection, or a new one where that is gone.
+
+        Returns:
+            Whether the connection was as it should be, not inside a MULTI.
+        """
+        if pool is not None and pool.is_broken:
             self.connection = self.make_connection()
-            await self._flush()
+        try:
+            answer = await self._flush()
+        except (RedisError, OSError):
+            answer = b"closed"
+        if answer in {b"OK", "OK"}:
+            self.connection.tells_names = False
+            return True
 
-    async def _flush(self) -> None:
+        await self.connection.disconnect(nowait=True)
+        self.connection = self.make_connection()
+        await self._flush()
+        return answer not in {b"QUEUED", "QUEUED"}
+
+    async def _flush(self) -> Any:
         await self.connection.send_packed_command(_FLUSH, check_health=False)
-        answer = await self.connection.read_response()
-        if answer not in {b"OK", "OK"}:
-            # The test left the connection in a state of its own: inside a MULTI it would only queue what follows.
-            raise RedisError(f"FLUSHDB was answered by {answer!r}")
-
-    async def close(self) -> None:
-        """Let go of a database that holds nothing of ours."""
-        await self.connection.disconnect()
-        self.remove_lock()
-
-    def remove_lock(self) -> None:
-        """Unlock, and leave no file; no-op if that was done."""
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            self.unlock()
-
-    def unlock(self) -> None:
-        """Unlock, and leave the file with its mark."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        return await self.connection.read_response()
 
 
-def _lock_file(endpoint: Endpoint, number: int) -> Path:
-    folder = base_directory() / "redis"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    host = "127.0.0.1" if endpoint.host in {"localhost", "::1"} else endpoint.host
-    return folder / f"{host.replace(':', '_')}-{endpoint.port}-{number}.lock"
+def _as(endpoint: Endpoint, login: Login, room: Room) -> Endpoint:
+    return msgspec.structs.replace(
+        endpoint, username=login.username, password=login.password, database=str(room.database)
+    )
 
 
-def _is_at(path: Path, file: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(file))  # noqa: PTH116  # beside fstat
-    except FileNotFoundError:
-        return False
-
-
-def _connection_class(endpoint: Endpoint) -> type[_Guard]:
+def _options(endpoint: Endpoint) -> dict[str, Any]:
+    """What redis-py's connection takes."""
+    options: dict[str, Any] = dict(parse_url(endpoint.url)) | {"socket_connect_timeout": _CONNECT_SECONDS}
+    options.pop("connection_class", None)
     if endpoint.socket:
-        return _GuardedSocketConnection
-    return _GuardedSSLConnection if endpoint.scheme == "rediss" else _GuardedConnection
+        del options["host"], options["port"]
+        options["path"] = endpoint.socket
+    return options
 
 
-def _whereabouts(endpoint: Endpoint) -> dict[str, Any]:
-    return {"path": endpoint.socket} if endpoint.socket else {"host": endpoint.host, "port": endpoint.port}
+def _server(endpoint: Endpoint) -> Redis:
+    """The server as whoever was given; few connections, for what they are used for takes a round trip."""
+    options = _options(endpoint) | {"db": 0}
+    kind = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss", guarded=False)
+    pool = BlockingConnectionPool(_MANAGERS, timeout=None, connection_class=kind, **options)
+    return Redis.from_pool(pool)
 
 
-@asynccontextmanager
-async def _server(endpoint: Endpoint) -> AsyncIterator[Redis]:
-    async with AsyncExitStack() as stack:
-        client = Redis.from_url(
-            msgspec.structs.replace(endpoint, database=None).url, socket_connect_timeout=_CONNECT_SECONDS
-        )
-        stack.push_async_callback(client.aclose)
-        yield client
-
-
-async def _mark_of(server: Redis) -> bytes:
-    """What tells this server's life from others: after a restart, what a database holds is not known to be ours."""
-    run: str = (await server.info("server"))["run_id"]
-    return run.encode()[:_MARK_SIZE]
+def _listener(endpoint: Endpoint) -> Any:
+    options = _options(endpoint) | {"db": 0, "protocol": 2, "socket_timeout": None}
+    kind = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss", guarded=False)
+    return kind(**options)
 
 
 async def _database_count(server: Redis) -> int:
@@ -440,9 +399,5 @@ async def _database_count(server: Redis) -> int:
         # Managed servers refuse CONFIG.
         return _DATABASES
 
-    values = {_name((key,)): value for key, value in answer.items()}
+    values = {command_name((key,)): value for key, value in answer.items()}
     return int(values.get("DATABASES") or _DATABASES)
-
-
-def _external_count(foreign: int) -> str:
-    return f", {foreign} hold data that isn't ours, and 0 is never used on a server that was given by URL"

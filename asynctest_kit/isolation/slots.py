@@ -15,6 +15,8 @@ The rules.
 4. What is discarded makes room for a new one.
 5. Where some are to be made ahead, they are made while nobody waits, too; but when one could not be made, no more until
    somebody waits, who is told why.
+6. When others ask for what the server has no more of, one is closed for them, at once or when it comes back: all but
+   the last one can be spared, and no new ones are made in their stead.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ class Slots(Generic[T]):
 
     Args:
         make: Opens one; raises :class:`SlotsExhausted` when there are no more.
-        close: Closes one.
+        close: Closes one; it raises nothing.
         usable: Whether an idle one may still be handed out.
         limit: Most at once.
         ahead: How many should be idle; None for what is left over.
@@ -74,6 +76,7 @@ class Slots(Generic[T]):
         self._waiters: deque[asyncio.Future[T]] = deque()
         self._size = 0
         self._making = 0
+        self._owed = 0
         self._makers = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Slots[T]:
@@ -114,10 +117,16 @@ class Slots(Generic[T]):
                 return item
 
             self._size -= 1
+            self._makers.create_task(_awaited(self._close(item)))
         return await self._wait()
 
     def give_back(self, item: T) -> None:
         """Hand it to who waits longest, or keep it for the next."""
+        if self._owed:
+            self._idle.append(item)
+            self._pay()
+            return
+
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -126,9 +135,23 @@ class Slots(Generic[T]):
 
         self._idle.append(item)
 
+    def spare(self) -> None:
+        """Close one for others, as soon as one is idle; no-op if there is but one."""
+        if self._size - self._owed > 1:
+            self._owed += 1
+            self._limit = self._size - self._owed
+            self._pay()
+
+    def _pay(self) -> None:
+        while self._owed and self._idle:
+            self._owed -= 1
+            self._size -= 1
+            self._makers.create_task(_awaited(self._close(self._idle.pop(0))))
+
     def discard(self) -> None:
         """One that was taken is broken and closed: make room for another."""
         self._size -= 1
+        self._owed = max(0, self._owed - 1)
         self.grow()
 
     async def _wait(self) -> T:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from asynctest_kit.isolation.pool import SandboxPool
 from asynctest_kit.isolation.postgres import open_slots
 from asynctest_kit.isolation.templates import ensure_template, open_clone
 from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.providers import Refusal
+from asynctest_kit.provision.providers.engine import open_engine
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
 
@@ -44,9 +47,22 @@ async def server(services, anyio_backend):
     return await services.endpoint(spec("postgres"))
 
 
-@pytest.fixture(scope="session")
-async def redis_endpoint(services, anyio_backend):
-    return await services.endpoint(spec("redis"))
+#: Redis in Docker, Valkey from its wheel: they differ in what their users can be told.
+@pytest.fixture(scope="session", params=["docker", "embedded"])
+async def redis_endpoint(services, request, anyio_backend):
+    if request.param == "docker":
+        await _need_docker()
+    image = os.environ.get("ATK_REDIS_IMAGE") or "asynctest-kit/redis:testbed"
+    name = f"redis-{request.param}"
+    return await services.endpoint(ServiceSpec(name=name, kind="redis", provider=request.param, image=image))
+
+
+async def _need_docker():
+    try:
+        async with open_engine(os.environ):
+            pass
+    except Refusal as reason:
+        pytest.skip(f"no Docker: {reason}")
 
 
 @pytest.fixture(scope="session")

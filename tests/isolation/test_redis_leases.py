@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 import redis.asyncio
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis import open_slots
@@ -30,6 +31,13 @@ async def endpoint(services, anyio_backend):
 async def slots(redis_endpoint, anyio_backend):
     async with open_slots(redis_endpoint, limit=8) as slots:
         yield slots
+
+
+@pytest.fixture
+async def manager(redis_endpoint, anyio_backend):
+    """The server as its own user."""
+    async with redis.asyncio.from_url(redis_endpoint.url) as client:
+        yield client
 
 
 def external(endpoint, **changes):
@@ -58,9 +66,10 @@ async def test_url_is_the_same_database(slots):
         async with redis.asyncio.from_url(lease.url) as application:
             await application.set("key", "value")
         assert await lease.client.exists("key")
-        url = lease.url
-    async with redis.asyncio.from_url(url) as application:
-        assert await application.dbsize() == 0
+        number = lease.url[-1]
+    async with slots.lease() as lease:
+        assert lease.url[-1] == number
+        assert await lease.client.dbsize() == 0
 
 
 async def test_only_the_url_used(slots):
@@ -68,8 +77,9 @@ async def test_only_the_url_used(slots):
         url = lease.url
         async with redis.asyncio.from_url(url) as application:
             await application.set("key", "value")
-    async with redis.asyncio.from_url(url) as application:
-        assert await application.dbsize() == 0
+    async with slots.lease() as lease:
+        assert lease.url.rpartition("/")[2] == url.rpartition("/")[2]
+        assert await lease.client.dbsize() == 0
 
 
 async def test_connection_is_held(slots):
@@ -90,13 +100,22 @@ async def test_many_connections_of_one_test(slots):
             assert await pipeline.set("a", 1).get("a").execute() == [True, b"1"]
 
 
+async def somebody_waits(client, waiting):
+    """Until the server has the command of the task ``waiting``."""
+    while not any("b" in each["flags"] for each in await client.client_list()):
+        assert not waiting.done()
+
+
 async def test_leaked_connections_are_closed(slots):
-    async with slots.lease() as lease:
-        blocked = asyncio.ensure_future(lease.client.blpop("queue", timeout=30))
-        subscriber = lease.client.pubsub()
-        await subscriber.subscribe("channel")
-        await asyncio.sleep(0.05)
-        client = lease.client
+    with pytest.raises(
+        IsolationError, match=r"at fault in its Redis database: it ended while BLPOP was waiting\. @pytest"
+    ):
+        async with slots.lease() as lease:
+            client = lease.client
+            subscriber = client.pubsub()
+            await subscriber.subscribe("channel")
+            blocked = asyncio.ensure_future(client.blpop("queue", timeout=600))
+            await somebody_waits(client, blocked)
     with pytest.raises((IsolationError, RedisError)):
         await blocked
     with pytest.raises((IsolationError, RedisError)):
@@ -109,7 +128,7 @@ async def test_leaked_connections_are_closed(slots):
         assert await lease.client.llen("queue") == 1
 
 
-@pytest.mark.parametrize("command", ["SELECT 0", "SWAPDB 0 1", "MOVE key 0", "RESET", "SHUTDOWN"])
+@pytest.mark.parametrize("command", ["SELECT 0", "SWAPDB 0 1", "MOVE key 0", "COPY key key DB 0", "RESET", "SHUTDOWN"])
 async def test_what_leaves_the_database_is_refused(slots, command):
     async with slots.lease() as lease:
         with pytest.raises(IsolationError, match="would leave this test's logical database"):
@@ -130,12 +149,11 @@ async def test_flushall_spares_the_others(slots):
         assert await other.client.dbsize() == 1
 
 
-async def test_killed_connection_does_not_harm_the_next_lease(slots):
+async def test_killed_connection_does_not_harm_the_next_lease(slots, manager):
     async with slots.lease() as lease:
         await lease.client.set("key", "value")
         number = await lease.client.client_id()
-        async with slots.lease() as killer:
-            await killer.client.client_kill_filter(_id=number)
+        await manager.client_kill_filter(_id=number)
     async with slots.lease() as lease:
         assert await lease.client.dbsize() == 0
 
@@ -150,79 +168,294 @@ async def test_waits_for_a_local_release(endpoint):
         assert await asyncio.gather(*(case() for _ in range(20))) == [1] * 20
 
 
-async def test_leases_exclude_other_processes(endpoint):
-    script = """
+HOLDER = """
 import asyncio, sys, msgspec
 from asynctest_kit.isolation.redis import open_slots
 from asynctest_kit.provision.service import Endpoint
 async def main():
     endpoint = msgspec.json.decode(sys.argv[1], type=Endpoint)
-    async with open_slots(endpoint) as slots, slots.lease(), slots.lease(), slots.lease(), slots.lease():
-        print("leased", flush=True)
-        sys.stdin.read()
+    async with open_slots(endpoint) as slots, slots.lease() as lease, slots.lease(), slots.lease():
+        await lease.client.set("key", "value")
+        print(lease.url.rpartition("/")[2], flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    print("over", flush=True)
 asyncio.run(main())
 """
-    other = await asyncio.create_subprocess_exec(
+
+
+@asynccontextmanager
+async def other_run(endpoint):
+    """A process that holds three databases of a server, and what it has said: the number of one that it wrote to."""
+    process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
-        script,
+        HOLDER,
         msgspec.json.encode(endpoint).decode(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
-    assert await other.stdout.readline() == b"leased\n"
-    async with open_slots(endpoint) as slots:
-        with pytest.raises(IsolationError, match=r"of its 4, 4 are leased by other processes.*--databases"):
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_leases_exclude_other_runs(endpoint):
+    async with other_run(endpoint) as (other, _), open_slots(endpoint, patience=0) as slots:
+        with pytest.raises(
+            IsolationError, match=r"no logical database left for tests: 3 are leased by other runs\. Start"
+        ):
             async with slots.lease():
                 pass
         other.kill()
-        await other.communicate()
+        await other.wait()
         async with slots.lease() as lease:
             assert await lease.client.ping()
+
+
+async def test_a_run_waits_for_another_to_end(endpoint):
+    async with other_run(endpoint) as (other, _), open_slots(endpoint, patience=600) as slots:
+
+        async def case():
+            async with slots.lease() as lease:
+                return await lease.client.dbsize()
+
+        waiting = asyncio.ensure_future(case())
+        await slots_asked(endpoint)
+        other.stdin.close()
+        assert await waiting == 0
+        assert await other.stdout.readline() == b"over\n"
+
+
+async def slots_asked(endpoint):
+    """Until somebody asks for a database."""
+    async with redis.asyncio.from_url(endpoint.url) as hearer, hearer.pubsub() as heard:
+        await heard.subscribe("atk:wanted")
+        async for message in heard.listen():
+            if message["type"] == "message":
+                return
+
+
+async def test_runs_share_a_servers_databases(endpoint):
+    async with open_slots(endpoint) as first, open_slots(endpoint, patience=600) as second:
+        async with first.lease(), first.lease(), first.lease():
+            pass
+        async with second.lease() as one, first.lease() as other:
+            assert await one.client.dbsize() == await other.client.dbsize() == 0
+            assert one.url.rpartition("/")[2] != other.url.rpartition("/")[2]
 
 
 async def test_servers_of_others_keep_their_data(endpoint):
     async with redis.asyncio.from_url(endpoint.url) as owner:
         await owner.set("in 0", 1)
-        await owner.execute_command("SELECT", 1)
-    async with redis.asyncio.from_url(msgspec.structs.replace(endpoint, database="1").url) as owner:
-        await owner.set("in 1", 1)
-        async with open_slots(external(endpoint)) as slots:
-            async with slots.lease() as one, slots.lease() as other:
-                await one.client.set("key", 1)
-                assert {one.url[-1], other.url[-1]} == {"2", "3"}
-            assert await owner.get("in 1") == b"1"
+        async with redis.asyncio.from_url(msgspec.structs.replace(endpoint, database="1").url) as other_owner:
+            await other_owner.set("in 1", 1)
+            async with open_slots(external(endpoint)) as slots:
+                async with slots.lease() as one, slots.lease() as other:
+                    await one.client.set("key", 1)
+                    assert {one.url[-1], other.url[-1]} == {"2", "3"}
+                assert await other_owner.get("in 1") == b"1"
+        assert await owner.get("in 0") == b"1"
+        assert await owner.acl_users() == ["default"]
         await owner.flushall()
 
 
-async def test_what_a_dead_run_left_is_flushed(endpoint):
-    script = """
-import asyncio, os, sys, msgspec
-from asynctest_kit.isolation.redis import open_slots
-from asynctest_kit.provision.service import Endpoint
-async def main():
-    endpoint = msgspec.json.decode(sys.argv[1], type=Endpoint)
-    async with open_slots(endpoint) as slots, slots.lease() as lease:
-        await lease.client.set("key", "value")
-        print(lease.url, flush=True)
-        os.kill(os.getpid(), 9)
-asyncio.run(main())
-"""
+async def test_what_a_killed_run_left_is_flushed_and_its_users_are_removed(endpoint):
     given = external(endpoint)
-    dying = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", script, msgspec.json.encode(given).decode(), stdout=asyncio.subprocess.PIPE
-    )
-    url, _ = await dying.communicate()
-    async with open_slots(given) as slots, slots.lease() as lease:
-        assert lease.url == url.decode().strip()
-        assert await lease.client.dbsize() == 0
+    async with redis.asyncio.from_url(endpoint.url) as owner:
+        async with other_run(given) as (dying, number):
+            dying.kill()
+            await dying.wait()
+        left = msgspec.structs.replace(endpoint, database=number)
+        assert len(await owner.acl_users()) == 7
+        async with redis.asyncio.from_url(left.url) as inside, open_slots(given) as slots:
+            assert await inside.dbsize() == 1
+            async with slots.lease() as one, slots.lease() as other, slots.lease() as third:
+                assert number in {each.url.rpartition("/")[2] for each in (one, other, third)}
+                assert await inside.dbsize() == 0
+        assert await owner.acl_users() == ["default"]
 
 
-async def test_an_open_multi_does_not_reach_the_next_lease(redis_endpoint):
-    async with open_slots(redis_endpoint, limit=1) as slots:
+async def test_what_a_killed_run_left_is_swept_by_a_run_that_needs_less(endpoint):
+    given = external(endpoint)
+    async with redis.asyncio.from_url(endpoint.url) as owner:
+        async with other_run(given) as (dying, _):
+            dying.kill()
+            await dying.wait()
+        async with open_slots(given) as slots, slots.lease():
+            pass
+        assert await owner.acl_users() == ["default"]
+        assert await owner.info("keyspace") == {}
+
+
+async def test_a_lost_lock_is_taken_again(endpoint):
+    async with redis.asyncio.from_url(endpoint.url) as owner, open_slots(endpoint, limit=1) as slots:
         async with slots.lease() as lease:
-            await lease.client.set("key", 1)
-            await lease.client.execute_command("MULTI")
+            life = slots.locks.life
+            await owner.client_kill_filter(_type="pubsub")
+            while slots.locks.life == life:
+                await owner.ping()
+            assert await lease.client.dbsize() == 0
+        async with slots.lease() as lease:
+            assert await lease.client.dbsize() == 0
+            assert await owner.pubsub_channels("atk:lock:*") == [f"atk:lock:{lease.url[-1]}".encode()]
+
+
+async def test_an_open_multi_is_charged_and_does_not_reach_the_next_lease(redis_endpoint):
+    async with open_slots(redis_endpoint, limit=1) as slots:
+        with pytest.raises(IsolationError, match="it left a MULTI open"):
+            async with slots.lease() as lease:
+                await lease.client.set("key", 1)
+                await lease.client.execute_command("MULTI")
         async with slots.lease() as lease:
             assert await lease.client.get("key") is None
             assert await lease.client.set("key", 2) is True
+
+
+REACHES_BEYOND = (
+    "FLUSHALL",
+    "SWAPDB 0 1",
+    "SELECT 0",
+    "MOVE key 0",
+    "CONFIG SET maxmemory 1mb",
+    "CONFIG RESETSTAT",
+    "CONFIG REWRITE",
+    "SHUTDOWN NOSAVE",
+    "ACL SETUSER somebody on",
+    "REPLICAOF NO ONE",
+    "MONITOR",
+    "CLIENT KILL TYPE normal",
+    "CLIENT PAUSE 1",
+    "SCRIPT FLUSH",
+    "SCRIPT KILL",
+    "FUNCTION FLUSH",
+)
+
+
+async def test_what_reaches_beyond_the_database_is_refused_to_applications(slots):
+    with pytest.raises(IsolationError) as charged:
+        async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
+            for command in REACHES_BEYOND:
+                with pytest.raises(NoPermissionError):
+                    await application.execute_command(*command.split())
+            for script in ("'flushall'", "'select', '0'"):
+                with pytest.raises(ResponseError):
+                    await application.eval(f"return redis.call({script})", 0)
+            await application.select(int(lease.url.rpartition("/")[2]))
+            assert await application.config_get("databases") == {"databases": "256"}
+    for what in ("the command FLUSHALL", " in a script", "the command CONFIG|SET", 'isolation="server"'):
+        assert what in str(charged.value)
+    async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
+        await application.set("key", 1)
+
+
+async def test_what_reaches_beyond_the_database_is_refused_to_the_client(slots):
+    async with slots.lease() as lease:
+        for command in REACHES_BEYOND[1:]:
+            with pytest.raises((IsolationError, NoPermissionError), match='isolation="server"'):
+                await lease.client.execute_command(*command.split())
+        assert await lease.client.config_get("databases")
+
+
+async def test_channels_are_a_tests_own(slots, manager):
+    async def case(number):
+        async with slots.lease() as lease, lease.client.pubsub() as plain, lease.client.pubsub() as pattern:
+            await plain.subscribe("events")
+            await pattern.psubscribe("ev*")
+            await gate.wait()
+            assert await lease.client.publish("events", number) == 2
+            assert await lease.client.pubsub_channels() == [b"events"]
+            assert await lease.client.pubsub_channels("e*") == [b"events"]
+            assert await lease.client.pubsub_numsub("events") == [(b"events", 1)]
+            return [await received(plain), await received(pattern)]
+
+    gate = asyncio.Barrier(5)
+    found = await asyncio.gather(*(case(number) for number in range(5)))
+    for number, (plain, pattern) in enumerate(found):
+        assert (plain["channel"], plain["data"]) == (b"events", str(number).encode())
+        assert (pattern["pattern"], pattern["channel"]) == (b"ev*", b"events")
+        assert pattern["data"] == plain["data"]
+
+
+async def test_channels_of_its_keys_name_the_database(slots, manager):
+    await manager.config_set("notify-keyspace-events", "KEA")
+    async with slots.lease() as lease, slots.lease() as other, lease.client.pubsub() as heard:
+        await heard.psubscribe(f"__keyspace@{lease.url.rpartition('/')[2]}__:*")
+        await other.client.set("theirs", 1)
+        await lease.client.set("mine", 1)
+        assert (await received(heard))["channel"].endswith(b":mine")
+
+
+async def received(heard):
+    """The first message that comes."""
+    return await anext(message async for message in heard.listen() if message["type"].endswith("message"))
+
+
+async def test_applications_have_the_leases_channels_alone(slots):
+    with pytest.raises(IsolationError, match="its application was refused the channel events"):
+        async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
+            with pytest.raises(NoPermissionError):
+                await application.publish("events", 1)
+            async with lease.client.pubsub() as heard, application.pubsub() as heard_by_it:
+                await heard.subscribe("events")
+                await heard_by_it.subscribe(f"{lease.prefix}events")
+                assert await application.publish(f"{lease.prefix}events", "from it") == 2
+                assert (await received(heard))["data"] == b"from it"
+                assert (await received(heard_by_it))["channel"] == f"{lease.prefix}events".encode()
+
+
+async def test_a_url_is_good_for_its_test_alone(slots):
+    async with slots.lease() as lease:
+        application = redis.asyncio.from_url(lease.url)
+        await application.set("key", 1)
+    assert lease.leftovers.connections == ("an idle connection",)
+    async with slots.lease() as next_lease:
+        assert next_lease.url.rpartition("/")[2] == lease.url.rpartition("/")[2]
+        with pytest.raises(RedisError):
+            await application.set("key", 2)
+        assert await next_lease.client.dbsize() == 0
+    await application.aclose()
+
+
+async def test_what_applications_leave_at_work_is_charged(slots):
+    with pytest.raises(IsolationError, match="its application left a connection of worker waiting in BLPOP"):
+        async with slots.lease() as lease:
+            worker = redis.asyncio.from_url(lease.url, client_name="worker")
+            waiting = asyncio.ensure_future(worker.blpop("queue", timeout=600))
+            await somebody_waits(lease.client, waiting)
+    with pytest.raises(RedisError):
+        await waiting
+    await worker.aclose()
+
+
+async def test_secrets_are_not_shown(slots):
+    async with slots.lease() as lease:
+        password = lease.url.partition("@")[0].rpartition(":")[2]
+        shown = repr([vars(lease), vars(slots), lease.leftovers])
+    assert len(password) > 20
+    assert password not in shown
+
+
+async def test_a_server_that_makes_no_users_is_used_as_it_was_given(endpoint):
+    async with redis.asyncio.from_url(endpoint.url) as owner:
+        await owner.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-acl")
+        poor = external(endpoint, username="poor", password="secret")
+        async with open_slots(poor) as slots:
+            async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
+                await application.set("key", 1)
+                assert await lease.client.get("key") == b"1"
+                assert "//poor:secret@" in lease.url
+            assert "acl" in slots.shortcoming
+        await owner.execute_command("ACL", "DELUSER", "poor")
+
+
+async def test_a_user_without_channels_is_told(endpoint):
+    async with redis.asyncio.from_url(endpoint.url) as owner:
+        await owner.execute_command("ACL", "SETUSER", "mute", "on", ">secret", "~*", "resetchannels", "+@all")
+        async with open_slots(external(endpoint, username="mute", password="secret")) as slots:
+            with pytest.raises(IsolationError, match=r"subscribing to channels atk:lock:\*.*&atk:\*"):
+                async with slots.lease():
+                    pass
+        await owner.execute_command("ACL", "DELUSER", "mute")

@@ -1,0 +1,195 @@
+"""The client of one test: redis-py's own, on connections that keep to the test's lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
+from redis.exceptions import NoPermissionError
+
+from asynctest_kit.errors import IsolationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from asynctest_kit.isolation.redis_names import Names
+
+__all__ = ["HINT", "LeasePool", "command_name", "connection_class"]
+
+#: A failure is shown where the code under test called us; our own frames say nothing about it.
+__tracebackhide__ = True
+
+#: What helps whoever needs more than a leased database.
+HINT = (
+    '@pytest.mark.atk(isolation="server") gives the test a server of its own; '
+    "`python3 -m pydoc asynctest_kit.isolation.redis` says what a lease can't."
+)
+
+_ENDED = (
+    "A Redis client of a test that has ended was used: something that the test started goes on after it. "
+    "Stop it in the test, or in the tear-down of the fixture that started it."
+)
+
+_BLOCKING = frozenset(
+    "BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP XREAD XREADGROUP WAIT".split()  # noqa: SIM905
+)
+
+_LEAVES = frozenset({"SELECT", "SWAPDB", "MOVE", "RESET", "SHUTDOWN"})
+
+
+class _Guard:
+    """Keeps a connection inside its lease, and a test that has ended out of the next one's."""
+
+    leased = True
+    names: Names
+    #: Whether replies may tell names that were changed on their way.
+    tells_names = False
+    #: The last command that was sent, for those who tell what a test left.
+    last = ""
+
+    async def connect(self) -> None:
+        if not self.leased:
+            raise IsolationError(_ENDED)
+
+        try:
+            await super().connect()  # type: ignore[misc]  # of the connection mixed in
+        except AttributeError:
+            # redis-py loses its stream when it is disconnected while it connects.
+            if self.leased:
+                raise
+        if not self.leased:
+            # The test ended meanwhile, and what closed its connections found this one not yet open.
+            await self.disconnect(nowait=True)
+            raise IsolationError(_ENDED)
+
+    def pack_command(self, *args: Any) -> Any:
+        return super().pack_command(*self._guarded(args))  # type: ignore[misc]  # of the connection mixed in
+
+    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
+        return super().pack_commands(self._guarded(tuple(command)) for command in commands)  # type: ignore[misc]
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        try:
+            reply = await super().read_response(*args, **options)  # type: ignore[misc]  # of the connection mixed in
+        except NoPermissionError as error:
+            error.args = (f"{error}. {HINT}",)
+            raise
+        return self.names.shown(reply) if self.tells_names else reply
+
+    def _guarded(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.leased:
+            raise IsolationError(_ENDED)
+
+        name = self.last = command_name(command)
+        if name == "FLUSHALL":
+            command, name = ("FLUSHDB", *command[1:]), "FLUSHDB"
+        if _leaves(name, command, self.db):  # type: ignore[attr-defined]  # of the connection mixed in
+            raise IsolationError(
+                f"{name} would leave this test's logical database. Each test has one of its own: use the clients "
+                f"and URLs that the fixtures redis and redis_url give. {HINT}"
+            )
+
+        if name in self.names.changed:
+            self.tells_names = True
+            return self.names.sent(name, command)
+        return command
+
+
+def command_name(command: tuple[Any, ...]) -> str:
+    """The first word of a command, in capitals."""
+    name = command[0]
+    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+    return text.partition(" ")[0].upper()
+
+
+def _leaves(name: str, command: tuple[Any, ...], database: int) -> bool:
+    if name == "COPY":
+        options = [command_name((word,)) for word in command[3:] if isinstance(word, (bytes, str))]
+        return "DB" in options and str(command[4 + options.index("DB")]) != str(database)
+    return name in _LEAVES and command[1:] != (database,)
+
+
+class _GuardedConnection(_Guard, Connection):
+    pass
+
+
+class _GuardedSocketConnection(_Guard, UnixDomainSocketConnection):
+    pass
+
+
+class _GuardedSSLConnection(_Guard, SSLConnection):
+    pass
+
+
+def connection_class(*, socket: bool, tls: bool, guarded: bool = True) -> Any:
+    """Which of redis-py's a server is reached by, guarded or not."""
+    if socket:
+        return _GuardedSocketConnection if guarded else UnixDomainSocketConnection
+    if tls:
+        return _GuardedSSLConnection if guarded else SSLConnection
+    return _GuardedConnection if guarded else Connection
+
+
+class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # generic in the stubs of some versions
+    """One test's connections, of which the first is held for the next test.
+
+    Args:
+        held: That one.
+        make: Makes another.
+        options: What redis-py's connections take, for those who ask the pool.
+
+    Attributes:
+        is_broken: Whether the test did not give the held one back, so that none is held any more.
+    """
+
+    def __init__(self, held: Any, make: Callable[[], Any], options: dict[str, Any]) -> None:
+        super().__init__(connection_class=type(held), **options)
+        self._held = held
+        self._make = make
+        self._made: list[Any] = []
+        self._lent: set[Any] = set()
+        self._ended = False
+        self.is_broken = False
+
+    @property
+    def is_used(self) -> bool:
+        """Whether a command can have been sent."""
+        return bool(self._made)
+
+    @property
+    def at_work(self) -> tuple[str, ...]:
+        """What connections that were not given back are doing, in words."""
+        return tuple(f"it ended while {each.last} was waiting" for each in self._lent if each.last in _BLOCKING)
+
+    def make_connection(self) -> Any:
+        """The held one, or another."""
+        connection = self._make() if self._made else self._held
+        self._made.append(connection)
+        return connection
+
+    async def get_connection(self, *args: Any, **options: Any) -> Any:
+        """Lend one.
+
+        Raises:
+            IsolationError: The test has ended.
+        """
+        if self._ended:
+            raise IsolationError(_ENDED)
+
+        connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+        self._lent.add(connection)
+        return connection
+
+    async def release(self, connection: Any) -> None:
+        """Take one back."""
+        self._lent.discard(connection)
+        await super().release(connection)
+
+    async def end(self) -> None:
+        """Close all connections but the held one, and that too if the test never gave it back."""
+        self._ended = True
+        self.is_broken = self._held in self._lent
+        for connection in self._made:
+            if connection is not self._held or self.is_broken:
+                connection.leased = False
+                await connection.disconnect(nowait=True)
