@@ -47,20 +47,22 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import parse_url
-from redis.exceptions import RedisError, ResponseError
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from asynctest_kit.errors import IsolationError
-from asynctest_kit.isolation.redis_client import HINT, LeasePool, command_name, connection_class
+from asynctest_kit.isolation.redis_client import HINT, LeasePool, connection_class
+from asynctest_kit.isolation.redis_layout import connected, listener, options_of, read_layout
 from asynctest_kit.isolation.redis_locks import Locks
-from asynctest_kit.isolation.redis_names import Names
-from asynctest_kit.isolation.redis_users import Leftovers, Login, Room, Users, channels_of
+from asynctest_kit.isolation.redis_names import KeyNames, Names
+from asynctest_kit.isolation.redis_users import Leftovers, Login, Users
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
+    from asynctest_kit.isolation.redis_layout import Layout, Room
+    from asynctest_kit.isolation.redis_names import Commands
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["RedisLease", "RedisSlots", "open_slots"]
@@ -68,19 +70,9 @@ __all__ = ["RedisLease", "RedisSlots", "open_slots"]
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
-#: What a server has unless it says otherwise.
-_DATABASES = 16
-
-#: Connections as the server's own user, for what tests may not do.
-_MANAGERS = 2
-
-_CONNECT_SECONDS = 10.0
-
 #: How long a run that has no database waits for another run to give one back, and how often it looks.
 _PATIENCE = 60.0
 _LOOK_AGAIN = 0.2
-
-_FLUSH = b"*1\r\n$7\r\nFLUSHDB\r\n"
 
 
 @asynccontextmanager
@@ -92,10 +84,10 @@ async def open_slots(endpoint: Endpoint, *, limit: int = 64, patience: float = _
         limit: Most databases at once.
         patience: Seconds that the first one is waited for, where other runs hold all.
     """
+    layout = await read_layout(endpoint)
     async with AsyncExitStack() as stack:
-        server = _server(endpoint)
-        stack.push_async_callback(server.aclose)
-        slots = RedisSlots(endpoint, server, limit=limit, patience=patience)
+        nodes = [await stack.enter_async_context(connected(node)) for node in layout.nodes]
+        slots = RedisSlots(endpoint, layout, nodes, limit=limit, patience=patience)
         await stack.enter_async_context(slots.locks)
         stack.push_async_callback(slots.sweep)
         await stack.enter_async_context(slots.held)
@@ -105,17 +97,19 @@ async def open_slots(endpoint: Endpoint, *, limit: int = 64, patience: float = _
 class RedisSlots:
     """Logical databases that this process holds; each lease is one test's."""
 
-    def __init__(self, endpoint: Endpoint, server: Redis, *, limit: int, patience: float) -> None:
+    def __init__(
+        self, endpoint: Endpoint, layout: Layout, nodes: Sequence[Redis], *, limit: int, patience: float
+    ) -> None:
         self._endpoint = endpoint
         self._external = endpoint.provider == "external"
-        self._server = server
+        self._layout = layout
+        self._server = nodes[0]
         self._patience = patience
         self._taken: set[str] = set()
         self._foreign: set[str] = set()
-        self._names: list[str] = []
-        self._users = Users(server)
+        self._users = Users(nodes)
         self.held: Slots[_Database] = Slots(self._take_one, close=self._close, usable=self._is_held, limit=limit)
-        self.locks = Locks(_listener(endpoint), server, wanted=self.held.spare)
+        self.locks = Locks(listener(layout.nodes[0]), nodes[0], wanted=self.held.spare)
 
     @asynccontextmanager
     async def lease(self) -> AsyncIterator[RedisLease]:
@@ -145,27 +139,28 @@ class RedisSlots:
 
     @property
     def shortcoming(self) -> str:
-        """Why tests log in as the given user, who may do all; empty where they have users of their own."""
-        return self._users.refusal
+        """What tests don't have on this server, and others have; empty if nothing."""
+        if self._users.refusal:
+            return (
+                f"{self._endpoint.safe_url} makes no users for tests, so nothing keeps an application inside its "
+                f"database: {self._users.refusal}."
+            )
+        return self._layout.shortcoming
 
     async def sweep(self) -> None:
         """Empty what runs that died have left, and remove their users."""
         with suppress(RedisError, OSError, IsolationError):
-            for name in await self._users.marked() & {*self._names}:
+            for name in await self._users.marked() & self._layout.rooms.keys():
                 database = await self._taken_now(name)
                 if database is not None:
                     await self._close(database)
 
     async def _take_one(self) -> _Database:
         """Hold the first free database, see that it is empty, and a connection to it."""
-        if not self._names:
-            count = await _database_count(self._server)
-            # Who doesn't select one writes to 0: it is nobody's, and on a server of others theirs.
-            self._names = [str(number) for number in range(1, count)] or ["0"]
         loop = asyncio.get_running_loop()
         end = loop.time() + self._patience
         while (database := await self._first_free()) is None:
-            others = len(self._names) - len(self._foreign) - len(self._taken)
+            others = len(self._layout.rooms) - len(self._foreign) - len(self._taken)
             if self._taken or not others or loop.time() >= end:
                 raise SlotsExhausted(self._exhausted(others))
 
@@ -175,7 +170,7 @@ class RedisSlots:
 
     async def _first_free(self) -> _Database | None:
         marked = await self._users.marked()
-        names = [name for name in self._names if name not in self._taken | self._foreign]
+        names = [name for name in self._layout.rooms if name not in self._taken | self._foreign]
         free = await self.locks.free(names) if names else []
         random.shuffle(free)  # two runs that start at once would meet at each
         for name in sorted(free, key=marked.__contains__, reverse=True):
@@ -189,8 +184,9 @@ class RedisSlots:
         try:
             if await self.locks.take(name):
                 life = self.locks.life
-                if not self._external or await self._is_ours(name):
-                    return await self._open(name, life)
+                room = self._layout.rooms[name]
+                if not self._external or await self._is_ours(room):
+                    return await self._open(room, life)
 
                 self._foreign.add(name)
                 await self.locks.leave(name, life)
@@ -201,25 +197,24 @@ class RedisSlots:
         self._taken.discard(name)
         return None
 
-    async def _is_ours(self, name: str) -> bool:
+    async def _is_ours(self, room: Room) -> bool:
         """Whether it is empty, or what it holds was left by a run of ours."""
-        if name in await self._users.marked():
+        if room.keys or room.name in await self._users.marked():
             return True
 
         pipeline = self._server.pipeline(transaction=False)
-        pipeline.execute_command("SELECT", name)
+        pipeline.execute_command("SELECT", room.database)
         pipeline.execute_command("DBSIZE")
         _, size = await pipeline.execute()
         return not size
 
-    async def _open(self, name: str, life: int) -> _Database:
-        room = Room(name, int(name))
+    async def _open(self, room: Room, life: int) -> _Database:
         logins = await self._users.make(room)
-        database = _Database(self._endpoint, room, self._users, logins, life)
+        database = _Database(room, self._layout.commands, self._users, logins, life)
         try:
             await database.flush()
         except BaseException:
-            await self.locks.leave(name, life)
+            await self.locks.leave(room.name, life)
             raise
 
         return database
@@ -273,8 +268,8 @@ class RedisLease:
 
     @property
     def prefix(self) -> str:
-        """How the channels begin that an application's own client may use."""
-        return channels_of(self._database.room.name)
+        """How the channels begin that an application's own client may use; without databases, its keys, too."""
+        return self._database.room.channels
 
     @property
     def client(self) -> Redis:
@@ -304,19 +299,20 @@ class _Database:
     """A logical database that this process holds, with a connection to it that outlives each lease."""
 
     def __init__(
-        self, endpoint: Endpoint, room: Room, users: Users, logins: tuple[Login, Login] | None, life: int
+        self, room: Room, commands: Commands | None, users: Users, logins: tuple[Login, Login] | None, life: int
     ) -> None:
-        own = Login(endpoint.username, endpoint.password)
+        own = Login(room.place.username, room.place.password)
         client, url = logins or (own, own)
         self.room = room
         self.life = life
-        self.endpoint = _as(endpoint, url, room)
+        self.endpoint = _as(room, url)
         self._has_users = logins is not None
         self._users = users
-        self._names = Names(channels_of(room.name))
-        self._options = _options(_as(endpoint, client, room))
-        self._class = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss")
+        self._names = KeyNames(room.keys, commands) if commands else Names(room.channels)
+        self._options = options_of(_as(room, client))
+        self._class = connection_class(room.place)
         self.connection: Any = self.make_connection()
+        self._flushing = b"".join(self.connection.pack_command("FLUSHDB"))
 
     def make_connection(self) -> Any:
         connection = self._class(**self._options)
@@ -333,7 +329,7 @@ class _Database:
             return Leftovers()
 
         login, leftovers = await self._users.shut_out(self.room)
-        self.endpoint = _as(self.endpoint, login, self.room)
+        self.endpoint = _as(self.room, login)
         return leftovers
 
     async def flush(self, pool: LeasePool | None = None) -> bool:
@@ -358,46 +354,11 @@ class _Database:
         return answer not in {b"QUEUED", "QUEUED"}
 
     async def _flush(self) -> Any:
-        await self.connection.send_packed_command(_FLUSH, check_health=False)
+        await self.connection.send_packed_command(self._flushing, check_health=False)
         return await self.connection.read_response()
 
 
-def _as(endpoint: Endpoint, login: Login, room: Room) -> Endpoint:
+def _as(room: Room, login: Login) -> Endpoint:
     return msgspec.structs.replace(
-        endpoint, username=login.username, password=login.password, database=str(room.database)
+        room.place, username=login.username, password=login.password, database=str(room.database)
     )
-
-
-def _options(endpoint: Endpoint) -> dict[str, Any]:
-    """What redis-py's connection takes."""
-    options: dict[str, Any] = dict(parse_url(endpoint.url)) | {"socket_connect_timeout": _CONNECT_SECONDS}
-    options.pop("connection_class", None)
-    if endpoint.socket:
-        del options["host"], options["port"]
-        options["path"] = endpoint.socket
-    return options
-
-
-def _server(endpoint: Endpoint) -> Redis:
-    """The server as whoever was given; few connections, for what they are used for takes a round trip."""
-    options = _options(endpoint) | {"db": 0}
-    kind = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss", guarded=False)
-    pool = BlockingConnectionPool(_MANAGERS, timeout=None, connection_class=kind, **options)
-    return Redis.from_pool(pool)
-
-
-def _listener(endpoint: Endpoint) -> Any:
-    options = _options(endpoint) | {"db": 0, "protocol": 2, "socket_timeout": None}
-    kind = connection_class(socket=bool(endpoint.socket), tls=endpoint.scheme == "rediss", guarded=False)
-    return kind(**options)
-
-
-async def _database_count(server: Redis) -> int:
-    try:
-        answer = await server.config_get("databases")
-    except ResponseError:
-        # Managed servers refuse CONFIG.
-        return _DATABASES
-
-    values = {command_name((key,)): value for key, value in answer.items()}
-    return int(values.get("DATABASES") or _DATABASES)

@@ -8,13 +8,15 @@ from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainS
 from redis.exceptions import NoPermissionError
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.redis_names import command_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from asynctest_kit.isolation.redis_names import Names
+    from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["HINT", "LeasePool", "command_name", "connection_class"]
+__all__ = ["HINT", "LeasePool", "connection_class"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -89,17 +91,9 @@ class _Guard:
                 f"and URLs that the fixtures redis and redis_url give. {HINT}"
             )
 
-        if name in self.names.changed:
-            self.tells_names = True
-            return self.names.sent(name, command)
-        return command
-
-
-def command_name(command: tuple[Any, ...]) -> str:
-    """The first word of a command, in capitals."""
-    name = command[0]
-    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return text.partition(" ")[0].upper()
+        sent = self.names.sent(name, command)
+        self.tells_names |= sent is not command
+        return sent
 
 
 def _leaves(name: str, command: tuple[Any, ...], database: int) -> bool:
@@ -121,11 +115,11 @@ class _GuardedSSLConnection(_Guard, SSLConnection):
     pass
 
 
-def connection_class(*, socket: bool, tls: bool, guarded: bool = True) -> Any:
+def connection_class(endpoint: Endpoint, *, guarded: bool = True) -> Any:
     """Which of redis-py's a server is reached by, guarded or not."""
-    if socket:
+    if endpoint.socket:
         return _GuardedSocketConnection if guarded else UnixDomainSocketConnection
-    if tls:
+    if endpoint.scheme == "rediss":
         return _GuardedSSLConnection if guarded else SSLConnection
     return _GuardedConnection if guarded else Connection
 

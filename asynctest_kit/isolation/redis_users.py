@@ -11,6 +11,7 @@ has died. When the server restarts its users are gone, and what it has kept of t
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
-__all__ = ["Leftovers", "Login", "Room", "Users", "channels_of"]
+    from asynctest_kit.isolation.redis_layout import Room
+
+__all__ = ["Leftovers", "Login", "Users"]
 
 _CLIENT = "atk-client-"
 _URL = "atk-url-"
@@ -38,21 +41,6 @@ _RULES = tuple(
     +role +slowlog|get +slowlog|len
     """.split()  # noqa: SIM905 (twenty rules)
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """What a lease may reach.
-
-    Attributes:
-        name: The lease's; of its users and channels, too.
-        database: The number of the only database that it may select.
-        keys: How its keys begin; empty for all keys of the database.
-    """
-
-    name: str
-    database: int
-    keys: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +73,22 @@ class Users:
     """The users of a server's leases.
 
     Args:
-        server: It, as somebody who may make users.
+        nodes: The server, as somebody who may make users; or all nodes of a cluster, for each has users of its own.
 
     Attributes:
         refusal: Why there are none; empty as long as the server makes them.
     """
 
-    def __init__(self, server: Redis) -> None:
-        self._server = server
+    def __init__(self, nodes: Sequence[Redis]) -> None:
+        self._nodes = nodes
         self._knows_databases = True
-        self._refused: dict[tuple[bytes, ...], int] = {}
+        self._refused: dict[tuple[Any, ...], int] = {}
         self.refusal = ""
 
     async def marked(self) -> set[str]:
         """The names of leases that have users: those in use, and those of runs that have died."""
         try:
-            users = await self._server.execute_command("ACL", "USERS")  # type: ignore[no-untyped-call]
+            users = await self._nodes[0].execute_command("ACL", "USERS")  # type: ignore[no-untyped-call]
         except ResponseError as error:
             self.refusal = str(error)
             return set()
@@ -114,12 +102,12 @@ class Users:
         """
         logins = Login(f"{_CLIENT}{room.name}", token_urlsafe(24)), Login(f"{_URL}{room.name}", token_urlsafe(24))
         while not self.refusal:
-            pipeline = self._server.pipeline(transaction=False)
-            pipeline.execute_command("ACL", "DELUSER", *(login.username for login in logins))
-            for login, channels in zip(logins, (("&*",), _channels(room)), strict=True):
-                pipeline.execute_command("ACL", "SETUSER", *self._rules(room, login, channels))
             try:
-                await pipeline.execute()
+                await self._on_all(
+                    ("ACL", "DELUSER", *(login.username for login in logins)),
+                    ("ACL", "SETUSER", *self._rules(room, logins[0], ("&*",))),
+                    ("ACL", "SETUSER", *self._rules(room, logins[1], _channels(room))),
+                )
             except ResponseError as error:
                 self._learn(error)
             else:
@@ -129,7 +117,7 @@ class Users:
     async def drop(self, room: Room) -> None:
         """Remove a lease's users, and cut off who is logged in as one."""
         if not self.refusal:
-            await self._server.execute_command("ACL", "DELUSER", f"{_CLIENT}{room.name}", f"{_URL}{room.name}")  # type: ignore[no-untyped-call]
+            await self._on_all(("ACL", "DELUSER", f"{_CLIENT}{room.name}", f"{_URL}{room.name}"))
 
     async def shut_out(self, room: Room) -> tuple[Login, Leftovers]:
         """End what the clients of a lease's URL have open; it gets another password.
@@ -138,19 +126,27 @@ class Users:
             The next login, and what was found of the last one's.
         """
         login = Login(f"{_URL}{room.name}", token_urlsafe(24))
-        pipeline = self._server.pipeline(transaction=False)
-        # First, so that none can come back.
-        pipeline.execute_command("ACL", "SETUSER", login.username, "resetpass", _digest(login))
-        pipeline.execute_command("CLIENT", "LIST")
-        pipeline.execute_command("CLIENT", "KILL", "USER", login.username)
-        pipeline.execute_command("ACL", "LOG", 128)
-        _, clients, _, log = await pipeline.execute()
-        found = _clients_of(str(login.username), clients)
+        username = str(login.username)
+        answers = await self._on_all(
+            # First, so that none can come back.
+            ("ACL", "SETUSER", username, "resetpass", _digest(login)),
+            ("CLIENT", "LIST"),
+            ("CLIENT", "KILL", "USER", username),
+            ("ACL", "LOG", 128),
+        )
+        found = [client for _, clients, _, _ in answers for client in _clients_of(username, clients)]
+        refused = [new for node, (*_, log) in enumerate(answers) for new in self._newly_refused(node, username, log)]
         return login, Leftovers(
             connections=tuple(map(_described, found)),
             at_work=tuple(_described(client) for client in found if _is_at_work(client)),
-            refused=tuple(self._newly_refused(str(login.username), log)),
+            refused=tuple(dict.fromkeys(refused)),
         )
+
+    async def _on_all(self, *commands: tuple[Any, ...]) -> list[Any]:
+        """The answers of each node, which is asked in one round trip."""
+        if len(self._nodes) == 1:
+            return [await _asked(self._nodes[0], commands)]
+        return await asyncio.gather(*(_asked(node, commands) for node in self._nodes))
 
     def _rules(self, room: Room, login: Login, channels: Sequence[str]) -> tuple[str | None, ...]:
         reach = (f"db={room.database}",) if self._knows_databases else ()
@@ -162,6 +158,7 @@ class Users:
             f"~{room.keys}*",
             *channels,
             *_RULES,
+            *(("-flushdb",) if room.keys else ()),
             f"+select|{room.database}",
             *reach,
         )
@@ -172,28 +169,30 @@ class Users:
         else:
             self.refusal = str(error)
 
-    def _newly_refused(self, username: str, log: Iterable[Any]) -> Iterable[str]:
+    def _newly_refused(self, node: int, username: str, log: Iterable[Any]) -> Iterable[str]:
         """What the log has of a user that it had not when it was read last."""
         for entry in map(_pairs, log):
             if _text(entry[b"username"]) != username or entry[b"reason"] == b"auth":
                 continue
 
-            place = tuple(entry[name] for name in (b"username", b"reason", b"context", b"object"))
+            place = (node, *(entry[name] for name in (b"username", b"reason", b"context", b"object")))
             count = int(entry[b"count"])
             if count > self._refused.get(place, 0):
                 yield _refusal(entry)
             self._refused[place] = count
 
 
-def channels_of(name: str) -> str:
-    """How the channels of a lease begin."""
-    return f"atk:{name}:"
+async def _asked(node: Redis, commands: Iterable[tuple[Any, ...]]) -> Any:
+    pipeline = node.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    return await pipeline.execute()
 
 
 def _channels(room: Room) -> tuple[str, ...]:
     """Its own, and what the server tells of the keys of its database."""
     number = room.database
-    return f"&{channels_of(room.name)}*", f"&__keyspace@{number}__:*", f"&__keyevent@{number}__:*"
+    return f"&{room.channels}*", f"&__keyspace@{number}__:*", f"&__keyevent@{number}__:*"
 
 
 def _digest(login: Login) -> str:

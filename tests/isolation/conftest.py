@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from asynctest_kit.isolation.connection import SandboxConnection
@@ -50,11 +53,52 @@ async def server(services, anyio_backend):
 #: Redis in Docker, Valkey from its wheel: they differ in what their users can be told.
 @pytest.fixture(scope="session", params=["docker", "embedded"])
 async def redis_endpoint(services, request, anyio_backend):
-    if request.param == "docker":
+    return await redis_server(services, request.param)
+
+
+async def redis_server(services, provider, *options):
+    """A server of this process's, the same one for the same options."""
+    if provider == "docker":
         await _need_docker()
+    name = "-".join(["redis", provider, *(option.strip("-") for option in options)])
     image = os.environ.get("ATK_REDIS_IMAGE") or "asynctest-kit/redis:testbed"
-    name = f"redis-{request.param}"
-    return await services.endpoint(ServiceSpec(name=name, kind="redis", provider=request.param, image=image))
+    spec = ServiceSpec(name=name, kind="redis", provider=provider, image=image, command=options)
+    return await services.endpoint(spec)
+
+
+HOLDER = """
+import asyncio, sys, msgspec
+from asynctest_kit.isolation.redis import open_slots
+from asynctest_kit.provision.service import Endpoint
+async def main():
+    endpoint = msgspec.json.decode(sys.argv[1], type=Endpoint)
+    async with open_slots(endpoint) as slots, slots.lease() as lease, slots.lease(), slots.lease():
+        await lease.client.set("key", "value")
+        print(lease.url.rpartition("/")[2], lease.prefix, flush=True)
+        await asyncio.to_thread(sys.stdin.read)
+    print("over", flush=True)
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def other_run(endpoint):
+    """A process that holds three databases of a server; the number and the prefix of that in which it has set a key."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        HOLDER,
+        msgspec.json.encode(endpoint).decode(),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        number, prefix = (await process.stdout.readline()).decode().split()
+        yield process, number, prefix
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
 
 
 async def _need_docker():

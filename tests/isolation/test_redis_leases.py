@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import uuid
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 import redis.asyncio
+from conftest import other_run
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
@@ -168,42 +167,8 @@ async def test_waits_for_a_local_release(endpoint):
         assert await asyncio.gather(*(case() for _ in range(20))) == [1] * 20
 
 
-HOLDER = """
-import asyncio, sys, msgspec
-from asynctest_kit.isolation.redis import open_slots
-from asynctest_kit.provision.service import Endpoint
-async def main():
-    endpoint = msgspec.json.decode(sys.argv[1], type=Endpoint)
-    async with open_slots(endpoint) as slots, slots.lease() as lease, slots.lease(), slots.lease():
-        await lease.client.set("key", "value")
-        print(lease.url.rpartition("/")[2], flush=True)
-        await asyncio.to_thread(sys.stdin.read)
-    print("over", flush=True)
-asyncio.run(main())
-"""
-
-
-@asynccontextmanager
-async def other_run(endpoint):
-    """A process that holds three databases of a server, and what it has said: the number of one that it wrote to."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        HOLDER,
-        msgspec.json.encode(endpoint).decode(),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process, (await process.stdout.readline()).decode().strip()
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
 async def test_leases_exclude_other_runs(endpoint):
-    async with other_run(endpoint) as (other, _), open_slots(endpoint, patience=0) as slots:
+    async with other_run(endpoint) as (other, _, _), open_slots(endpoint, patience=0) as slots:
         with pytest.raises(
             IsolationError, match=r"no logical database left for tests: 3 are leased by other runs\. Start"
         ):
@@ -216,7 +181,7 @@ async def test_leases_exclude_other_runs(endpoint):
 
 
 async def test_a_run_waits_for_another_to_end(endpoint):
-    async with other_run(endpoint) as (other, _), open_slots(endpoint, patience=600) as slots:
+    async with other_run(endpoint) as (other, _, _), open_slots(endpoint, patience=600) as slots:
 
         async def case():
             async with slots.lease() as lease:
@@ -265,7 +230,7 @@ async def test_servers_of_others_keep_their_data(endpoint):
 async def test_what_a_killed_run_left_is_flushed_and_its_users_are_removed(endpoint):
     given = external(endpoint)
     async with redis.asyncio.from_url(endpoint.url) as owner:
-        async with other_run(given) as (dying, number):
+        async with other_run(given) as (dying, number, _):
             dying.kill()
             await dying.wait()
         left = msgspec.structs.replace(endpoint, database=number)
@@ -281,7 +246,7 @@ async def test_what_a_killed_run_left_is_flushed_and_its_users_are_removed(endpo
 async def test_what_a_killed_run_left_is_swept_by_a_run_that_needs_less(endpoint):
     given = external(endpoint)
     async with redis.asyncio.from_url(endpoint.url) as owner:
-        async with other_run(given) as (dying, _):
+        async with other_run(given) as (dying, _, _):
             dying.kill()
             await dying.wait()
         async with open_slots(given) as slots, slots.lease():
