@@ -8,22 +8,50 @@ their own client; both in one test are the same database.
         await App(redis_url).get("/users/1")
         assert await redis.exists("user:1")
 
-A database is leased by locking a file of this user, so several runs and workers on one machine share a server. The
-lock is held as long as the process lives; between tests the database is kept for the next one. Where all are leased, a
-test waits for another to end.
+Tests log in as users that were made for their database: they have all commands and keys, but none that reaches beyond
+it. The one in ``redis_url`` has another password for each test, so an application that outlives its test is out.
+
+What is leased is told by the server itself, by subscriptions (``PUBSUB CHANNELS atk:lock:*``). So runs, workers and
+users of several machines may share one, and a run that is killed holds nothing any more: the next one empties what it
+left and removes its users. Where all databases are leased a test waits for another to end, and a run that has none
+asks the others for one and waits a minute.
 
 On a server of others (a URL that was given) database 0 is never touched, and neither is one that holds data which was
-not left by a run of ours that died. Locks are this machine's: two machines must not share one server.
+not left by a run of ours. The user of the URL needs all commands (ACL SETUSER and CLIENT KILL among them), and the
+channels ``atk:*``. If the server makes no users, tests log in as the given one, and nothing keeps an application inside
+its database.
+
+Channels
+========
+
+Pub/sub channels cross databases, so each lease has its own. The client ``redis`` puts ``redis_prefix`` before each on
+its way and takes it off what comes back: tests stay as they are. Nobody stands between an application's own client and
+the server: what it publishes or subscribes to must begin with ``redis_prefix``, else the server refuses it, and the test is told.
+Of patterns it may subscribe to ``redis_prefix`` with a ``*``. ``__keyspace@3__:...`` and ``__keyevent@3__:...`` name
+their database and stay as they are.
+
+Servers without databases
+=========================
+
+A Redis Cluster, or a server of others with ``databases 1``, has none to lease. There keys have the prefix, too:
+``redis`` adds it and takes it off, an application's own client must add it (``redis_prefix``). All keys
+of a test are in one slot of a Cluster, so commands with several keys work, and what would fail in production for keys
+in several slots does not fail here. ``redis`` turns FLUSHDB, FLUSHALL, DBSIZE, RANDOMKEY, KEYS and SCAN into what
+concerns the test's keys; an application's FLUSHDB is refused, its KEYS, SCAN, RANDOMKEY and DBSIZE see all keys.
 
 What it does not isolate
 ========================
 
-- **Pub/sub channels** cross databases: give each test channels of its own.
-- **Scripts and functions, CONFIG, ACL, CLIENT** belong to the whole server.
-- **SELECT, MOVE to, SWAPDB, RESET, SHUTDOWN** leave the test's database: the client ``redis`` refuses them, an
-  application's own client is not watched. The same goes for **FLUSHALL**, which the client ``redis`` turns into
-  FLUSHDB.
-- **Keyspace notifications** name the database in their channel, so they are told apart, but everyone can read them.
+- **CONFIG SET, SHUTDOWN, DEBUG, ACL, REPLICAOF, MONITOR, CLIENT KILL and PAUSE, SCRIPT and FUNCTION FLUSH, SWAPDB,
+  MOVE, SELECT of another database** are refused, and **FLUSHALL** too, which the client ``redis`` turns into FLUSHDB.
+- **Database 0** can be read and written by a client that selects none, and **COPY ... DB** reaches any database: Redis
+  can't refuse that, Valkey 9.1 does. The client ``redis`` refuses it; an application's is told if it is seen.
+- **Scripts** are the whole server's, which harms nobody; **functions** too: two tests that load different ones of one
+  name get each other's.
+- **PUBLISH in a script** has no prefix put before it.
+- **CONFIG GET, INFO, CLIENT LIST, SLOWLOG** tell of the whole server.
+
+With ``@pytest.mark.atk(isolation="server")`` a test has a server of its own, on which all of it works.
 
 FAQ
 ===
@@ -35,8 +63,14 @@ FAQ
 "a test that has ended"
     Something that the test started goes on after it. Await it, or stop it in a fixture's tear-down.
 
-A test gets another one's messages
-    They share a channel: see above.
+"its application was refused", "has no permissions to"
+    It asked for what isn't its own database's: see above. For a channel, have it put ``redis_prefix`` first.
+
+"its application left a connection waiting", "it ended while BLPOP was waiting"
+    A worker goes on after the test. Stop it in the test or in the tear-down of the fixture that started it.
+
+"it left a MULTI open"
+    A transaction was begun by hand and neither executed nor discarded.
 """
 
 from __future__ import annotations
@@ -108,18 +142,23 @@ class RedisSlots:
         self._taken: set[str] = set()
         self._foreign: set[str] = set()
         self._users = Users(nodes)
+        self._strays = _Strays(layout.strays, has_others=self._external)
         self.held: Slots[_Database] = Slots(self._take_one, close=self._close, usable=self._is_held, limit=limit)
         self.locks = Locks(listener(layout.nodes[0]), nodes[0], wanted=self.held.spare)
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[RedisLease]:
+    async def lease(self, owner: str = "") -> AsyncIterator[RedisLease]:
         """One test's database, flushed at the end.
+
+        Args:
+            owner: Whose it is, for those who tell of it: a node id.
 
         Raises:
             IsolationError: At the end, what the test left at work, and what its applications were refused.
         """
         database = await self.held.take()
-        lease = RedisLease(database)
+        lease = RedisLease(database, owner, self._strays)
+        self._strays.leases.add(lease)
         problems: tuple[str, ...] = ()
         clean = False
         try:
@@ -129,6 +168,7 @@ class RedisSlots:
                 problems = await lease.end()
                 clean = True
             finally:
+                self._strays.leases.discard(lease)
                 if clean and self._is_held(database):
                     self.held.give_back(database)
                 else:
@@ -246,24 +286,59 @@ class RedisSlots:
         )
 
 
+class _Strays:
+    """Keys that applications have written to database 0, because they didn't select the one of their URL.
+
+    Args:
+        known: How many there were before the first test.
+        has_others: Whether others write to it, too.
+
+    Attributes:
+        leases: Those that are open.
+    """
+
+    def __init__(self, known: int, *, has_others: bool) -> None:
+        self._known = known
+        self._has_others = has_others
+        self.leases: set[RedisLease] = set()
+
+    def told(self, count: int, by: RedisLease) -> tuple[str, ...]:
+        """What is to be told at the end of a lease, if there are so many now."""
+        more, self._known = count - self._known, count
+        if more <= 0 or self._has_others:
+            return ()
+        others = sorted(lease.owner for lease in self.leases if lease.is_shown and lease is not by)
+        which = f"; or it was one of {', '.join(others)}" if others else ""
+        text = (
+            f"left {more} key{'' if more == 1 else 's'} in database 0, where all tests see them: an application does "
+            f"not select the database that redis_url names, its last part{which}"
+        )
+        return (text,)
+
+
 class RedisLease:
     """One test's database: its URL, and a client for it.
 
     Attributes:
+        owner: Whose it is.
+        findings: When it has ended, what is to be told of it that harmed nobody.
         leftovers: When it has ended, what was left of its URL's clients.
     """
 
-    def __init__(self, database: _Database) -> None:
+    def __init__(self, database: _Database, owner: str, strays: _Strays) -> None:
+        self.owner = owner
+        self.findings: tuple[str, ...] = ()
         self._database = database
+        self._strays = strays
         self._pool = database.pool()
         self._client: Redis | None = None
-        self._shown = False
+        self.is_shown = False
         self.leftovers = Leftovers()
 
     @property
     def url(self) -> str:
         """Where an application's own client finds the database, password included."""
-        self._shown = True
+        self.is_shown = True
         return self._database.endpoint.url
 
     @property
@@ -286,13 +361,24 @@ class RedisLease:
         """
         problems = self._pool.at_work
         await self._pool.end()
-        if self._shown:
-            self.leftovers = await self._database.shut_out()
-            problems += tuple(f"its application left {what}" for what in self.leftovers.at_work)
-            problems += tuple(f"its application was refused {what}" for what in self.leftovers.refused)
-        if (self._shown or self._pool.is_used) and not await self._database.flush(self._pool):
+        if self.is_shown:
+            problems += await self._shut_out()
+        if (self.is_shown or self._pool.is_used) and not await self._database.flush(self._pool):
             problems += ("it left a MULTI open",)
         return problems
+
+    async def _shut_out(self) -> tuple[str, ...]:
+        self.leftovers = left = await self._database.shut_out()
+        self.findings = tuple(
+            f"left {what} to its Redis database open, which was cut: close the application's client in the test or its "
+            "fixture"
+            for what in left.connections
+            if what not in left.at_work
+        )
+        problems = [f"its application left {what}" for what in left.at_work]
+        problems += [f"its application was refused {what}" for what in left.refused]
+        self.findings += self._strays.told(left.strays, self)
+        return tuple(problems)
 
 
 class _Database:

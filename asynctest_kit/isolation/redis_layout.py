@@ -62,12 +62,14 @@ class Layout:
         rooms: By name.
         nodes: The server; of a cluster all that answer, the one first that tells what is leased.
         commands: Where the keys of commands are; None where there are databases.
+        strays: How many keys are in database 0.
         shortcoming: What tests don't have for want of databases; empty where they have them.
     """
 
     rooms: dict[str, Room]
     nodes: tuple[Endpoint, ...]
     commands: Commands | None = field(default=None, repr=False)
+    strays: int = 0
     shortcoming: str = ""
 
 
@@ -85,7 +87,8 @@ async def read_layout(endpoint: Endpoint) -> Layout:
         if count > 1 or endpoint.provider != "external":
             # Who doesn't select one writes to 0: it is nobody's, and on a server of others theirs.
             numbers = range(1, count) if count > 1 else range(1)
-            return Layout(rooms={str(number): _database(endpoint, number) for number in numbers}, nodes=(endpoint,))
+            rooms = {str(number): _database(endpoint, number) for number in numbers}
+            return Layout(rooms=rooms, nodes=(endpoint,), strays=await server.dbsize())
 
         whole = [(range(1 << 14), (endpoint,))]
         return await _prefixes(endpoint, server, whole, "has one logical database")

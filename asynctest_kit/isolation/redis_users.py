@@ -60,13 +60,15 @@ class Leftovers:
 
     Attributes:
         connections: Each connection that was still open.
-        at_work: Those of them that did something: waited for a key, had a MULTI open.
+        at_work: Those of them that did something: waited for a key, had a MULTI open, were in another database.
         refused: What the server refused.
+        strays: How many keys the server now has in database 0, which is leased to nobody.
     """
 
     connections: tuple[str, ...] = ()
     at_work: tuple[str, ...] = ()
     refused: tuple[str, ...] = ()
+    strays: int = 0
 
 
 class Users:
@@ -133,13 +135,16 @@ class Users:
             ("CLIENT", "LIST"),
             ("CLIENT", "KILL", "USER", username),
             ("ACL", "LOG", 128),
+            ("SELECT", 0),
+            ("DBSIZE",),
         )
-        found = [client for _, clients, _, _ in answers for client in _clients_of(username, clients)]
-        refused = [new for node, (*_, log) in enumerate(answers) for new in self._newly_refused(node, username, log)]
+        found = [client for answer in answers for client in _clients_of(username, answer[1])]
+        refused = [new for node, answer in enumerate(answers) for new in self._newly_refused(node, username, answer[3])]
         return login, Leftovers(
-            connections=tuple(map(_described, found)),
-            at_work=tuple(_described(client) for client in found if _is_at_work(client)),
+            connections=tuple(_described(client, room) for client in found),
+            at_work=tuple(_described(client, room) for client in found if _is_at_work(client, room)),
             refused=tuple(dict.fromkeys(refused)),
+            strays=0 if room.database == 0 else answers[0][-1],
         )
 
     async def _on_all(self, *commands: tuple[Any, ...]) -> list[Any]:
@@ -204,13 +209,15 @@ def _clients_of(username: str, listing: bytes) -> list[dict[str, str]]:
     return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
 
 
-def _is_at_work(client: dict[str, str]) -> bool:
-    return "b" in client["flags"] or client["multi"] != "-1"
+def _is_at_work(client: dict[str, str], room: Room) -> bool:
+    return "b" in client["flags"] or client["multi"] != "-1" or client["db"] != str(room.database)
 
 
-def _described(client: dict[str, str]) -> str:
+def _described(client: dict[str, str], room: Room) -> str:
     """A connection, by what it does."""
     name = f" of {client['name']}" if client.get("name") else ""
+    if client["db"] != str(room.database):
+        return f"a connection{name} to database {client['db']}, not to that which redis_url names, its last part"
     if "b" in client["flags"]:
         return f"a connection{name} waiting in {client['cmd'].upper()}"
     if client["multi"] != "-1":
@@ -223,8 +230,10 @@ def _described(client: dict[str, str]) -> str:
 def _refusal(entry: dict[bytes, Any]) -> str:
     what, reason = _text(entry[b"object"]), _text(entry[b"reason"])
     within = " in a script" if entry[b"context"] == b"lua" else ""
-    if reason == "command" or (reason == "database" and not what.isdigit()):
+    if reason == "command":
         return f"the command {what.upper()}{within}"
+    if reason == "database" and not what.isdigit():
+        return f"the command {what.upper()}{within} outside its database"
     return f"the {reason} {what}{within}"
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -376,6 +378,7 @@ async def test_a_url_is_good_for_its_test_alone(slots):
         application = redis.asyncio.from_url(lease.url)
         await application.set("key", 1)
     assert lease.leftovers.connections == ("an idle connection",)
+    assert lease.findings[0].startswith("left an idle connection to its Redis database open, which was cut: close")
     async with slots.lease() as next_lease:
         assert next_lease.url.rpartition("/")[2] == lease.url.rpartition("/")[2]
         with pytest.raises(RedisError):
@@ -393,6 +396,26 @@ async def test_what_applications_leave_at_work_is_charged(slots):
     with pytest.raises(RedisError):
         await waiting
     await worker.aclose()
+
+
+async def test_a_client_outside_the_database_is_charged_or_refused(slots):
+    problem = "left a connection to database 0, not to that which redis_url names|refused the command SET outside its"
+    with pytest.raises(IsolationError, match=problem):
+        async with slots.lease() as lease:
+            application = redis.asyncio.from_url(lease.url.rpartition("/")[0])
+            with suppress(NoPermissionError):  # Valkey refuses it at once
+                await application.set("stray", 1)
+    await application.aclose()
+
+
+async def test_keys_outside_the_database_are_told(slots, manager):
+    async with slots.lease("first") as first, slots.lease("second") as second, slots.lease("third"):
+        assert first.url != second.url
+        await manager.set("another stray", 1)
+    found = [*first.findings, *second.findings]
+    assert re.search(r"^left \d keys? in database 0, where all .* its last part; or it was one of first$", found[0])
+    assert len(found) == 1
+    await manager.delete("stray", "another stray")
 
 
 async def test_secrets_are_not_shown(slots):
