@@ -26,17 +26,17 @@ Channels
 
 Pub/sub channels cross databases, so each lease has its own. The client ``redis`` puts ``redis_prefix`` before each on
 its way and takes it off what comes back: tests stay as they are. Nobody stands between an application's own client and
-the server: what it publishes or subscribes to must begin with ``redis_prefix``, else the server refuses it, and the test is told.
-Of patterns it may subscribe to ``redis_prefix`` with a ``*``. ``__keyspace@3__:...`` and ``__keyevent@3__:...`` name
-their database and stay as they are.
+the server: what it publishes or subscribes to must begin with ``redis_prefix``, else the server refuses it, and the
+test is charged. Of patterns it may subscribe to ``redis_prefix`` with a ``*``. ``__keyspace@3__:...`` and
+``__keyevent@3__:...`` name their database and stay as they are.
 
 Servers without databases
 =========================
 
 A Redis Cluster, or a server of others with ``databases 1``, has none to lease. There keys have the prefix, too:
-``redis`` adds it and takes it off, an application's own client must add it (``redis_prefix``). All keys
-of a test are in one slot of a Cluster, so commands with several keys work, and what would fail in production for keys
-in several slots does not fail here. ``redis`` turns FLUSHDB, FLUSHALL, DBSIZE, RANDOMKEY, KEYS and SCAN into what
+``redis`` adds it and takes it off, an application's own client must add it. All keys of a test are in one slot of a
+Cluster, so commands with several keys work, and what would fail in production for keys in several slots doesn't here.
+``redis`` turns FLUSHDB, FLUSHALL, DBSIZE, RANDOMKEY, KEYS and SCAN into what
 concerns the test's keys; an application's FLUSHDB is refused, its KEYS, SCAN, RANDOMKEY and DBSIZE see all keys.
 
 What it does not isolate
