@@ -118,9 +118,12 @@ async def open_slots(endpoint: Endpoint, *, limit: int = 64, patience: float = _
         limit: Most databases at once.
         patience: Seconds that the first one is waited for, where other runs hold all.
     """
-    layout = await read_layout(endpoint)
     async with AsyncExitStack() as stack:
-        nodes = [await stack.enter_async_context(connected(node)) for node in layout.nodes]
+        server = await stack.enter_async_context(connected(endpoint))
+        layout = await read_layout(endpoint, server)
+        nodes = [
+            server if node == endpoint else await stack.enter_async_context(connected(node)) for node in layout.nodes
+        ]
         slots = RedisSlots(endpoint, layout, nodes, limit=limit, patience=patience)
         await stack.enter_async_context(slots.locks)
         stack.push_async_callback(slots.sweep)
@@ -141,6 +144,7 @@ class RedisSlots:
         self._patience = patience
         self._taken: set[str] = set()
         self._foreign: set[str] = set()
+        self._left: set[str] = set()
         self._users = Users(nodes)
         self._strays = _Strays(layout.strays, has_others=self._external)
         self.held: Slots[_Database] = Slots(self._take_one, close=self._close, usable=self._is_held, limit=limit)
@@ -188,9 +192,9 @@ class RedisSlots:
         return self._layout.shortcoming
 
     async def sweep(self) -> None:
-        """Empty what runs that died have left, and remove their users."""
+        """Empty what runs that had died had left, and remove their users."""
         with suppress(RedisError, OSError, IsolationError):
-            for name in await self._users.marked() & self._layout.rooms.keys():
+            for name in self._left - self._taken:
                 database = await self._taken_now(name)
                 if database is not None:
                     await self._close(database)
@@ -210,8 +214,8 @@ class RedisSlots:
 
     async def _first_free(self) -> _Database | None:
         marked = await self._users.marked()
-        names = [name for name in self._layout.rooms if name not in self._taken | self._foreign]
-        free = await self.locks.free(names) if names else []
+        self._left = marked & self._layout.rooms.keys()
+        free = [*self._layout.rooms.keys() - await self.locks.held() - self._taken - self._foreign]
         random.shuffle(free)  # two runs that start at once would meet at each
         for name in sorted(free, key=marked.__contains__, reverse=True):
             if name not in self._taken and (database := await self._taken_now(name)) is not None:

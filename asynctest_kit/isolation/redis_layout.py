@@ -73,25 +73,32 @@ class Layout:
     shortcoming: str = ""
 
 
-async def read_layout(endpoint: Endpoint) -> Layout:
+async def read_layout(endpoint: Endpoint, server: Redis) -> Layout:
     """Ask a server what it has.
+
+    Args:
+        endpoint: Where it is.
+        server: A client of it.
 
     Raises:
         IsolationError: Prefixes are needed, and it is too old to tell where the keys of commands are.
     """
-    async with connected(endpoint) as server:
-        if (await server.info("cluster")).get("cluster_enabled"):
-            return await _prefixes(endpoint, server, await _nodes(endpoint, server), "is a Redis Cluster")
+    pipeline = server.pipeline(transaction=False)
+    for question in (("INFO", "cluster"), ("CONFIG", "GET", "databases"), ("DBSIZE",)):
+        pipeline.execute_command(*question)
+    about, databases, strays = await pipeline.execute(raise_on_error=False)
+    if about.get("cluster_enabled"):
+        return await _prefixes(endpoint, server, await _nodes(endpoint, server), "is a Redis Cluster")
 
-        count = await _database_count(server)
-        if count > 1 or endpoint.provider != "external":
-            # Who doesn't select one writes to 0: it is nobody's, and on a server of others theirs.
-            numbers = range(1, count) if count > 1 else range(1)
-            rooms = {str(number): _database(endpoint, number) for number in numbers}
-            return Layout(rooms=rooms, nodes=(endpoint,), strays=await server.dbsize())
+    count = _database_count(databases)
+    if count > 1 or endpoint.provider != "external":
+        # Who doesn't select one writes to 0: it is nobody's, and on a server of others theirs.
+        numbers = range(1, count) if count > 1 else range(1)
+        rooms = {str(number): _database(endpoint, number) for number in numbers}
+        return Layout(rooms=rooms, nodes=(endpoint,), strays=strays)
 
-        whole = [(range(1 << 14), (endpoint,))]
-        return await _prefixes(endpoint, server, whole, "has one logical database")
+    whole = [(range(1 << 14), (endpoint,))]
+    return await _prefixes(endpoint, server, whole, "has one logical database")
 
 
 def _database(endpoint: Endpoint, number: int) -> Room:
@@ -138,10 +145,8 @@ async def _nodes(endpoint: Endpoint, server: Redis) -> list[tuple[range, tuple[E
     return sorted(found, key=lambda each: each[0].start)
 
 
-async def _database_count(server: Redis) -> int:
-    try:
-        answer = await server.execute_command("CONFIG", "GET", "databases")  # type: ignore[no-untyped-call]
-    except ResponseError:
+def _database_count(answer: Any) -> int:
+    if isinstance(answer, ResponseError):
         # Managed servers refuse CONFIG.
         return _DATABASES
 

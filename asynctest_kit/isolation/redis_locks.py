@@ -18,7 +18,7 @@ from redis.exceptions import NoPermissionError, RedisError
 from asynctest_kit.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from redis.asyncio import Redis
 
@@ -64,9 +64,10 @@ class Locks:
         finally:
             await self._connection.disconnect(nowait=True)
 
-    async def free(self, names: Sequence[str]) -> list[str]:
-        """Those of the names that nobody holds."""
-        return [name for name, count in zip(names, await self._counts(names), strict=True) if not count]
+    async def held(self) -> set[str]:
+        """The names that somebody holds."""
+        answer = await self._server.execute_command("PUBSUB", "CHANNELS", f"{_LOCK}*")  # type: ignore[no-untyped-call]
+        return {channel.decode().removeprefix(_LOCK) for channel in answer}
 
     async def take(self, name: str) -> bool:
         """Hold a name until :meth:`leave`; False if another run was first.
@@ -75,7 +76,8 @@ class Locks:
             IsolationError: The server lets us subscribe to nothing, or ended the connection.
         """
         await self._send("SUBSCRIBE", _LOCK + name)
-        if await self._counts([name]) == [1]:
+        answer = await self._server.execute_command("PUBSUB", "NUMSUB", _LOCK + name)  # type: ignore[no-untyped-call]
+        if answer[1] == 1:
             return True
 
         await self.leave(name, self.life)
@@ -89,11 +91,6 @@ class Locks:
     async def ask(self) -> None:
         """Ask the other runs to give back what they can do without."""
         await self._server.publish(_WANTED, "")
-
-    async def _counts(self, names: Sequence[str]) -> list[int]:
-        channels = [_LOCK + name for name in names]
-        answer = await self._server.execute_command("PUBSUB", "NUMSUB", *channels)  # type: ignore[no-untyped-call]
-        return [int(count) for count in answer[1::2]]
 
     async def _send(self, command: str, channel: str) -> None:
         answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()

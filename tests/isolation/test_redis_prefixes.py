@@ -13,7 +13,7 @@ from redis.exceptions import NoPermissionError
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis import open_slots
-from asynctest_kit.isolation.redis_layout import read_layout
+from asynctest_kit.isolation.redis_layout import connected, read_layout
 
 pytestmark = pytest.mark.anyio
 
@@ -152,7 +152,8 @@ async def test_data_of_others_stays_and_that_of_a_dead_run_goes(endpoint):
     async with other_run(endpoint) as (dying, _, prefix):
         dying.kill()
         await dying.wait()
-    place = (await read_layout(endpoint)).rooms[prefix[5:-2]].place
+    async with connected(endpoint) as server:
+        place = (await read_layout(endpoint, server)).rooms[prefix[5:-2]].place
     async with redis.asyncio.from_url(place.url) as owner:
         foreign = f"foreign:{prefix[:-1]}"  # in a cluster in the same slot
         await owner.set(foreign, "value")
