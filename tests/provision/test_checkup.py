@@ -7,7 +7,9 @@ import os
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
+import redis.asyncio
 from provision_traces import IMAGES, order_of, spec_of
 
 from asynctest_kit.provision.checkup import examine
@@ -62,6 +64,18 @@ async def test_a_redis_with_fewer_databases_than_tests_want_is_told(tmp_path):
         settings = settings_of(tmp_path, "concurrency = 8", ATK_REDIS_URL=running.endpoint.url)
         (_, told) = await examine_service("redis", settings, None)
         assert (told.verdict, told.mend) == ("ok", "")
+
+
+async def test_a_redis_without_databases_or_users_for_tests_is_told(tmp_path):
+    spec = spec_of("redis", command=("--databases", "1"))
+    async with Embedded().give(order_of(spec)) as running, redis.asyncio.from_url(running.endpoint.url) as owner:
+        await owner.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-acl|setuser")
+        poor = msgspec.structs.replace(running.endpoint, username="poor", password="secret")
+        settings = settings_of(tmp_path, "concurrency = 9", ATK_REDIS_URL=poor.url)
+        (_, databases, users) = await examine_service("redis", settings, None)
+        assert (databases.verdict, users.verdict) == ("note", "note")
+        assert "told apart by a prefix of their keys" in databases.text
+        assert "may make no users (ACL SETUSER)" in users.text
 
 
 async def test_a_server_of_ours_is_judged_by_its_settings(tmp_path):

@@ -6,7 +6,7 @@ import asyncio
 import re
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,8 @@ from asynctest_kit.provision.service import url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    from redis.asyncio import Redis
 
     from asynctest_kit.provision.checkup.finding import Verdict
     from asynctest_kit.provision.providers.engine import Engine
@@ -126,8 +128,10 @@ async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
             yield replace(_found(subject, "ok", f"{endpoint.safe_url} answers"), is_choice=True)
             if endpoint.kind == "postgres" and (connections := await _connections(endpoint)):
                 yield _enough(order, *connections, concurrency)
-            if endpoint.kind == "redis" and (databases := await _databases(endpoint)):
-                yield _enough_databases(order, databases, concurrency)
+            if endpoint.kind == "redis" and (has := await _means(endpoint)):
+                yield _enough_databases(order, has.databases, concurrency)
+                if not has.users:
+                    yield _no_users(order)
     except ProvisionError as error:
         text = f"{error}{await _who_is_there(order)}"
         yield _found(subject, "fault", text, f"start that server, or correct or unset {url_variable(order.spec.name)}")
@@ -179,6 +183,13 @@ def _enough(order: Order, most: int, used: int, concurrency: int) -> Finding:
 def _enough_databases(order: Order, has: int, concurrency: int) -> Finding:
     """Whether a server of the user's own has a logical database for each test; the first is never used there."""
     subject, wanted = f"{order.spec.name}, limits", concurrency + 1
+    if has == 1:
+        text = (
+            "it has no logical databases for tests: they are told apart by a prefix of their keys, which an application"
+        )
+        return _found(
+            subject, "note", f"{text} must add itself (fixture redis_prefix)", "a server with --databases 256"
+        )
     text = f"it has {has} logical databases, of which tests lease one each and never the first"
     if has >= wanted:
         return _found(subject, "ok", f"{text}: enough for {concurrency} tests at once")
@@ -186,15 +197,41 @@ def _enough_databases(order: Order, has: int, concurrency: int) -> Finding:
     return _found(subject, "note", f"{text}: of {concurrency} at once some will wait", mend)
 
 
-async def _databases(endpoint: Endpoint) -> int | None:
-    """How many logical databases a Redis has; None if it doesn't tell, as managed ones don't."""
+def _no_users(order: Order) -> Finding:
+    """That a Redis of the user's own lets nobody keep tests inside their databases."""
+    text = "the URL's user may make no users (ACL SETUSER), so applications are not kept inside a test's database"
+    return _found(f"{order.spec.name}, users", "note", text, "a user with +@all ~* &*, on Redis 7 or Valkey")
+
+
+class _Means(NamedTuple):
+    """What a Redis has for tests: how many databases, of a Cluster one, and whether it makes users for them."""
+
+    databases: int
+    users: bool
+
+
+async def _means(endpoint: Endpoint) -> _Means | None:
+    """Ask it; None if it doesn't tell, as managed ones don't."""
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 
     with suppress(OSError, RedisError, TimeoutError):
         async with asyncio.timeout(_PATIENCE), Redis.from_url(endpoint.url, decode_responses=True) as server:
-            return int((await server.config_get("databases")).get("databases") or 0) or None
+            count = int((await server.config_get("databases")).get("databases") or 0)
+            is_cluster = (await server.info("cluster")).get("cluster_enabled")
+            return _Means(1 if is_cluster else count, await _makes_users(server)) if count else None
     return None
+
+
+async def _makes_users(server: Redis) -> bool:
+    from redis.exceptions import ResponseError
+
+    try:
+        asked = ("DRYRUN", await server.acl_whoami(), "ACL", "SETUSER", "atk")
+        answer = await server.execute_command("ACL", *asked)  # type: ignore[no-untyped-call]
+    except ResponseError:
+        return False
+    return bool(answer == "OK")
 
 
 async def _connections(endpoint: Endpoint) -> tuple[int, int] | None:
