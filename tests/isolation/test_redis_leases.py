@@ -331,6 +331,8 @@ async def test_channels_are_a_tests_own(slots, manager):
         async with slots.lease() as lease, lease.client.pubsub() as plain, lease.client.pubsub() as pattern:
             await plain.subscribe("events")
             await pattern.psubscribe("ev*")
+            for heard in (plain, pattern):
+                assert (await anext(heard.listen()))["type"].endswith("subscribe")
             await gate.wait()
             assert await lease.client.publish("events", number) == 2
             assert await lease.client.pubsub_channels() == [b"events"]
@@ -350,6 +352,7 @@ async def test_channels_of_its_keys_name_the_database(slots, manager):
     await manager.config_set("notify-keyspace-events", "KEA")
     async with slots.lease() as lease, slots.lease() as other, lease.client.pubsub() as heard:
         await heard.psubscribe(f"__keyspace@{lease.url.rpartition('/')[2]}__:*")
+        assert (await anext(heard.listen()))["type"] == "psubscribe"
         await other.client.set("theirs", 1)
         await lease.client.set("mine", 1)
         assert (await received(heard))["channel"].endswith(b":mine")
@@ -368,6 +371,8 @@ async def test_applications_have_the_leases_channels_alone(slots):
             async with lease.client.pubsub() as heard, application.pubsub() as heard_by_it:
                 await heard.subscribe("events")
                 await heard_by_it.subscribe(f"{lease.prefix}events")
+                for each in (heard, heard_by_it):
+                    assert (await anext(each.listen()))["type"] == "subscribe"
                 assert await application.publish(f"{lease.prefix}events", "from it") == 2
                 assert (await received(heard))["data"] == b"from it"
                 assert (await received(heard_by_it))["channel"] == f"{lease.prefix}events".encode()

@@ -139,6 +139,7 @@ async def test_channels_are_a_tests_own(slots):
     async def case(number):
         async with slots.lease() as lease, lease.client.pubsub() as heard:
             await heard.subscribe("events")
+            assert (await anext(heard.listen()))["type"] == "subscribe"
             await gate.wait()
             await lease.client.publish("events", number)
             message = await anext(each async for each in heard.listen() if each["type"] == "message")
