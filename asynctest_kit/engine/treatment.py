@@ -27,7 +27,7 @@ MARK: Final = (
     "group that shares a limit; seconds that it may take; how often it is tried again; how its database is isolated"
 )
 
-#: How a test's PostgreSQL is kept apart from the others'.
+#: How a test's PostgreSQL is kept apart from the others', and on the last rung its Redis.
 ISOLATION: Final = ("transaction", "database", "server")
 
 
