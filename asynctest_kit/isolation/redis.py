@@ -444,6 +444,8 @@ class _Database:
         return answer not in {b"QUEUED", "QUEUED"}
 
     async def _flush(self) -> Any:
+        if not self.connection.is_connected:
+            await self.connection.connect()
         await self.connection.send_packed_command(self._flushing, check_health=False)
         return await self.connection.read_response()
 

@@ -36,6 +36,14 @@ _BLOCKING = frozenset(
     "BLPOP BRPOP BLMOVE BRPOPLPUSH BLMPOP BZPOPMIN BZPOPMAX BZMPOP XREAD XREADGROUP WAIT".split()  # noqa: SIM905
 )
 
+#: What a connection remembers, and the next test would meet; ``CLIENT`` does by these subcommands.
+_CHANGES_CONNECTION = frozenset(
+    """
+    AUTH HELLO MONITOR PSUBSCRIBE QUIT SSUBSCRIBE SUBSCRIBE WATCH
+    CACHING NO-EVICT NO-TOUCH REPLY SETNAME TRACKING
+    """.split()  # noqa: SIM905
+)
+
 _LEAVES = frozenset({"SELECT", "SWAPDB", "MOVE", "RESET", "SHUTDOWN"})
 
 
@@ -46,6 +54,8 @@ class _Guard:
     names: Names
     #: Whether replies may tell names that were changed on their way.
     tells_names = False
+    #: Whether it is not as it was when it was made.
+    is_changed = False
     #: The last command that was sent, for those who tell what a test left.
     last = ""
 
@@ -53,12 +63,15 @@ class _Guard:
         if not self.leased:
             raise IsolationError(_ENDED)
 
+        is_new = not self.is_connected  # type: ignore[attr-defined]  # of the connection mixed in
         try:
             await super().connect()  # type: ignore[misc]  # of the connection mixed in
         except AttributeError:
             # redis-py loses its stream when it is disconnected while it connects.
             if self.leased:
                 raise
+        if is_new:
+            self.is_changed = False  # by the greeting, which every test's connection has had
         if not self.leased:
             # The test ended meanwhile, and what closed its connections found this one not yet open.
             await self.disconnect(nowait=True)
@@ -83,6 +96,7 @@ class _Guard:
             raise IsolationError(_ENDED)
 
         name = self.last = command_name(command)
+        self.is_changed |= (_subcommand(command) if name == "CLIENT" else name) in _CHANGES_CONNECTION
         if name == "FLUSHALL":
             command, name = ("FLUSHDB", *command[1:]), "FLUSHDB"
         if _leaves(name, command, self.db):  # type: ignore[attr-defined]  # of the connection mixed in
@@ -94,6 +108,11 @@ class _Guard:
         sent = self.names.sent(name, command)
         self.tells_names |= sent is not command
         return sent
+
+
+def _subcommand(command: tuple[Any, ...]) -> str:
+    words = " ".join(part.decode(errors="replace") if isinstance(part, bytes) else str(part) for part in command[:2])
+    return words.upper().split()[1] if " " in words else ""
 
 
 def _leaves(name: str, command: tuple[Any, ...], database: int) -> bool:
@@ -133,7 +152,7 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         options: What redis-py's connections take, for those who ask the pool.
 
     Attributes:
-        is_broken: Whether the test did not give the held one back, so that none is held any more.
+        is_broken: Whether the test changed the held one or did not give it back, so that none is held any more.
     """
 
     def __init__(self, held: Any, make: Callable[[], Any], options: dict[str, Any]) -> None:
@@ -162,7 +181,7 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         return connection
 
     async def get_connection(self, *args: Any, **options: Any) -> Any:
-        """Lend one.
+        """Wait for one that is open.
 
         Raises:
             IsolationError: The test has ended.
@@ -170,7 +189,11 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         if self._ended:
             raise IsolationError(_ENDED)
 
-        connection = await super().get_connection(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+        return await super().get_connection(*args, **options)  # type: ignore[no-untyped-call, unused-ignore]
+
+    def get_available_connection(self) -> Any:
+        """Lend one, before it is waited for: a connection that still says hello is not the next test's either."""
+        connection = super().get_available_connection()  # type: ignore[no-untyped-call, unused-ignore]
         self._lent.add(connection)
         return connection
 
@@ -180,9 +203,9 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         await super().release(connection)
 
     async def end(self) -> None:
-        """Close all connections but the held one, and that too if the test never gave it back."""
+        """Close all connections but the held one, and that too if the test changed it or never gave it back."""
         self._ended = True
-        self.is_broken = self._held in self._lent
+        self.is_broken = self._held in self._lent or self._held.is_changed
         for connection in self._made:
             if connection is not self._held or self.is_broken:
                 connection.leased = False

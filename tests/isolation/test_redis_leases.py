@@ -257,6 +257,17 @@ async def test_what_a_killed_run_left_is_swept_by_a_run_that_needs_less(endpoint
         assert await owner.info("keyspace") == {}
 
 
+@pytest.mark.parametrize("command", ["CLIENT SETNAME mine", "CLIENT NO-TOUCH ON", "HELLO 3", "WATCH key"])
+async def test_a_changed_connection_is_not_the_next_leases(redis_endpoint, command):
+    async with open_slots(redis_endpoint, limit=1) as slots:
+        async with slots.lease() as lease:
+            number = await lease.client.client_id()
+            with suppress(ResponseError):  # Redis has no NO-TOUCH before 7.2
+                await lease.client.execute_command(*command.split())
+        async with slots.lease() as lease:
+            assert await lease.client.client_id() != number
+
+
 async def test_a_lost_lock_is_taken_again(endpoint):
     async with redis.asyncio.from_url(endpoint.url) as owner, open_slots(endpoint, limit=1) as slots:
         async with slots.lease() as lease:
