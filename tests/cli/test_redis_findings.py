@@ -1,0 +1,49 @@
+"""What a run's report says of Redis: what it could not give tests, and what they left."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.service import ServiceSpec
+
+pytestmark = pytest.mark.anyio
+
+SUITE = """
+    import redis.asyncio
+
+    async def test_client(redis):
+        await redis.set("key", 1)
+
+    async def test_application(redis_url, redis_prefix):
+        await redis.asyncio.from_url(redis_url).set(f"{redis_prefix}key", 1)
+
+    async def test_refused(redis_url):
+        try:
+            await redis.asyncio.from_url(redis_url).flushall()
+        except redis.exceptions.NoPermissionError:
+            pass
+"""
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    """One of the user's own, with a single database."""
+    client = Client.connect(tmp_path_factory.mktemp("server"))
+    spec = ServiceSpec(name="redis", kind="redis", provider="embedded", command=("--databases", "1"))
+    yield client.ensure(spec).result()
+    client.close()
+
+
+async def test_a_run_tells_what_redis_lacks_and_what_tests_left(project, atk, server):
+    folder = project(test_it__py=SUITE)
+    done = await atk("run", "--report-json", "report.json", cwd=folder, ATK_REDIS_URL=server.url)
+    assert "its application was refused the command FLUSHALL" in done.out
+    assert done.code == 1
+    report = json.loads((folder / "report.json").read_text())
+    found = {one["nodeid"].rpartition("::")[2]: one["text"] for one in report["findings"]}
+    assert "left an idle connection to its Redis database open, which was cut" in found["test_application"]
+    assert "told apart by a prefix of their keys" in found["redis"]
+    assert server.password not in done.out + json.dumps(report)
