@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from dataclasses import dataclass
 from hashlib import sha256
 from secrets import token_urlsafe
@@ -84,7 +85,7 @@ class Users:
     def __init__(self, nodes: Sequence[Redis]) -> None:
         self._nodes = nodes
         self._knows_databases = True
-        self._refused: dict[tuple[Any, ...], int] = {}
+        self._refused: dict[tuple[int, str], Counter[str]] = {}
         self.refusal = ""
 
     async def marked(self) -> set[str]:
@@ -105,7 +106,8 @@ class Users:
         logins = Login(f"{_CLIENT}{room.name}", token_urlsafe(24)), Login(f"{_URL}{room.name}", token_urlsafe(24))
         while not self.refusal:
             try:
-                await self._on_all(
+                answers = await self._on_all(
+                    ("ACL", "LOG", 128),
                     ("ACL", "DELUSER", *(login.username for login in logins)),
                     ("ACL", "SETUSER", *self._rules(room, logins[0], ("&*",))),
                     ("ACL", "SETUSER", *self._rules(room, logins[1], _channels(room))),
@@ -113,6 +115,8 @@ class Users:
             except ResponseError as error:
                 self._learn(error)
             else:
+                for node, (log, *_) in enumerate(answers):
+                    self._newly_refused(node, str(logins[1].username), log)  # what others of its name were
                 return logins
         return None
 
@@ -174,17 +178,15 @@ class Users:
         else:
             self.refusal = str(error)
 
-    def _newly_refused(self, node: int, username: str, log: Iterable[Any]) -> Iterable[str]:
+    def _newly_refused(self, node: int, username: str, log: Iterable[Any]) -> Sequence[str]:
         """What the log has of a user that it had not when it was read last."""
+        found: Counter[str] = Counter()
         for entry in map(_pairs, log):
-            if _text(entry[b"username"]) != username or entry[b"reason"] == b"auth":
-                continue
-
-            place = (node, *(entry[name] for name in (b"username", b"reason", b"context", b"object")))
-            count = int(entry[b"count"])
-            if count > self._refused.get(place, 0):
-                yield _refusal(entry)
-            self._refused[place] = count
+            if _text(entry[b"username"]) == username and entry[b"reason"] != b"auth":
+                found[_refusal(entry)] += int(entry[b"count"])
+        known = self._refused.get((node, username), Counter())
+        self._refused[node, username] = found
+        return [what for what, count in found.items() if count > known[what]]
 
 
 async def _asked(node: Redis, commands: Iterable[tuple[Any, ...]]) -> Any:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import msgspec
 import pytest
 import redis.asyncio
-from conftest import other_run
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis_servers import other_run, redis_server
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis import open_slots
@@ -26,6 +26,12 @@ async def endpoint(services, anyio_backend):
     name = f"redis-{uuid.uuid4().hex}"
     spec = ServiceSpec(name=name, kind="redis", provider="embedded", command=("--databases", "4"))
     return await services.endpoint(spec)
+
+
+@pytest.fixture(scope="session", params=["docker", "embedded"])
+async def redis_endpoint(services, request, anyio_backend):
+    """A server of this file's own, for its tests change what is the server's."""
+    return await redis_server(services, request.param, "--timeout", "0")
 
 
 @pytest.fixture
@@ -463,3 +469,18 @@ async def test_a_user_without_channels_is_told(endpoint):
                 async with slots.lease():
                     pass
         await owner.execute_command("ACL", "DELUSER", "mute")
+
+
+async def test_what_others_were_refused_is_not_charged(redis_endpoint, manager):
+    for number in range(2):
+        with pytest.raises(IsolationError, match="refused the channel events"):
+            async with (
+                open_slots(redis_endpoint) as slots,
+                slots.lease() as lease,
+                redis.asyncio.from_url(lease.url) as application,
+            ):
+                with pytest.raises(NoPermissionError):
+                    await application.publish("events", number)
+    async with open_slots(redis_endpoint, limit=256) as slots, AsyncExitStack() as stack:
+        for _ in range(255):
+            assert (await stack.enter_async_context(slots.lease())).url

@@ -8,8 +8,8 @@ import socket
 import msgspec
 import pytest
 import redis.asyncio
-from conftest import other_run, redis_server
 from redis.exceptions import NoPermissionError
+from redis_servers import other_run, redis_server
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis import open_slots
