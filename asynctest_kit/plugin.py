@@ -93,13 +93,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse an ``atk`` mark that says something unknown; tests with servers of their own are limited."""
+    """Refuse an ``atk`` mark that says something unknown."""
     check_marks(items)
-    for config in {item.config for item in items[:1]}:
-        try:
-            session_of(config).place(items)
-        except SettingsError as error:
-            raise pytest.UsageError(str(error)) from None
 
 
 @pytest.hookimpl(trylast=True)
@@ -109,7 +104,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     needed = services_session.needed(session.items)
     try:
         services_session.check_variables(needed)
-        services_session.expect(session.items)
+        services_session.place(session.items)
         if not session.config.option.collectonly and not services_session.is_for_show:
             services_session.prestart(needed)
     except SettingsError as error:
