@@ -47,7 +47,8 @@ async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIte
         endpoint: The database.
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
     """
-    pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=1, init=init)
+    # With a least size the pool would connect again by itself, also to a server that the test has ended.
+    pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=0, init=init)
     try:
         async with pool.acquire() as connection:
             yield OwnDatabase(endpoint, connection, pool)
