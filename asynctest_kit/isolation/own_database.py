@@ -50,10 +50,10 @@ async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIte
     # With a least size the pool would connect again by itself, also to a server that the test has ended.
     pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=0, init=init)
     try:
-        async with pool.acquire() as connection:
-            yield OwnDatabase(endpoint, connection, pool)
+        yield OwnDatabase(endpoint, await pool.acquire(), pool)
     finally:
-        pool.terminate()  # a connection that the test has lost would be waited for
+        # Nobody needs the connections clean, and one that the test has lost would be waited for.
+        pool.terminate()
 
 
 class OwnPlace:
