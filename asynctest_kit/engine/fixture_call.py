@@ -51,6 +51,11 @@ __all__ = [
 
 T = TypeVar("T")
 
+#: From Python 3.12 on, where it is needed.
+_swap_current_task: Callable[[asyncio.AbstractEventLoop, Any], Any] | None = getattr(
+    asyncio.tasks, "_swap_current_task", None
+)
+
 
 class Finalizers:
     """What must run when a fixture, or a test's set of fixtures, ends: last in, first out."""
@@ -177,6 +182,9 @@ async def set_up(
 ) -> object:
     """Call a fixture's function up to its value; what follows its ``yield`` becomes a finalizer."""
     __tracebackhide__ = True
+    if fixture_hooks(request.config).is_empty:
+        return await _called(definition, request, arguments, finalizers, outside)
+
     async with _entered(_hooked(definition, request, finalizers), request, finalizers, outside) as outcome:
         if not outcome.is_answered:
             outcome.result = await _called(definition, request, arguments, finalizers, outside)
@@ -381,43 +389,39 @@ def _called_sync(
         raise collection.skipped_at_test(skipped)  # noqa: B904  # the same exception
 
 
-@contextmanager
-def no_running_loop() -> Iterator[None]:
+class no_running_loop:  # noqa: N801  # used as a function; a generator would cost as much as most fixtures
     """Let sync code see no running loop, as under plain pytest: a sync fixture may start one of its own.
 
-    ``asyncio.get_event_loop()`` gives the loop that its test runs on, as it does there.
+    ``asyncio.get_event_loop()`` gives the loop that its test runs on, as it does there. That it was set as the thread's
+    is made as if it had never been: else sync tests could get no loop made.
     """
-    loop = events._get_running_loop()  # noqa: SLF001  # exported by asyncio.events, as the setter is
-    if loop is None:
-        yield
-        return
-    swap = getattr(asyncio.tasks, "_swap_current_task", None)  # from Python 3.12 on, where it is needed
-    task = None if swap is None else swap(loop, None)
-    events._set_running_loop(None)  # noqa: SLF001
-    try:
-        with _current_loop(loop):
-            yield
-    finally:
+
+    __slots__ = ("_before", "_loop", "_state", "_task")
+
+    def __enter__(self) -> None:
+        loop = self._loop = events._get_running_loop()  # noqa: SLF001  # exported by asyncio.events, as the setter is
+        if loop is None:
+            return
+
+        self._task = _swap_current_task(loop, None) if _swap_current_task is not None else None
+        events._set_running_loop(None)  # noqa: SLF001
+        # None for a policy with rules of its own.
+        self._state = getattr(asyncio.get_event_loop_policy(), "_local", None)
+        if self._state is not None:
+            self._before = dict(vars(self._state))
+            asyncio.set_event_loop(loop)
+
+    def __exit__(self, *_: object) -> None:
+        loop = self._loop
+        if loop is None:
+            return
+
+        if self._state is not None and vars(self._state).get("_loop") is loop:
+            vars(self._state).clear()
+            vars(self._state).update(self._before)
         events._set_running_loop(loop)  # noqa: SLF001
-        if swap is not None:
-            swap(loop, task)
-
-
-@contextmanager
-def _current_loop(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Set the thread's event loop, then make as if that had never been: else sync tests could get no loop made."""
-    state = getattr(asyncio.get_event_loop_policy(), "_local", None)
-    if state is None:  # a policy with rules of its own
-        yield
-        return
-    before = dict(vars(state))
-    asyncio.set_event_loop(loop)
-    try:
-        yield
-    finally:
-        if vars(state).get("_loop") is loop:
-            vars(state).clear()
-            vars(state).update(before)
+        if _swap_current_task is not None:
+            _swap_current_task(loop, self._task)
 
 
 async def _enter_async(
