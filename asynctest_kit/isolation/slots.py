@@ -8,20 +8,23 @@ The rules.
 
 1. Whoever asks gets what is idle; else it waits, first come first served, for what is given back or made, whichever is
    first. While somebody waits, at most ``_MAKERS`` are being made.
-2. Makers run in the task group of the slots: a test that is cancelled while it waits cancels no maker, and what was
+2. One more is made if that is worth its while, as far as the leases and makings up to now tell: short tests share a
+   few connections, where long ones get more. It is, if nothing was given back for as long as that takes.
+3. Makers run in the task group of the slots: a test that is cancelled while it waits cancels no maker, and what was
    made for it goes to the next.
-3. When the server has no more, the slots stop growing and go on with those they have. With none at all, every waiter
+4. When the server has no more, the slots stop growing and go on with those they have. With none at all, every waiter
    fails with the reason.
-4. What is discarded makes room for a new one.
-5. Where some are to be made ahead, they are made while nobody waits, too; but when one could not be made, no more until
-   somebody waits, who is told why.
-6. When others ask for what the server has no more of, one is closed for them, at once or when it comes back: all but
+5. What is discarded makes room for a new one.
+6. Where some are to be made ahead, they are made while nobody waits, too; but when one could not be made, no more until
+   somebody waits, who is told why. Rule 2 is not for them: each is for one lease only.
+7. When others ask for what the server has no more of, one is closed for them, at once or when it comes back: all but
    the last one can be spared, and no new ones are made in their stead.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -37,6 +40,9 @@ __all__ = ["Slots", "SlotsExhausted"]
 __tracebackhide__ = True
 
 _MAKERS = 2
+_FORGETTING = 0.9
+#: How often what one more spares is spared, by guess: others come after those who wait.
+_AGAIN = 4
 
 T = TypeVar("T")
 
@@ -78,6 +84,10 @@ class Slots(Generic[T]):
         self._making = 0
         self._owed = 0
         self._makers = asyncio.TaskGroup()
+        self._lease_times = _LeaseTimes()
+        self._making_seconds = 0.0
+        self._is_stuck = False
+        self._second_thoughts: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Slots[T]:
         await self._makers.__aenter__()
@@ -87,6 +97,8 @@ class Slots(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limit = self._most = 0
+        if self._second_thoughts is not None:
+            self._second_thoughts.cancel()
         try:
             # Makers end by themselves: a driver that is cancelled while it connects may leave its socket open.
             # The body's error isn't passed on: the group would wrap it, and it goes on as it is without our help.
@@ -102,6 +114,11 @@ class Slots(Generic[T]):
         """Whether somebody waits."""
         return any(not waiter.done() for waiter in self._waiters)
 
+    @property
+    def making(self) -> int:
+        """How many are being made."""
+        return self._making
+
     async def take(self) -> T:
         """Lease one; it must come back by :meth:`give_back` or :meth:`discard`.
 
@@ -112,6 +129,7 @@ class Slots(Generic[T]):
             # The last one given back is the warmest, and the others may be closed by an idle time-out meanwhile.
             item = self._idle.pop()
             if self._usable(item):
+                self._lease_times.begin()
                 if self._ahead is not None:
                     self.grow()
                 return item
@@ -122,6 +140,10 @@ class Slots(Generic[T]):
 
     def give_back(self, item: T) -> None:
         """Hand it to who waits longest, or keep it for the next."""
+        self._lease_times.end()
+        self._offer(item)
+
+    def _offer(self, item: T) -> None:
         if self._owed:
             self._idle.append(item)
             self._pay()
@@ -130,6 +152,7 @@ class Slots(Generic[T]):
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
+                self._lease_times.begin()
                 waiter.set_result(item)
                 return
 
@@ -150,6 +173,7 @@ class Slots(Generic[T]):
 
     def discard(self) -> None:
         """One that was taken is broken and closed: make room for another."""
+        self._lease_times.end()
         self._size -= 1
         self._owed = max(0, self._owed - 1)
         self.grow()
@@ -167,14 +191,41 @@ class Slots(Generic[T]):
 
     def grow(self) -> None:
         """Make what is waited for, and what should be idle."""
-        wanted = sum(not waiter.done() for waiter in self._waiters)
+        wanted = waiting = sum(not waiter.done() for waiter in self._waiters)
         if self._ahead is not None and self._may_be_ahead:
             wanted += max(0, self._ahead() - len(self._idle))
         while self._making < min(wanted, _MAKERS) and self._size + self._making < self._limit:
+            if self._ahead is None and not self._is_worth_making(waiting):
+                self._think_again()
+                return
+
             self._making += 1
             self._makers.create_task(self._make_one())
 
+    def _is_worth_making(self, waiting: int) -> bool:
+        """With n of them, the last who waits does so for as long as ``waiting / n`` leases last."""
+        size = self._size + self._making
+        if not size or (self._is_stuck and not self._making):
+            return True
+
+        spared = waiting * self._lease_times.typical() / (size * (size + 1))
+        return _AGAIN * spared >= self._making_seconds
+
+    def _think_again(self) -> None:
+        """Leases that go on for long make another one worth its while."""
+        if self._second_thoughts is None:
+            self._second_thoughts = asyncio.get_running_loop().call_later(
+                self._making_seconds, self._thought_again, self._lease_times.count
+            )
+
+    def _thought_again(self, ended: int) -> None:
+        self._second_thoughts = None
+        self._is_stuck = self._lease_times.count == ended
+        self.grow()
+        self._is_stuck = False
+
     async def _make_one(self) -> None:
+        start = time.monotonic()
         try:
             item = await self._make()
         except SlotsExhausted as exhausted:
@@ -189,7 +240,8 @@ class Slots(Generic[T]):
             self._making -= 1
             self._size += 1
             self._may_be_ahead = True
-            self.give_back(item)
+            self._making_seconds = time.monotonic() - start
+            self._offer(item)
             self.grow()
 
     def _exhausted(self, exhausted: SlotsExhausted) -> None:
@@ -207,6 +259,44 @@ class Slots(Generic[T]):
             if not waiter.done():
                 waiter.set_exception(error)
                 return
+
+
+class _LeaseTimes:
+    """How long leases last, the recent ones above all.
+
+    Attributes:
+        count: How many have ended.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._running = 0
+        self._seconds = 0.0
+        self._ended = 0.0
+        self._seen = time.monotonic()
+
+    def begin(self) -> None:
+        """One begins."""
+        self._look()
+        self._running += 1
+
+    def end(self) -> None:
+        """One ends."""
+        self._look()
+        self._running -= 1
+        self.count += 1
+        self._seconds *= _FORGETTING
+        self._ended = self._ended * _FORGETTING + 1
+
+    def typical(self) -> float:
+        """Seconds; those that still run are counted as far as they got."""
+        self._look()
+        return self._seconds / (self._ended or self._running or 1)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        self._seconds += self._running * (now - self._seen)
+        self._seen = now
 
 
 async def _awaited(awaitable: Awaitable[object]) -> None:

@@ -73,6 +73,53 @@ async def test_limit_is_kept_and_discarding_makes_room():
         assert await waiting not in held
 
 
+async def test_short_leases_share_what_takes_long_to_make():
+    source = Source()
+
+    async def make():
+        await asyncio.sleep(0.3)
+        return await source.make()
+
+    async def close(_):
+        pass
+
+    async def case():
+        number = await slots.take()
+        await asyncio.sleep(0)
+        slots.give_back(number)
+
+    async with Slots(make, close=close, usable=lambda _: True, limit=100) as slots:
+        await asyncio.gather(*(case() for _ in range(100)))
+    assert len(source.alive) == 2
+
+
+async def test_long_leases_get_each_their_own():
+    source = Source()
+    all_taken = asyncio.Event()
+
+    async def case():
+        number = await slots.take()
+        if len(source.alive) == 20:
+            all_taken.set()
+        await all_taken.wait()
+        slots.give_back(number)
+
+    async with source.slots() as slots:
+        await asyncio.wait_for(asyncio.gather(*(case() for _ in range(20))), 60)
+    assert len(source.closed) == 20
+
+
+async def test_many_that_are_held_hold_up_nobody():
+    source = Source()
+    async with source.slots() as slots:
+        first = await slots.take()
+        for _ in range(100):
+            slots.give_back(first)
+            first = await slots.take()
+        held = [await asyncio.wait_for(slots.take(), 60) for _ in range(200)]
+        assert len(set(held)) == 200
+
+
 async def test_cancelled_waiter_gives_its_one_to_the_next():
     source = Source()
     async with source.slots(limit=1) as slots:
