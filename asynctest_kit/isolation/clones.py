@@ -137,6 +137,11 @@ class Clones:
             self._slots.discard()
             self._drop_later(name)
 
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether nothing is being made or dropped."""
+        return not (self._is_dropping or self._slots.making)
+
     def _stock(self) -> int:
         wanted = 1 + ceil(self._cost / self._between) if self._between else _MOST
         return min(wanted, _MOST, self._expected)

@@ -16,7 +16,8 @@ from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.codecs import OF_CONNECTION
 from asynctest_kit.isolation.prepared import SandboxCursors, SandboxStatement
 from asynctest_kit.isolation.refusals import LISTENING, NEEDS_NO_TRANSACTION, explained
-from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, without_level
+from asynctest_kit.isolation.sandbox import Opening
+from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, is_plain, without_level
 from asynctest_kit.isolation.transaction import SandboxTransaction
 
 if TYPE_CHECKING:
@@ -38,13 +39,19 @@ _READ_ONLY = re.compile(r"\bREAD\s+ONLY\b", re.IGNORECASE)
 _CONTROLS = BEGINS | COMMITS | ROLLBACKS
 
 
-def _statement(name: str) -> Any:
+def _statement(name: str, opening: Opening = Opening.ALONE) -> Any:
     """A method of :class:`asyncpg.Connection` whose first argument is a query."""
     method = getattr(asyncpg.Connection, name)
 
     @functools.wraps(method)
     async def guarded(self: SandboxConnection, query: str, *args: Any, **options: Any) -> Any:
-        return await self.run(query, lambda connection: method(connection, query, *args, **options), method=name)
+        return await self.run(
+            query,
+            lambda connection: method(connection, query, *args, **options),
+            method=name,
+            # A time-out of asyncpg's may be up before anything is sent.
+            opening=Opening.ALONE if options.get("timeout") is not None else opening,
+        )
 
     return guarded
 
@@ -111,12 +118,17 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         return self.commits and self._sandbox is sandbox
 
     async def run(
-        self, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]], *, method: str = "execute"
+        self,
+        query: str,
+        operation: Callable[[asyncpg.Connection], Awaitable[T]],
+        *,
+        method: str = "execute",
+        opening: Opening = Opening.ALONE,
     ) -> T:
         """Run a statement in the sandbox, for a method of that name."""
         self._check_open(method)
         try:
-            return await self._sandbox.run(self, query, operation)
+            return await self._sandbox.run(self, query, operation, opening=opening)
         except NEEDS_NO_TRANSACTION as error:
             explanation = explained(query, error)
             if self._sandbox.owned_by(self) or not explanation:
@@ -132,20 +144,24 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
     async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109  # asyncpg's
         """See :meth:`asyncpg.Connection.execute`; a lone BEGIN, COMMIT or ROLLBACK is translated."""
-        found = heads(query)
-        if len(found) == 1 and not args:
-            status = await self._control(found[0], query)
+        if not args and not is_plain(query):
+            found = heads(query)
+            status = await self._control(found[0], query) if len(found) == 1 else ""
             if status:
                 return status
 
         query = without_level(query)
-        return await self.run(query, lambda connection: connection.execute(query, *args, timeout=timeout))
+        return await self.run(
+            query,
+            lambda connection: connection.execute(query, *args, timeout=timeout),
+            opening=Opening.ALONE if timeout is not None else Opening.AHEAD if args else Opening.TEXT,
+        )
 
     executemany = _statement("executemany")
-    fetch = _statement("fetch")
-    fetchval = _statement("fetchval")
-    fetchrow = _statement("fetchrow")
-    fetchmany = _statement("fetchmany")
+    fetch = _statement("fetch", Opening.AHEAD)
+    fetchval = _statement("fetchval", Opening.AHEAD)
+    fetchrow = _statement("fetchrow", Opening.AHEAD)
+    fetchmany = _statement("fetchmany", Opening.AHEAD)
     copy_from_query = _statement("copy_from_query")
     copy_from_table = _copy("copy_from_table")
     copy_to_table = _copy("copy_to_table")

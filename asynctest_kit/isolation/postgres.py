@@ -73,6 +73,7 @@ from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from asynctest_kit.provision.service import Endpoint
 
@@ -82,6 +83,7 @@ __all__ = ["PostgresSlots", "connect", "connect_arguments", "open_slots"]
 __tracebackhide__ = True
 
 _CONNECT_SECONDS = 10.0
+_NO_SCHEMA = Schema()
 
 #: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
 _SCHEMA = """
@@ -169,35 +171,32 @@ class PostgresSlots:
         self._schema: Schema | None = None
         self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
 
-    @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Sandbox]:
+    def lease(self) -> AbstractAsyncContextManager[Sandbox]:
         """One test's transaction, rolled back at the end.
 
         Raises:
             IsolationError: At the end, what the test left behind: a violated constraint, an open transaction.
         """
+        return _Lease(self)
+
+    async def take(self) -> Sandbox:
+        """A transaction that must be given back."""
         connection = await self.held.take()
-        sandbox = Sandbox(connection, reconnect=self._connect, schema=self._schema or Schema())
-        problems: tuple[str, ...] = ()
+        return Sandbox(connection, reconnect=self._connect, schema=self._schema or _NO_SCHEMA)
+
+    async def give_back(self, sandbox: Sandbox) -> tuple[str, ...]:
+        """Roll back, and keep the connection for the next; the test's faults are returned."""
         ended = False
         try:
-            yield sandbox
+            problems = await sandbox.end()
+            ended = True
         finally:
-            try:
-                problems = await sandbox.end()
-                ended = True
-            finally:
-                self._take_back(sandbox, ended=ended)
-        if problems:
-            raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")
-
-    def _take_back(self, sandbox: Sandbox, *, ended: bool) -> None:
-        if ended and sandbox.reusable:
-            self.held.give_back(sandbox.connection)
-            return
-
-        sandbox.connection.terminate()
-        self.held.discard()
+            if ended and sandbox.reusable:
+                self.held.give_back(sandbox.connection)
+            else:
+                sandbox.connection.terminate()
+                self.held.discard()
+        return problems
 
     async def _connect(self) -> HeldConnection:
         try:
@@ -220,6 +219,24 @@ class PostgresSlots:
             raise
 
         return connection
+
+
+class _Lease:
+    """A generator would cost as much as the rest of a lease."""
+
+    __slots__ = ("_sandbox", "_slots")
+
+    def __init__(self, slots: PostgresSlots) -> None:
+        self._slots = slots
+
+    async def __aenter__(self) -> Sandbox:
+        self._sandbox = await self._slots.take()
+        return self._sandbox
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        problems = await self._slots.give_back(self._sandbox)
+        if problems and kind is None:
+            raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")
 
 
 async def _close(connection: asyncpg.Connection) -> None:

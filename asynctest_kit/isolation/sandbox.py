@@ -13,11 +13,15 @@ The invariants.
    work at all where they happen, so nothing can interrupt that work. Only an explicit rollback goes back at once, to
    free its locks.
 3. Two savepoint names take turns. If moving the base is itself interrupted, going back to the new name succeeds when
-   the server had moved it and fails loudly when it had not: nothing kept is lost in silence.
+   the server had moved it and fails loudly when it had not: nothing kept is lost in silence. Whether it was moved is
+   not waited for: where it was not, the transaction has failed and refuses the unit.
 4. Every statement holds the lock, for asyncpg refuses two at once. Another borrower's bare statement inside an explicit
    transaction is a *guest*: it gets a savepoint of its own. Another borrower's transaction is refused: it can't be
    nested, for the two may end in any order, and if it waited the two might wait for each other.
-5. When the test ends, so does the sandbox: whoever comes later is told, and what the test left open is its failure.
+5. The first unit brings BEGIN along, in its text or ahead of its message, such that it can't run without: what a test
+   writes outside a transaction would stay. Before the first unit there is no transaction, so ``now()`` is the test's.
+6. When the test ends, so does the sandbox: whoever comes later is told, and what the test left open is its failure.
+   ROLLBACK is waited for only if it has something to tell. Who leases the connection next comes after it in any case.
 """
 
 from __future__ import annotations
@@ -25,27 +29,31 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 import asyncpg
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation import ahead
 from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.refusals import OWN_DATABASE, refuse, remark, shown
-from asynctest_kit.isolation.statements import heads, is_savepoint, only_reads
+from asynctest_kit.isolation.statements import heads, is_plain, is_savepoint, only_reads
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from asynctest_kit.isolation.codecs import Codecs, HeldConnection
-    from asynctest_kit.isolation.statements import Head
 
-__all__ = ["Borrower", "Sandbox", "Schema"]
+__all__ = ["Borrower", "Opening", "Operation", "Sandbox", "Schema"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
 T = TypeVar("T")
+
+
+#: Runs one statement on the connection.
+Operation: TypeAlias = "Callable[[asyncpg.Connection], Awaitable[T]]"
 
 # What asyncpg raises for a connection that the server has ended; the second last while the news is half read.
 _LOST = (
@@ -55,9 +63,18 @@ _LOST = (
     asyncpg.InternalClientError,
     OSError,
 )
+_BEGIN = "BEGIN;"
 _READS = frozenset({"SELECT", "SHOW", "VALUES", "TABLE", "EXPLAIN", "FETCH"})
 _CHANGES_SCHEMA = frozenset({"CREATE", "ALTER", "DROP", "DO", "CALL"})
 _OUTLIVES_ROLLBACK = frozenset({"PREPARE", "DEALLOCATE", "DISCARD", "LOAD"})
+
+
+class Opening(Enum):
+    """How BEGIN can be sent with an operation that is a test's first."""
+
+    ALONE = auto()  # not at all: before it
+    TEXT = auto()  # in its text: it is a simple query, and gives its status
+    AHEAD = auto()  # ahead of its messages, of which the first has a Sync
 
 
 class Borrower(Protocol):
@@ -214,31 +231,41 @@ class Sandbox:
         """Whether the borrower has an explicit transaction open."""
         return self._owner is borrower
 
-    async def run(self, borrower: Borrower, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+    async def run(
+        self, borrower: Borrower, query: str, operation: Operation[T], *, opening: Opening = Opening.ALONE
+    ) -> T:
         """Run one statement for a borrower.
+
+        Args:
+            borrower: Who runs it.
+            query: What is run, as far as it is known.
+            operation: Runs it.
+            opening: What the operation can open the test's transaction with.
 
         Raises:
             IsolationError: The statement can't be had inside another transaction.
         """
-        found = heads(query)
-        refuse(query)
-        if self._owner is not borrower and any(is_savepoint(head) for head in found):
-            raise asyncpg.NoActiveSQLTransactionError(
-                "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
-            )
-
+        plain = is_plain(query)
+        if not plain:
+            self._refuse(borrower, query)
         async with self._lock:
-            self._note(found, query)
+            self._running = query
             self._operation = operation
+            if said := remark(query):
+                self.on_remark(said)
+            if not plain:
+                self._note(query)
             await self._enter()
             self._connection.wear(borrower.codecs)
             if self._owner is borrower:
                 return await operation(self._connection)
 
             if self._owner is not None:
-                return await self._run_guest(found, query, operation)
+                return await self._run_guest(query, operation)
 
-            return await self._run_bare(borrower, operation, reads=only_reads(query))
+            if not (self._may_send_ahead and (plain or heads(query))):
+                opening = Opening.ALONE
+            return await self._run_bare(borrower, query, operation, opening, reads=only_reads(query))
 
     async def begin(self, borrower: Borrower, *, readonly: bool) -> None:
         """Open a borrower's explicit transaction.
@@ -352,16 +379,28 @@ class Sandbox:
             await self._connection.execute("BEGIN")
         except _LOST:
             # It died while it was idle, and this test has lost nothing by it.
-            self._connection.terminate()
-            worn, self._connection = self._connection.worn, await self._reconnect()
-            self._connection.wear(worn)
+            await self._replace()
             await self._connection.execute("BEGIN")
+
+    async def _replace(self) -> None:
+        self._connection.terminate()
+        self._state = _State.NEW
+        connection = await self._reconnect()
+        if self._ended:
+            connection.terminate()
+        self.check_open()
+        connection.wear(self._connection.worn)
+        self._connection = connection
 
     async def _move_base(self) -> None:
         release = f"RELEASE {self._name}; " if self._base else ""
         self._base += 1
         self._state = _State.ASTRAY
-        await self._connection.execute(f"{release}SAVEPOINT {self._name}")
+        text = f"{release}SAVEPOINT {self._name}"
+        if self._may_send_ahead:
+            ahead.tell(self._connection, text)
+        else:
+            await self._connection.execute(text)
 
     async def _go_back(self) -> None:
         if not self._base:
@@ -377,6 +416,11 @@ class Sandbox:
             ) from error
 
     @property
+    def _may_send_ahead(self) -> bool:
+        """Whether nobody talks to the connection past the lock, and sees what is sent."""
+        return not self._session_changed
+
+    @property
     def _name(self) -> str:
         return f"atk_base_{self._base % 2}"
 
@@ -388,17 +432,13 @@ class Sandbox:
         await self._connection.execute("SET TRANSACTION READ ONLY")
 
     async def _run_bare(
-        self, borrower: Borrower, operation: Callable[[asyncpg.Connection], Awaitable[T]], *, reads: bool
+        self, borrower: Borrower, query: str, operation: Operation[T], opening: Opening, *, reads: bool
     ) -> T:
-        await self._settle()
-        self._state = _State.ASTRAY
         try:
-            result = await operation(self._connection)
+            result = await self._run_unit(query, operation, opening)
         except asyncpg.InvalidCachedStatementError:
             # Outside a transaction asyncpg would try again, and code under test believes that it is outside of one.
-            await self._settle()
-            self._state = _State.ASTRAY
-            result = await operation(self._connection)
+            result = await self._run_unit(query, operation, opening)
         if reads:
             # Nothing to keep: the base stays good, and the next unit needs no round trip to move it.
             self._state = _State.AT_BASE
@@ -409,9 +449,50 @@ class Sandbox:
         self._state = _State.AHEAD
         return result
 
-    async def _run_guest(
-        self, found: tuple[Head, ...], query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]
-    ) -> T:
+    async def _run_unit(self, query: str, operation: Operation[T], opening: Opening) -> T:
+        if self._state is _State.NEW and opening is not Opening.ALONE:
+            return await self._run_first(query, operation, opening)
+
+        await self._settle()
+        self._state = _State.ASTRAY
+        return await operation(self._connection)
+
+    async def _run_first(self, query: str, operation: Operation[T], opening: Opening) -> T:
+        """Run the first unit, which brings BEGIN along."""
+        self._state = _State.ASTRAY
+        try:
+            return await self._run_opening(query, operation, opening)
+        except _LOST as error:
+            if self._ended or (isinstance(error, asyncpg.InterfaceError) and not self._connection.is_closed()):
+                raise
+
+            # It died while it was idle, and this test has lost nothing by it.
+            await self._replace()
+            self._state = _State.ASTRAY
+            return await self._run_opening(query, operation, opening)
+
+    async def _run_opening(self, query: str, operation: Operation[T], opening: Opening) -> T:
+        connection = self._connection
+        if opening is Opening.AHEAD:
+            ahead.begin(connection)
+            try:
+                return await operation(connection)
+            except Exception:
+                if not (connection.is_closed() or ahead.is_answered(connection)):
+                    # asyncpg found fault with the arguments and sent nothing.
+                    ahead.synchronize(connection)
+                raise
+
+        try:
+            return await connection.execute(_BEGIN + query)  # type: ignore[no-any-return]
+        except asyncpg.PostgresError as error:
+            _hide(_BEGIN, error)
+            if not (connection.is_closed() or connection.is_in_transaction()):
+                # A text that can't be parsed: nothing of it was run.
+                self._state = _State.NEW
+            raise
+
+    async def _run_guest(self, query: str, operation: Operation[T]) -> T:
         try:
             await self._connection.execute("SAVEPOINT atk_guest")
         except asyncpg.InFailedSQLTransactionError as error:
@@ -425,7 +506,7 @@ class Sandbox:
         result = await operation(self._connection)
         await self._connection.execute("RELEASE atk_guest")
         self._guest_astray = False
-        if not all(head[0] in _READS for head in found):
+        if not all(head[0] in _READS for head in heads(query)):
             self._guest_writes.append(query)
         return result
 
@@ -438,12 +519,16 @@ class Sandbox:
             )
         self._guest_writes.clear()
 
-    def _note(self, found: tuple[Head, ...], query: str) -> None:
-        self._running = query
-        if said := remark(query):
-            self.on_remark(said)
+    def _refuse(self, borrower: Borrower, query: str) -> None:
+        refuse(query)
+        if self._owner is not borrower and any(is_savepoint(head) for head in heads(query)):
+            raise asyncpg.NoActiveSQLTransactionError(
+                "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
+            )
+
+    def _note(self, query: str) -> None:
         self._locks |= "advisory" in query.lower()
-        for head in found:
+        for head in heads(query):
             self._schema_changed |= head[0] in _CHANGES_SCHEMA
             self._session_changed |= head[0] in _OUTLIVES_ROLLBACK
 
@@ -456,14 +541,17 @@ class Sandbox:
     async def _roll_back_all(self) -> None:
         """End the transaction, deferred constraints checked if it is whole; one round trip."""
         whole = self._owner is None and not self._guest_astray
+        has_kept = self._base > 0 or self._state is _State.AHEAD
         end = "ROLLBACK; SELECT pg_advisory_unlock_all()" if self._schema.locks else "ROLLBACK"
         try:
-            if whole and (self._schema.deferrable or self._schema_changed):
+            if whole and has_kept and (self._schema.deferrable or self._schema_changed):
                 if self._state is _State.ASTRAY:
                     await self._settle()
                 await self._connection.execute(f"SET CONSTRAINTS ALL IMMEDIATE; {end}")
-            else:
+            elif self._schema.locks or self._state is _State.ASTRAY or not (whole and self._may_send_ahead):
                 await self._connection.execute(end)
+            else:
+                ahead.tell(self._connection, end, is_last=True)
         except asyncpg.IntegrityConstraintViolationError as error:
             self._problems.append(f"it left a deferred constraint violated, a COMMIT would have failed: {error}")
             await self._connection.execute(end)
@@ -479,3 +567,11 @@ class Sandbox:
                 await self._connection.execute("SELECT pg_advisory_unlock_all()")
         except _LOST:
             self._connection.terminate()
+
+
+def _hide(before: str, error: asyncpg.PostgresError) -> None:
+    """Make the error one of the text as it was asked for."""
+    if query := getattr(error, "query", None):
+        error.query = query.removeprefix(before)
+    if error.position is not None:
+        error.position = str(int(error.position) - len(before))

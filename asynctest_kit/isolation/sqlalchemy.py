@@ -31,6 +31,7 @@ from sqlalchemy.util import LRUCache
 from asynctest_kit.isolation.codecs import Codec, Codecs
 from asynctest_kit.isolation.connection import SandboxConnection
 from asynctest_kit.isolation.own_database import whereabouts
+from asynctest_kit.isolation.sandbox import Opening
 from asynctest_kit.isolation.statements import COMMITS, locks_rows, only_reads
 from asynctest_kit.isolation.transaction import SandboxTransaction
 
@@ -156,12 +157,17 @@ class EngineConnection(SandboxConnection):
             await self.outermost.begin()
 
     async def run(
-        self, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]], *, method: str = "execute"
+        self,
+        query: str,
+        operation: Callable[[asyncpg.Connection], Awaitable[T]],
+        *,
+        method: str = "execute",
+        opening: Opening = Opening.ALONE,
     ) -> T:
         """Run a statement in the sandbox, for a method of that name."""
         transaction = self.outermost
         if transaction is None or transaction.is_begun:
-            return await super().run(query, operation, method=method)
+            return await super().run(query, operation, method=method, opening=opening)
 
         if transaction.has_failed:
             raise asyncpg.InFailedSQLTransactionError(
@@ -171,7 +177,7 @@ class EngineConnection(SandboxConnection):
         if not only_reads(query) or locks_rows(query):
             await transaction.begin()
         try:
-            return await super().run(query, operation, method=method)
+            return await super().run(query, operation, method=method, opening=opening)
         except asyncpg.PostgresError:
             transaction.has_failed = True
             raise

@@ -14,6 +14,7 @@ __all__ = [
     "ROLLBACKS",
     "Head",
     "heads",
+    "is_plain",
     "is_savepoint",
     "locks_rows",
     "only_reads",
@@ -28,6 +29,7 @@ BEGINS = frozenset({"BEGIN", "START"})
 COMMITS = frozenset({"COMMIT", "END"})
 ROLLBACKS = frozenset({"ROLLBACK", "ABORT"})
 
+_PLAIN = frozenset({"DELETE", "INSERT", "MERGE", "SELECT", "UPDATE", "VALUES", "WITH"})
 _SKIPPED = re.compile(
     r"""
       (?<!\w)[eE]'(?:[^'\\]|\\.|'')*'
@@ -66,6 +68,13 @@ def heads(query: str) -> tuple[Head, ...]:
     skeleton = _ATOMIC_BODY.sub(" ", without_texts(query))
     found = (tuple(word.upper() for word in _WORD.findall(part)[:3]) for part in skeleton.split(";"))
     return tuple(head for head in found if head)
+
+
+@lru_cache(maxsize=4096)
+def is_plain(query: str) -> bool:
+    """Whether ``query`` only reads and writes rows: nothing of transactions, sessions, the schema or advisory locks."""
+    found = heads(query)
+    return bool(found) and all(head[0] in _PLAIN for head in found) and "advisory" not in query.lower()
 
 
 @lru_cache(maxsize=4096)
