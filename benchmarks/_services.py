@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from asynctest_kit.provision.catalog.kind import Kind
-    from asynctest_kit.provision.service import ProviderChoice, ServiceSpec
+    from contextlib import AsyncExitStack
 
-__all__ = ["NAMES", "docker_problem", "embedded_problem", "image", "kind", "spec"]
+    from asynctest_kit.provision.catalog.kind import Kind
+    from asynctest_kit.provision.service import Endpoint, ProviderChoice, ServiceSpec
+
+__all__ = ["NAMES", "docker_problem", "embedded_problem", "image", "kind", "published", "spec"]
 
 NAMES = ("postgres", "redis")
 
@@ -32,6 +35,22 @@ def kind(name: str) -> Kind:
     from asynctest_kit.provision.catalog import kind_of
 
     return kind_of(spec(name, "auto"))
+
+
+async def published(stack: AsyncExitStack, name: str) -> Endpoint:
+    """One in a container of its own whose port Docker publishes, as everyone else's is."""
+    from asynctest_kit.provision.providers import Order
+    from asynctest_kit.provision.providers.docker import Docker
+
+    docker = await stack.enter_async_context(Docker(session="benchmark", project="benchmark"))
+    order = Order(
+        spec=spec(name, "docker"),
+        kind=kind(name),
+        asked=time.monotonic(),
+        record=lambda _: None,
+        may_keep=False,
+    )
+    return (await stack.enter_async_context(docker.give(order))).endpoint
 
 
 async def docker_problem() -> str:

@@ -1,16 +1,20 @@
 """What a test's isolation costs on servers that are up: a transaction, statements in its sandbox, a Redis database.
 
 Each way is done over and over; ways take turns, 20 times a round. The first two tables are a whole test with one
-statement: get isolation, run it, let go. "Isolation" is what remains without the same statement on a held connection.
+statement: get isolation, run it, let go. "Isolation" is what remains without the same statement on a held connection
+to the same place.
 
-- a transaction: a pool's acquire, BEGIN, ROLLBACK, release with its reset (the usual way); this kit's lease; the floor,
-  which is a held connection and ``ROLLBACK; BEGIN`` in one round trip
-- a Redis database: a new client, FLUSHDB, close (the usual way); this kit's lease; the floor, which is a held client
-  and SELECT, FLUSHDB in one round trip
+- a transaction: a pool's acquire, BEGIN, ROLLBACK, release with its reset (the usual way), of a container by the port
+  that Docker publishes, as everyone does; this kit's lease; the floor, which is a held connection and
+  ``ROLLBACK; BEGIN`` in one round trip
+- a Redis database: a new client, SELECT, FLUSHDB, close (the usual way, likewise); this kit's lease; the floor, which
+  is a held client and SELECT, FLUSHDB in one round trip
+- a database of a test's own: one that was cloned before it was asked for, with a connection to it; the floor, which is
+  such a connection to a database that stays. What is made and dropped meanwhile is waited for between two leases
 - statements: on asyncpg's own connection, where nothing is rolled back, and on the sandbox's
 
-Servers are the embedded provider's; containers too, where an engine and the images are there. All ways connect as the
-kit does: by a unix socket, where there is one.
+Servers are the embedded provider's; containers too, where an engine and the images are there. But for what is said
+above all ways connect as the kit does: by a unix socket, where there is one.
 
     python benchmarks/leases.py [--iterations N] [--rounds N]
 """
@@ -22,21 +26,24 @@ import asyncio
 import statistics
 import tempfile
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import _services
 import asyncpg
 from redis.asyncio import Redis
 
 from asynctest_kit.isolation import postgres, redis
+from asynctest_kit.isolation.clones import Clones
 from asynctest_kit.isolation.connection import SandboxConnection
+from asynctest_kit.isolation.templates import ensure_template
 from asynctest_kit.provision.client import Client
+from asynctest_kit.settings import Migrations
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from asynctest_kit.provision.service import Endpoint, ProviderChoice
@@ -46,23 +53,44 @@ _TABLE = "CREATE TABLE item (id bigserial PRIMARY KEY, name text NOT NULL)"
 _SELECT = "SELECT name FROM item WHERE id = 1"
 _INSERT = "INSERT INTO item (name) VALUES ('a thing')"
 
+Work: TypeAlias = "Callable[[], Awaitable[object]]"
+
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """One row: what is done over and over, ``share`` of the iterations if it is slow."""
+    """One row.
+
+    Attributes:
+        title: What it is called.
+        once: What is done over and over.
+        within: The part of it that isn't isolation.
+        share: Of the iterations, if it is slow.
+        between: What must be done before the next, and doesn't count.
+    """
 
     title: str
-    once: Callable[[], Awaitable[object]]
+    once: Work
+    within: Work | None = None
     share: float = 1.0
+    between: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Ways that are compared with the first of them, each less what they all do ``within``."""
+    """Ways that are compared with the first of them, in what they cost beyond what is within."""
 
     title: str
     ways: tuple[Way, ...]
-    within: Way | None = None
+    aims: tuple[Aim, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """That a row costs at most so many times what another one does."""
+
+    row: int
+    of: int
+    limit: float
 
 
 def main() -> None:
@@ -85,8 +113,17 @@ async def _measure_all(iterations: int, rounds: int) -> None:
             print(f"\nleft out: {provider} ({problem})")
             continue
 
-        async with _servers(provider) as (server, cache):
-            for tables in (_transactions(server), _databases(cache), _statements(server)):
+        async with _servers(provider) as (server, cache), AsyncExitStack() as stack:
+            usual_server, usual_cache = server, cache
+            if provider == "docker":
+                usual_server, usual_cache = [await _services.published(stack, name) for name in _services.NAMES]
+                await _make_table(usual_server)
+            for tables in (
+                _transactions(server, usual_server),
+                _clones(server),
+                _databases(cache, usual_cache),
+                _statements(server),
+            ):
                 await _measure(provider, tables, iterations, rounds)
 
 
@@ -96,23 +133,27 @@ async def _servers(provider: ProviderChoice) -> AsyncIterator[tuple[Endpoint, En
         client = Client.connect(Path(root))
         try:
             server, cache = [await client.endpoint(_services.spec(name, provider)) for name in _services.NAMES]
-            connection = await postgres.connect(server)
-            await connection.execute(_TABLE)
-            await connection.close()
+            await _make_table(server)
             yield server, cache
         finally:
             await asyncio.to_thread(client.close)
 
 
+async def _make_table(server: Endpoint) -> None:
+    async with _connection(server) as connection:
+        await connection.execute(_TABLE)
+
+
 @asynccontextmanager
-async def _transactions(server: Endpoint) -> AsyncIterator[list[Table]]:
+async def _transactions(server: Endpoint, usual_server: Endpoint) -> AsyncIterator[list[Table]]:
     async with (
         postgres.open_slots(server) as slots,
         asyncpg.create_pool(
-            **postgres.connect_arguments(server), database=server.database, min_size=1, max_size=1
+            **postgres.connect_arguments(usual_server), database=usual_server.database, min_size=1, max_size=1
         ) as pool,
         _connection(server) as held,
         _connection(server) as bare,
+        _connection(usual_server) as usual_bare,
     ):
 
         async def usual() -> None:
@@ -133,16 +174,19 @@ async def _transactions(server: Endpoint) -> AsyncIterator[list[Table]]:
         async def statement() -> None:
             await bare.execute(_SELECT)
 
+        async def usual_statement() -> None:
+            await usual_bare.execute(_SELECT)
+
         await held.execute("BEGIN")
         yield [
             Table(
                 "a test's transaction",
                 (
-                    Way("pool, BEGIN, ROLLBACK", usual),
-                    Way("asynctest_kit's lease", lease),
-                    Way("floor: one round trip", floor),
+                    Way("pool, BEGIN, ROLLBACK", usual, usual_statement),
+                    Way("asynctest_kit's lease", lease, statement),
+                    Way("floor: one round trip", floor, statement),
                 ),
-                within=Way("", statement),
+                (Aim(1, 0, 0.3), Aim(1, 2, 1.5)) if usual_server is not server else (Aim(1, 2, 1.5),),
             )
         ]
 
@@ -163,6 +207,41 @@ async def _statements(server: Endpoint) -> AsyncIterator[list[Table]]:
         ]
 
 
+@asynccontextmanager
+async def _clones(server: Endpoint) -> AsyncIterator[list[Table]]:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "01_table.sql").write_text(_TABLE)
+        template = await ensure_template(server, Migrations(sql=Path(folder)), root=Path(folder))
+    async with Clones(template, expected=1_000_000) as clones, _connection(server) as bare:
+
+        async def raw() -> None:
+            async with _connection(server) as connection:
+                await connection.execute("SELECT 1")
+
+        async def lease() -> None:
+            async with clones.lease() as database, _connection(database) as connection:
+                await connection.execute("SELECT 1")
+
+        async def in_stock() -> None:
+            while not clones.is_at_rest:  # noqa: ASYNC110  # for nothing else than this would an event be there
+                await asyncio.sleep(0.005)
+
+        async def statement() -> None:
+            await bare.execute("SELECT 1")
+
+        await in_stock()
+        yield [
+            Table(
+                "a test's own database",
+                (
+                    Way("floor: a connection", raw, statement, share=0.03, between=in_stock),
+                    Way("asynctest_kit's clone", lease, statement, share=0.03, between=in_stock),
+                ),
+                (Aim(1, 0, 1.5),),
+            )
+        ]
+
+
 async def _select(connection: Any) -> None:
     await connection.execute(_SELECT)
 
@@ -177,17 +256,17 @@ async def _insert_within(connection: Any) -> None:
 
 
 @asynccontextmanager
-async def _databases(cache: Endpoint) -> AsyncIterator[list[Table]]:
-    place = {"unix_socket_path": cache.socket} if cache.socket else {"host": cache.host, "port": cache.port}
-    options: dict[str, Any] = place | {"password": cache.password}
+async def _databases(cache: Endpoint, usual_cache: Endpoint) -> AsyncIterator[list[Table]]:
+    options, usual_options = _redis_options(cache), _redis_options(usual_cache)
     async with (
         redis.open_slots(cache) as slots,
         Redis(**options, db=200, single_connection_client=True) as held,
         Redis(**options, db=201) as bare,
+        Redis(**usual_options, db=201) as usual_bare,
     ):
 
         async def usual() -> None:
-            async with Redis(**options, db=202) as client:
+            async with Redis(**usual_options, db=202) as client:
                 await client.flushdb()
                 await client.set("key", "value")
 
@@ -202,17 +281,25 @@ async def _databases(cache: Endpoint) -> AsyncIterator[list[Table]]:
         async def command() -> None:
             await bare.set("key", "value")
 
+        async def usual_command() -> None:
+            await usual_bare.set("key", "value")
+
         yield [
             Table(
                 "a test's Redis database",
                 (
-                    Way("new client, FLUSHDB", usual, share=0.2),
-                    Way("asynctest_kit's lease", lease),
-                    Way("floor: one round trip", floor),
+                    Way("new client, FLUSHDB", usual, usual_command, share=0.2),
+                    Way("asynctest_kit's lease", lease, command),
+                    Way("floor: one round trip", floor, command),
                 ),
-                within=Way("", command),
+                (Aim(1, 0, 0.4),),
             )
         ]
+
+
+def _redis_options(cache: Endpoint) -> dict[str, Any]:
+    place = {"unix_socket_path": cache.socket} if cache.socket else {"host": cache.host, "port": cache.port}
+    return place | {"password": cache.password}
 
 
 @asynccontextmanager
@@ -229,34 +316,47 @@ async def _measure(
 ) -> None:
     async with opened as tables:
         for table in tables:
-            ways = (*table.ways, table.within) if table.within else table.ways
-            for way in ways:
-                await way.once()
-            _print(provider, table, [await _round(ways, iterations) for _ in range(rounds)])
+            ways = {way.once: way for way in table.ways}
+            ways |= {way.within: Way("", way.within) for way in table.ways if way.within is not None}
+            for once in ways:
+                await once()
+            _print(provider, table, [await _round(ways.values(), iterations) for _ in range(rounds)])
 
 
-async def _round(ways: Sequence[Way], iterations: int) -> list[float]:
-    """Seconds of each way, once. They take turns in short blocks, so that what else the machine does hits them all."""
-    blocks = [[await _time(way, iterations // _BLOCKS) for way in ways] for _ in range(_BLOCKS)]
-    return [statistics.mean(column) for column in zip(*blocks, strict=True)]
+async def _round(ways: Collection[Way], iterations: int) -> dict[Work, float]:
+    """Seconds of each, once. They take turns in short blocks, so that what else the machine does hits them all."""
+    blocks = [{way.once: await _time(way, iterations // _BLOCKS) for way in ways} for _ in range(_BLOCKS)]
+    return {way.once: statistics.median(block[way.once] for block in blocks) for way in ways}
 
 
 async def _time(way: Way, iterations: int) -> float:
     count = max(1, round(iterations * way.share))
-    start = time.perf_counter()
-    for _ in range(count):
-        await way.once()
-    return (time.perf_counter() - start) / count
+    seconds = 0.0
+    for times in [count] if way.between is None else [1] * count:
+        start = time.perf_counter()
+        for _ in range(times):
+            await way.once()
+        seconds += time.perf_counter() - start
+        if way.between is not None:
+            await way.between()
+    return seconds / count
 
 
-def _print(provider: ProviderChoice, table: Table, rounds: Sequence[Sequence[float]]) -> None:
-    columns = list(zip(*rounds, strict=True))
-    within = columns[-1] if table.within else [0.0] * len(rounds)
-    costs = [statistics.median(a - b for a, b in zip(column, within, strict=True)) for column in columns]
-    print(f"\n{f'{table.title}, {provider}':36}{'whole':>12}" + (f"{'isolation':>15}" if table.within else ""))
-    for way, column, cost in zip(table.ways, columns, costs, strict=False):
-        isolation = f"{cost * 1000:12.3f} ms" if table.within else ""
-        print(f"  {way.title:34}{statistics.median(column) * 1000:9.3f} ms{isolation}{cost / costs[0]:8.2f} x")
+def _print(provider: ProviderChoice, table: Table, rounds: Sequence[Mapping[Work, float]]) -> None:
+    medians = {once: statistics.median(seconds[once] for seconds in rounds) for once in rounds[0]}
+    costs = [
+        statistics.median(seconds[way.once] - (seconds[way.within] if way.within else 0.0) for seconds in rounds)
+        for way in table.ways
+    ]
+    has_parts = table.ways[0].within is not None
+    print(f"\n{f'{table.title}, {provider}':36}{'whole':>12}" + (f"{'isolation':>15}" if has_parts else ""))
+    for way, cost in zip(table.ways, costs, strict=True):
+        isolation = f"{cost * 1000:12.3f} ms" if has_parts else ""
+        print(f"  {way.title:34}{medians[way.once] * 1000:9.3f} ms{isolation}{cost / costs[0]:8.2f} x")
+    for aim in table.aims:
+        ratio = costs[aim.row] / costs[aim.of]
+        verdict = "holds" if ratio <= aim.limit else "MISSED"
+        print(f"  {ratio:.2f} of {table.ways[aim.of].title} (aim: at most {aim.limit:g}) {verdict}")
 
 
 if __name__ == "__main__":

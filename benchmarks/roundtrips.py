@@ -27,8 +27,6 @@ from redis.asyncio import Redis
 
 from asynctest_kit.isolation.postgres import connect_arguments
 from asynctest_kit.provision.client import Client
-from asynctest_kit.provision.providers import Order
-from asynctest_kit.provision.providers.docker import Docker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -88,25 +86,13 @@ async def _ways() -> AsyncIterator[list[Way]]:
         shared = [await client.endpoint(_services.spec(name, "docker")) for name in _services.NAMES]
         ways = [
             await _connected(stack, _PASSED_ON, *(msgspec.structs.replace(endpoint, socket="") for endpoint in shared)),
-            await _connected(stack, _PUBLISHED, *[await _published(stack, name) for name in _services.NAMES]),
+            await _connected(stack, _PUBLISHED, *[await _services.published(stack, name) for name in _services.NAMES]),
         ]
         if all(endpoint.socket for endpoint in shared):
             yield [await _connected(stack, _SOCKET, *shared), *ways]
         else:
             print("this engine's sockets are not within reach: all ports are published by Docker")
             yield ways
-
-
-async def _published(stack: AsyncExitStack, name: str) -> Endpoint:
-    docker = await stack.enter_async_context(Docker(session="benchmark", project="benchmark"))
-    order = Order(
-        spec=_services.spec(name, "docker"),
-        kind=_services.kind(name),
-        asked=time.monotonic(),
-        record=lambda _: None,
-        may_keep=False,
-    )
-    return (await stack.enter_async_context(docker.give(order))).endpoint
 
 
 async def _connected(stack: AsyncExitStack, title: str, server: Endpoint, cache: Endpoint) -> Way:
