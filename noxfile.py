@@ -27,6 +27,7 @@ _SMALL = {
     "collecting": ("--files", "10", "--rounds", "1"),
     "leases": ("--iterations", "100", "--rounds", "1"),
     "public": None,
+    "realistic": ("--tests", "20", "--rounds", "1"),
     "sleeping": ("--tests", "50", "--rounds", "1"),
     "provisioning": ("--rounds", "1"),
     "roundtrips": ("--iterations", "100", "--rounds", "1"),
