@@ -279,8 +279,10 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
         self._check_open("execute")
         if head[0] in BEGINS:
-            if not self.is_in_transaction():
-                await self._sandbox.begin(self, readonly=bool(_READ_ONLY.search(query)))
+            if self.is_in_transaction():  # as outside: a warning, or where the transaction has failed an error
+                return await self._run("SHOW", lambda connection: connection.execute(query))
+
+            await self._sandbox.begin(self, readonly=bool(_READ_ONLY.search(query)))
             return "BEGIN" if head[0] == "BEGIN" else "START TRANSACTION"
 
         if head[0] in COMMITS:

@@ -60,9 +60,10 @@ My JSON columns come as text
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import asyncpg
 
@@ -84,6 +85,10 @@ __tracebackhide__ = True
 
 _CONNECT_SECONDS = 10.0
 _NO_SCHEMA = Schema()
+
+_END_BACKEND = """
+    SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND datname = current_database()
+"""
 
 #: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
 _SCHEMA = """
@@ -169,6 +174,7 @@ class PostgresSlots:
         self._endpoint = endpoint
         self._init = init
         self._schema: Schema | None = None
+        self._pids: WeakKeyDictionary[asyncpg.Connection, int] = WeakKeyDictionary()  # also of those that are closed
         self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
 
     def lease(self) -> AbstractAsyncContextManager[Sandbox]:
@@ -194,9 +200,22 @@ class PostgresSlots:
             if ended and sandbox.reusable:
                 self.held.give_back(sandbox.connection)
             else:
-                sandbox.connection.terminate()
-                self.held.discard()
+                self._discard(sandbox.connection, is_idle=ended and not sandbox.busy)
         return problems
+
+    def _discard(self, connection: asyncpg.Connection, *, is_idle: bool) -> None:
+        is_known = is_idle and not connection.is_closed()
+        connection.terminate()
+        self.held.discard(None if is_known else self._end_backend(self._pids[connection]))
+
+    async def _end_backend(self, pid: int) -> None:
+        """The server goes on with a statement whose client has gone, and its locks would keep other tests waiting."""
+        with suppress(asyncpg.PostgresError, OSError, TimeoutError):
+            connection = await connect(self._endpoint)
+            try:
+                await connection.execute(_END_BACKEND, pid)
+            finally:
+                connection.terminate()
 
     async def _connect(self) -> HeldConnection:
         try:
@@ -207,6 +226,7 @@ class PostgresSlots:
                 "Close what else is connected, raise the server's max_connections, or lower --concurrency."
             ) from error
 
+        self._pids[connection] = connection.get_server_pid()
         try:
             if self._schema is None:
                 deferred, deferrable, locks = await connection.fetchrow(_SCHEMA)

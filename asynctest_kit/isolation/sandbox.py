@@ -106,8 +106,12 @@ class Schema:
     @property
     def check(self) -> str:
         """What COMMIT does: check all that is deferred, then go back to the initial modes."""
-        again = f"; SET CONSTRAINTS {', '.join(self.deferred)} DEFERRED" if self.deferred else ""
-        return f"SET CONSTRAINTS ALL IMMEDIATE{again}"
+        return f"SET CONSTRAINTS ALL IMMEDIATE{self.again}"
+
+    @property
+    def again(self) -> str:
+        """Added to a statement: what was deferred initially is so again."""
+        return f"; SET CONSTRAINTS {', '.join(self.deferred)} DEFERRED" if self.deferred else ""
 
 
 def _ignore(_remark: str) -> None:
@@ -160,6 +164,7 @@ class Sandbox:
         self._ended = False
         self._schema_changed = False
         self._session_changed = False
+        self._modes_changed = False
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
         self.left_locks: tuple[str, ...] = ()
@@ -258,14 +263,15 @@ class Sandbox:
             await self._enter()
             self._connection.wear(borrower.codecs)
             if self._owner is borrower:
-                return await operation(self._connection)
-
-            if self._owner is not None:
-                return await self._run_guest(query, operation)
-
-            if not (self._may_send_ahead and (plain or heads(query))):
-                opening = Opening.ALONE
-            return await self._run_bare(borrower, query, operation, opening, reads=only_reads(query))
+                result = await operation(self._connection)
+            elif self._owner is not None:
+                result = await self._run_guest(query, operation)
+            else:
+                if not (self._may_send_ahead and (plain or heads(query))):
+                    opening = Opening.ALONE
+                result = await self._run_bare(borrower, query, operation, opening, reads=only_reads(query))
+            self._check_inside(query)
+            return result
 
     async def begin(self, borrower: Borrower, *, readonly: bool) -> None:
         """Open a borrower's explicit transaction.
@@ -407,8 +413,11 @@ class Sandbox:
             await self._connection.execute("ROLLBACK; BEGIN")
             return
 
+        # PostgreSQL forgets the modes of constraints of which it has released a savepoint.
+        again = self._schema.again if self._modes_changed else ""
         try:
-            await self._connection.execute(f"ROLLBACK TO {self._name}")
+            await self._connection.execute(f"ROLLBACK TO {self._name}{again}")
+            self._modes_changed = False
         except asyncpg.InvalidSavepointSpecificationError as error:
             raise IsolationError(
                 "A statement was cancelled between two savepoints, and what the test had written is lost. "
@@ -510,6 +519,19 @@ class Sandbox:
             self._guest_writes.append(query)
         return result
 
+    def _check_inside(self, query: str) -> None:
+        """After a statement that worked: see that it has not ended the test's transaction, unseen by us."""
+        if self._connection.is_closed() or self._connection.is_in_transaction():
+            return
+
+        self._connection.terminate()
+        problem = (
+            "a statement ended the test's transaction, and what the test had written may be there to stay: "
+            f"{shown(query)}"
+        )
+        self._problems.append(problem)
+        raise IsolationError(f"In the test's database {problem} {OWN_DATABASE}")
+
     def _lose_guests(self) -> None:
         for query in self._guest_writes:
             self._problems.append(
@@ -530,6 +552,7 @@ class Sandbox:
         self._locks |= "advisory" in query.lower()
         for head in heads(query):
             self._schema_changed |= head[0] in _CHANGES_SCHEMA
+            self._modes_changed |= head[:2] == ("SET", "CONSTRAINTS")
             self._session_changed |= head[0] in _OUTLIVES_ROLLBACK
 
     def _note_leaks(self) -> None:

@@ -26,12 +26,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from asynctest_kit.errors import IsolationError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
 __all__ = ["Slots", "SlotsExhausted"]
@@ -171,9 +171,15 @@ class Slots(Generic[T]):
             self._size -= 1
             self._makers.create_task(_awaited(self._close(self._idle.pop(0))))
 
-    def discard(self) -> None:
-        """One that was taken is broken and closed: make room for another."""
+    def discard(self, after: Coroutine[Any, Any, object] | None = None) -> None:
+        """One that was taken is broken and closed: make room for another, at once or when ``after`` is done."""
         self._lease_times.end()
+        if after is None:
+            self._make_room()
+        else:
+            self._makers.create_task(after).add_done_callback(lambda _: self._make_room())
+
+    def _make_room(self) -> None:
         self._size -= 1
         self._owed = max(0, self._owed - 1)
         self.grow()

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -49,6 +52,27 @@ async def server(services, anyio_backend):
 @pytest.fixture(scope="session", params=["docker", "embedded"])
 async def redis_endpoint(services, request, anyio_backend):
     return await redis_server(services, request.param)
+
+
+@pytest.fixture(scope="session")
+async def contained_server(services, anyio_backend):
+    return await services.endpoint(contained("postgres"))
+
+
+@pytest.fixture(scope="session")
+async def contained_redis(services, anyio_backend):
+    return await services.endpoint(contained("redis"))
+
+
+def contained(kind):
+    """A service in a container; no Docker, no test."""
+    image = os.environ.get(f"ATK_{kind.upper()}_IMAGE") or f"asynctest-kit/{kind}:testbed"
+    found = shutil.which("docker") and subprocess.run(
+        ["docker", "image", "inspect", image], check=False, capture_output=True
+    )
+    if not found or found.returncode:
+        pytest.skip(f"no Docker here has the image {image}")
+    return ServiceSpec(name=f"contained-{kind}", kind=kind, provider="docker", image=image)
 
 
 @pytest.fixture(scope="session")

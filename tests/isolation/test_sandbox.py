@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.connection import SandboxConnection
 
 pytestmark = pytest.mark.anyio
 
@@ -470,3 +471,108 @@ async def test_misused_transaction_objects(lease):
         await pg.execute("ROLLBACK")
         with pytest.raises(asyncpg.NoActiveSQLTransactionError):
             await transaction.commit()
+
+
+async def test_transaction_objects_stay_out_of_manual_transactions(lease):
+    async with lease() as (pg, _):
+        await pg.execute("BEGIN")
+        with pytest.raises(asyncpg.InterfaceError, match="in a manually started transaction"):
+            await pg.transaction().start()
+        await pg.execute("COMMIT")
+        with pytest.raises(ValueError, match="isolation"):
+            pg.transaction(isolation="perfect")
+
+
+async def test_texts_in_a_failed_transaction_answer_as_outside(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        await pg.execute(ADD, "a")
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await connection.execute(ADD, "a")
+        with pytest.raises(asyncpg.InFailedSQLTransactionError):
+            await connection.execute("BEGIN")
+        assert await connection.execute("COMMIT") == "ROLLBACK"
+        assert await texts(pg) == ["a"]
+
+
+async def test_modes_of_constraints_end_with_their_transaction(lease):
+    async with lease() as (pg, pool), pool.acquire() as connection:
+        await pg.execute(ADD, "a")
+        for query in ("BEGIN", "SAVEPOINT own", "SET CONSTRAINTS ALL IMMEDIATE", "RELEASE own", "ROLLBACK"):
+            await connection.execute(query)
+        async with connection.transaction():
+            await connection.execute("INSERT INTO children VALUES (1, 1)")
+            await connection.execute("INSERT INTO parents VALUES (1)")
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT 1 AS a$$; COMMIT; SELECT 2 AS b$$", "/* /* */ ' */ COMMIT; SELECT 1 /* ' */"]
+)
+async def test_hidden_commits_are_seen(lease, query):
+    async with lease() as (pg, _):
+        await pg.execute(ADD, "a")
+        with pytest.raises(IsolationError, match="in the middle of a text"):
+            await pg.execute(query)
+    async with lease() as (pg, _):
+        assert await texts(pg) == []
+
+
+async def test_a_transaction_that_was_ended_unseen_is_told(lease):
+    with pytest.raises(IsolationError, match=r"at fault.*ended the test's transaction.*may be there to stay"):
+        async with lease() as (pg, _):
+            await pg.execute("SET standard_conforming_strings = off")
+            with pytest.raises(IsolationError, match="ended the test's transaction"):
+                await pg.execute(r"SELECT 'a\''; COMMIT; --'")
+
+
+async def test_a_backend_whose_client_has_gone_keeps_nobody_waiting(slots, database):
+    async def case():
+        async with slots.lease() as sandbox:
+            pg = SandboxConnection(sandbox, commits=False)
+            await pg.execute("LOCK TABLE notes")
+            running.append(asyncio.ensure_future(pg.execute("SELECT pg_sleep(600)")))
+            while not await admin.fetchval(sleeping):  # noqa: ASYNC110  # backends tell nobody
+                await asyncio.sleep(0.01)
+
+    running = []
+    admin = await asyncpg.connect(database.url)
+    sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
+    with pytest.raises(IsolationError, match="while a statement was running"):
+        await case()
+    async with slots.lease() as sandbox:
+        await SandboxConnection(sandbox, commits=False).execute(ADD, "a")
+    await admin.close()
+    await asyncio.wait(running)
+    assert isinstance(running[0].exception(), (asyncpg.PostgresError, asyncpg.InterfaceError, OSError))
+
+
+async def test_who_is_late_opens_no_connection(slots, database):
+    killer = await asyncpg.connect(database.url)
+    async with slots.lease() as sandbox:
+        pg = SandboxConnection(sandbox, commits=False)
+        await killer.execute("SELECT pg_terminate_backend($1, 10000)", pg.get_server_pid())
+        while not sandbox.connection.is_closed():  # noqa: ASYNC110  # it tells nobody
+            await asyncio.sleep(0.01)
+        reached, go_on = asyncio.Event(), asyncio.Event()
+        reconnect = sandbox._reconnect
+
+        async def slowly():
+            connection = await reconnect()
+            reached.set()
+            await go_on.wait()
+            return connection
+
+        sandbox._reconnect = slowly
+        late = asyncio.ensure_future(pg.execute(ADD, "a"))
+        await reached.wait()
+        with pytest.raises(IsolationError, match="while a statement was running"):
+            raise IsolationError(str(await sandbox.end()))
+        go_on.set()
+        with pytest.raises(IsolationError, match="a test that has ended"):
+            await late
+    async with asyncio.timeout(30):
+        while await killer.fetchval(  # noqa: ASYNC110  # backends tell nobody
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ):
+            await asyncio.sleep(0.01)
+    await killer.close()

@@ -16,6 +16,9 @@ from asynctest_kit.isolation.statements import heads, locks_rows, only_reads
         ("begin; Commit;", (("BEGIN",), ("COMMIT",))),
         ("SELECT ';', \"a;b\", E'\\';', 'it''s;'", (("SELECT",),)),
         ("DO $body$ BEGIN; $$ x; $$ END; $body$; SELECT 1", (("DO",), ("SELECT",))),
+        ("SELECT 1 AS a$$; COMMIT; SELECT 2 AS b$$", (("SELECT", "AS", "A"), ("COMMIT",), ("SELECT", "AS", "B"))),
+        ("/* /* /* ; */ */ ' */ COMMIT; /* ' */", (("COMMIT",),)),
+        ("/* " * 500 + "COMMIT", (("COMMIT",),)),
         ("SELECT $1; SELECT $2", (("SELECT",), ("SELECT",))),
         ("ROLLBACK TO SAVEPOINT a", (("ROLLBACK", "TO", "SAVEPOINT"),)),
         (

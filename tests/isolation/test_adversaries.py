@@ -1,0 +1,116 @@
+"""Tests that do their worst, many at once on one server, change nothing for anybody else.
+
+A state machine starts them, looks while they run, cancels some and ends their connections. Each has a neighbour that
+behaves well, and must see what it sees on a database of its own. ADVERSARIES is how many bodies there are on each
+provider (``nox -s adversaries`` has 2,000), ADVERSARIES_SEED which; a failure shows the seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import os
+import random
+from functools import partial
+
+import pytest
+from adversaries import adversaries
+from anyio import to_thread
+from arena import Arena
+from conduct import SCHEMA, conducts
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
+
+from asynctest_kit.settings import Migrations
+
+#: What bodies leave open is closed for them, and the warnings are theirs.
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+BODIES = int(os.environ.get("ADVERSARIES", "100"))
+SEED = int(os.environ.get("ADVERSARIES_SEED") or random.SystemRandom().randrange(1 << 20))
+
+PAIRS = st.lists(st.tuples(adversaries(), conducts(2)), min_size=1, max_size=48)
+
+
+class Crowd(RuleBasedStateMachine):
+    """Tests come, run and go; the servers stay."""
+
+    def __init__(self, runner: asyncio.Runner, arena: Arena) -> None:
+        super().__init__()
+        self._runner, self._arena = runner, arena
+
+    @initialize(pairs=PAIRS)
+    def begin(self, pairs):
+        self.launch(pairs)
+
+    @rule(pairs=PAIRS)
+    def launch(self, pairs):
+        self._runner.run(self._arena.launch(pairs))
+
+    @rule(share=st.sampled_from([0.1, 0.5, 1.0]))
+    def cancel(self, share):
+        self._runner.run(self._arena.cancel_some(share))
+
+    @rule(most=st.integers(1, 20))
+    def kill_idle(self, most):
+        self._runner.run(self._arena.kill_idle(most))
+
+    @rule()
+    def look(self):
+        self._runner.run(self._arena.look())
+
+    @rule()
+    def settle(self):
+        self._runner.run(self._arena.settle())
+
+    def teardown(self):
+        self._runner.run(self._arena.settle())
+
+
+def attack(endpoints, migrations):
+    """As many adversaries as are asked for, on a loop of their own."""
+    arena = Arena()
+    with asyncio.Runner() as runner:
+        runner.run(arena.open(*endpoints, migrations))
+        try:
+            for number in itertools.count():
+                if arena.bodies >= BODIES:
+                    break
+                run_state_machine_as_test(
+                    seed(SEED + number)(partial(Crowd, runner, arena)),
+                    settings=settings(
+                        max_examples=5,
+                        stateful_step_count=6,
+                        deadline=None,
+                        database=None,
+                        phases=[Phase.generate],
+                        suppress_health_check=list(HealthCheck),
+                    ),
+                )
+        except BaseException as error:
+            error.add_note(
+                f"{arena.bodies} bodies; run again with {BODIES=} as ADVERSARIES, {SEED=} as ADVERSARIES_SEED"
+            )
+            raise
+        finally:
+            runner.run(arena.close())
+            gc.collect()
+
+
+@pytest.fixture
+def shop(tmp_path):
+    (tmp_path / "1.sql").write_text(SCHEMA)
+    return Migrations(sql=tmp_path)
+
+
+async def test_nobody_is_harmed(server, redis_endpoint, shop):
+    await to_thread.run_sync(attack, (server, redis_endpoint), shop)
+
+
+async def test_nobody_is_harmed_in_containers(contained_server, contained_redis, shop):
+    await to_thread.run_sync(attack, (contained_server, contained_redis), shop)
