@@ -280,7 +280,8 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         self._check_open("execute")
         if head[0] in BEGINS:
             if self.is_in_transaction():  # as outside: a warning, or where the transaction has failed an error
-                return await self._run("SHOW", lambda connection: connection.execute(query))
+                status: str = await self._sandbox.run(self, "SHOW", lambda connection: connection.execute(query))
+                return status
 
             await self._sandbox.begin(self, readonly=bool(_READ_ONLY.search(query)))
             return "BEGIN" if head[0] == "BEGIN" else "START TRANSACTION"
