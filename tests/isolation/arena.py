@@ -24,7 +24,7 @@ from asynctest_kit.isolation.templates import ensure_template, open_clone, open_
 LEASES = 64
 
 #: Seconds for a body, and for all of them to end.
-_BODY, _ALL = 0.3, 40
+_BODY, _ALL = 0.3, 20
 
 #: What the server has of its own, and what sessions leave there.
 _SERVER = {
@@ -42,7 +42,7 @@ _SERVER = {
 
 #: What backends hold, and those that are ended let go of in a moment.
 _HELD = r"""
-    SELECT pid, 'transaction' FROM pg_stat_activity WHERE datname LIKE 'atk\_run\_%' AND state <> 'idle'
+    SELECT pid, concat(state, ': ', query) FROM pg_stat_activity WHERE datname LIKE 'atk\_run\_%' AND state <> 'idle'
     UNION ALL SELECT pid, 'advisory lock' FROM pg_locks WHERE locktype = 'advisory'
 """
 
@@ -185,7 +185,7 @@ class Arena:
                 assert await lease.client.dbsize() == 0
                 await lease.client.set("key", number)
                 seen = await conduct.act(neighbour, number, SandboxPool(sandbox))
-                assert seen == expected
+                assert seen == expected, f"{seen}\nand not\n{expected}"
                 assert await lease.client.keys() == [b"key"]
                 assert await lease.client.incr("key") == number + 1
                 state = await _state_of(lease.client)
@@ -199,9 +199,10 @@ class Arena:
 
     async def _wait_for_backends(self) -> None:
         """What was cut off may take a moment to be noticed by the server."""
-        async with asyncio.timeout(_ALL):
-            while await self._admin.fetch(_HELD):  # noqa: ASYNC110  # backends tell nobody
-                await asyncio.sleep(0.01)
+        deadline = asyncio.get_running_loop().time() + _ALL
+        while held := await self._admin.fetch(_HELD):
+            assert asyncio.get_running_loop().time() < deadline, held
+            await asyncio.sleep(0.01)
 
     async def _state(self):
         state = {name: [tuple(row) for row in await self._admin.fetch(query)] for name, query in _SERVER.items()}

@@ -576,3 +576,11 @@ async def test_who_is_late_opens_no_connection(slots, database):
         ):
             await asyncio.sleep(0.01)
     await killer.close()
+
+
+async def test_locks_of_a_session_with_codecs_of_its_own(lease):
+    async with lease() as (pg, _):
+        await pg.execute("SELECT pg_advisory_lock(1)")
+        await pg.set_type_codec("text", schema="pg_catalog", encoder=str, decoder=lambda _: "mine")
+    async with lease() as (pg, _):
+        await pg.execute("SELECT pg_advisory_lock(1)")
