@@ -373,6 +373,7 @@ class Sandbox:
             return
 
         if self._state is _State.NEW:
+            self._state = _State.ASTRAY  # should it be interrupted, the server may have begun
             await self._begin_all()
         elif self._state is _State.AHEAD:
             await self._move_base()
@@ -386,6 +387,7 @@ class Sandbox:
         except _LOST:
             # It died while it was idle, and this test has lost nothing by it.
             await self._replace()
+            self._state = _State.ASTRAY
             await self._connection.execute("BEGIN")
 
     async def _replace(self) -> None:

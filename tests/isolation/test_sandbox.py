@@ -584,3 +584,17 @@ async def test_locks_of_a_session_with_codecs_of_its_own(lease):
         await pg.set_type_codec("text", schema="pg_catalog", encoder=str, decoder=lambda _: "mine")
     async with lease() as (pg, _):
         await pg.execute("SELECT pg_advisory_lock(1)")
+
+
+@pytest.mark.parametrize("steps", range(1, 4))
+async def test_an_interrupted_beginning_is_ended(slots, database, steps):
+    async with slots.lease() as sandbox:
+        task = asyncio.ensure_future(SandboxConnection(sandbox, commits=False).execute(ADD, "a"))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+    admin = await asyncpg.connect(database.url)
+    states = "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    assert [row[0] for row in await admin.fetch(states)] == ["idle"]
+    await admin.close()
