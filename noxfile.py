@@ -96,6 +96,14 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "-m", "pytest", "tests/provision/test_chaos.py", *session.posargs, env=environment)
 
 
+@nox.session
+def adversaries(session: nox.Session) -> None:
+    """Tests that do their worst: 2,000 bodies on each provider. ADVERSARIES_SEED repeats an earlier run's."""
+    environment = _test_bed() | {"ADVERSARIES": os.environ.get("ADVERSARIES", "2000")}
+    _install_tests(session)
+    session.run("python", "-m", "pytest", "tests/isolation/test_adversaries.py", *session.posargs, env=environment)
+
+
 @nox.session(python=_PYTHONS)
 @nox.parametrize("runner", ["atk run", "python -m pytest"], ids=["atk", "pytest"])
 def tests_on(session: nox.Session, runner: str) -> None:
