@@ -116,7 +116,8 @@ class Arena:
         await asyncio.sleep(0)
 
     async def kill_idle(self, most: int) -> None:
-        """End backends that nobody has leased just now."""
+        """End backends between tests; one that is leased meanwhile might be hit in mid-statement."""
+        await self.settle()
         await self._admin.execute(
             r"""
             SELECT pg_terminate_backend(pid) FROM (

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
-BODIES = int(os.environ.get("ADVERSARIES", "100"))
+BODIES = int(os.environ.get("ADVERSARIES", "60"))
 SEED = int(os.environ.get("ADVERSARIES_SEED") or random.SystemRandom().randrange(1 << 20))
 
 PAIRS = st.lists(st.tuples(adversaries(), conducts(2)), min_size=1, max_size=48)
