@@ -595,6 +595,8 @@ async def test_an_interrupted_beginning_is_ended(slots, database, steps):
         task.cancel()
         await asyncio.wait([task])
     admin = await asyncpg.connect(database.url)
-    states = "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    states = (
+        "SELECT DISTINCT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
     assert [row[0] for row in await admin.fetch(states)] == ["idle"]
     await admin.close()
