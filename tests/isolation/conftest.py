@@ -59,11 +59,6 @@ async def contained_server(services, anyio_backend):
     return await services.endpoint(contained("postgres"))
 
 
-@pytest.fixture(scope="session")
-async def contained_redis(services, anyio_backend):
-    return await services.endpoint(contained("redis"))
-
-
 def contained(kind):
     """A service in a container; no Docker, no test."""
     image = os.environ.get(f"ATK_{kind.upper()}_IMAGE") or f"asynctest-kit/{kind}:testbed"

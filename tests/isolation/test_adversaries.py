@@ -108,9 +108,11 @@ def shop(tmp_path):
     return Migrations(sql=tmp_path)
 
 
+@pytest.mark.parametrize("redis_endpoint", ["embedded"], indirect=True)
 async def test_nobody_is_harmed(server, redis_endpoint, shop):
     await to_thread.run_sync(attack, (server, redis_endpoint), shop)
 
 
-async def test_nobody_is_harmed_in_containers(contained_server, contained_redis, shop):
-    await to_thread.run_sync(attack, (contained_server, contained_redis), shop)
+@pytest.mark.parametrize("redis_endpoint", ["docker"], indirect=True)
+async def test_nobody_is_harmed_in_containers(contained_server, redis_endpoint, shop):
+    await to_thread.run_sync(attack, (contained_server, redis_endpoint), shop)
