@@ -173,7 +173,7 @@ class Users:
         )
 
     def _learn(self, error: ResponseError) -> None:
-        if self._knows_databases and "'db=" in str(error):
+        if "'db=" in str(error):  # also of those that were asked for before the first answer came
             self._knows_databases = False  # Valkey 9.1 is the first that does
         else:
             self.refusal = str(error)
