@@ -2,8 +2,8 @@
 
 Each test inserts a user, reads it back, sets and gets a Redis key, calls an ASGI application that selects, and waits
 20 ms; at its end what it wrote is rolled back. All do the same work on their own fixtures (``_realistic/``): peers and
-the script have one pool and one Redis client for the session, and a transaction for each test. Plugin autoload is off,
-so that nobody pays for what another has installed.
+the script have one pool and one Redis client for the session, and a transaction for each test. Pytest loads the plugins
+that are installed, as it does for users; with --lean none, so that nobody pays for what another has installed.
 
 - servers are up: peers and the script get the URLs of containers whose ports Docker publishes; ``atk run`` those of
   containers that ``atk up`` keeps, and in a row of its own the same URLs as the peers
@@ -12,7 +12,7 @@ so that nobody pays for what another has installed.
 
 Without Docker all get the URLs of the embedded provider's servers, and nothing is cold.
 
-    python benchmarks/realistic.py [--tests N] [--rounds N] [--concurrency N] [--pool N]
+    python benchmarks/realistic.py [--tests N] [--rounds N] [--concurrency N] [--pool N] [--lean]
 
 Peers are pytest-xdist, pytest-asyncio-cooperative and, for cold containers, testcontainers >= 4.15: ``pip install -e
 '.[example]' pytest-xdist pytest-asyncio-cooperative testcontainers``. What isn't installed is left out, and said.
@@ -34,10 +34,11 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import _environment
 import _services
+from _plugins import ANYIO, COOPERATIVE, XDIST, Plugin, chosen
 
 from asynctest_kit.isolation import postgres
 from asynctest_kit.provision.client import Client
@@ -54,7 +55,7 @@ async def test_user_{number}(pg, redis, client):
     await use(pg, redis, client)
 """
 _SETTINGS = '[tool.asynctest_kit.services.postgres]\nmigrations = { sql = "migrations" }\n'
-_PYTEST = ("-m", "pytest", "-q", "-p")
+_PYTEST = ("-m", "pytest", "-q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Way:
         suite: Whose fixtures.
         mark: What it knows a coroutine test by.
         package: What must be installed.
+        plugin: Its own.
         is_cold: Whether it starts its servers.
         is_slow: Whether it takes so long that one round tells enough.
     """
@@ -76,25 +78,26 @@ class Way:
     suite: str = "peer"
     mark: str = "anyio"
     package: str = "anyio"
+    plugin: Plugin = ANYIO
     is_cold: bool = False
     is_slow: bool = False
 
 
 def _ways(concurrency: int) -> list[Way]:
     kit = ("-m", "asynctest_kit", "run", "-q", "--concurrency", str(concurrency))
-    anyio = (*_PYTEST, "anyio.pytest_plugin")
-    xdist = (*anyio, "-p", "xdist.plugin", "-n", "2")
-    cooperative = (*_PYTEST, "pytest_asyncio_cooperative.plugin", "--max-asyncio-tasks", str(concurrency))
-    named = {"mark": "asyncio_cooperative", "package": "pytest-asyncio-cooperative"}
+    xdist = (*_PYTEST, "-p", "anyio", "-n", "2")
+    cooperative = (*_PYTEST, "--max-asyncio-tasks", str(concurrency))
+    is_xdist: Any = {"plugin": XDIST, "package": "pytest-xdist"}
+    named: Any = {"mark": "asyncio_cooperative", "package": "pytest-asyncio-cooperative", "plugin": COOPERATIVE}
     return [
-        Way("pytest + anyio", anyio, is_slow=True),
-        Way("xdist -n 2 + anyio", xdist, package="pytest-xdist", is_slow=True),
+        Way("pytest + anyio", _PYTEST, is_slow=True),
+        Way("xdist -n 2 + anyio", xdist, **is_xdist, is_slow=True),
         Way("asyncio-cooperative", cooperative, **named),
         Way("script by hand", ("script.py",)),
         Way("atk run, kept by `atk up`", kit, suite="kit"),
         Way("atk run, by URLs", kit, suite="urls"),
-        Way("cold: pytest + anyio", anyio, package="testcontainers", is_cold=True, is_slow=True),
-        Way("cold: xdist -n 2 + anyio", xdist, package="pytest-xdist", is_cold=True, is_slow=True),
+        Way("cold: pytest + anyio", _PYTEST, package="testcontainers", is_cold=True, is_slow=True),
+        Way("cold: xdist -n 2 + anyio", xdist, **is_xdist, is_cold=True, is_slow=True),
         Way("cold: asyncio-cooperative", cooperative, is_cold=True, **named),
         Way("cold: script by hand", ("script.py",), is_cold=True),
         Way("cold: atk run, snapshots", kit, suite="cold", is_cold=True),
@@ -126,6 +129,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=64)
     parser.add_argument("--pool", type=int, default=32, help="connections of the peers' pool")
+    parser.add_argument("--lean", action="store_true", help="load no plugins but those that are named")
     parser.add_argument("--only", default="", help="ways whose title matches")
     asyncio.run(_run(parser.parse_args()))
 
@@ -146,6 +150,7 @@ async def _run(options: argparse.Namespace) -> None:
             "BENCH_TESTS": str(options.tests),
             "BENCH_AT_ONCE": str(options.concurrency),
             "BENCH_POOL": str(options.pool),
+            **({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if options.lean else {}),
         }
         if any(way.suite == "kit" for way in ways):
             _keep(stack, _folder(folder, "kit", "anyio"))
@@ -235,7 +240,9 @@ def _seconds(way: Way, folder: Path, variables: Mapping[str, str], tests: int) -
     if way.suite == "urls":
         variables |= {"ATK_POSTGRES_URL": variables["BENCH_POSTGRES"], "ATK_REDIS_URL": variables["BENCH_REDIS"]}
     start = time.perf_counter()
-    output = _call([sys.executable, *way.arguments], _folder(folder, way.suite, way.mark), variables)
+    is_script = way.arguments[0] != "-m"
+    plugins = [] if is_script else chosen(way.plugin, lean="PYTEST_DISABLE_PLUGIN_AUTOLOAD" in variables)
+    output = _call([sys.executable, *way.arguments, *plugins], _folder(folder, way.suite, way.mark), variables)
     seconds = time.perf_counter() - start
     if f"{tests} passed" not in output:
         raise SystemExit(f"{way.title}: not all {tests} tests passed:\n{output[-2000:]}")
@@ -243,7 +250,7 @@ def _seconds(way: Way, folder: Path, variables: Mapping[str, str], tests: int) -
 
 
 def _call(command: Sequence[str], place: Path, variables: Mapping[str, str]) -> str:
-    environment = _environment.clean(PYTHONWARNINGS="ignore", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **variables)
+    environment = _environment.clean(PYTHONWARNINGS="ignore", **variables)
     done = subprocess.run(
         command, cwd=place, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import _environment
+from _plugins import ANYIO, CONCURRENT, COOPERATIVE, XDIST, Plugin, chosen
 
 _IMPORTS = """
 import anyio
@@ -91,9 +92,6 @@ asyncio.run(main())
 
 _PYTEST = ("-m", "pytest", "-q")
 
-#: Plugins that run async tests, by their entry points' names; each way has its own.
-_RUNNERS = frozenset({"asyncio-cooperative", "asyncio-concurrent", "asyncio", "xdist"})
-
 
 @dataclass(frozen=True, slots=True)
 class _Way:
@@ -108,30 +106,25 @@ class _Way:
 
     arguments: tuple[str, ...]
     mark: str = "anyio"
-    plugin: tuple[str, str] = ("anyio", "anyio.pytest_plugin")
+    plugin: Plugin = ANYIO
     is_slow: bool = False
 
     def command(self, *, lean: bool) -> list[str]:
         """The command: with its own plugin alone, or with all that are installed but the others'."""
         if self.arguments[0] != "-m":
             return [sys.executable, *self.arguments]
-        name, module = self.plugin
-        named = [module] if lean else [f"no:{other}" for other in sorted(_RUNNERS - {name})]
-        return [sys.executable, *self.arguments, *(word for plugin in named for word in ("-p", plugin))]
+        return [sys.executable, *self.arguments, *chosen(self.plugin, lean=lean)]
 
 
 def _ways(concurrency: int) -> dict[str, _Way]:
     at_once = str(concurrency)
-    cooperative = ("asyncio-cooperative", "pytest_asyncio_cooperative.plugin")
-    concurrent = ("asyncio-concurrent", "pytest_asyncio_concurrent.plugin")
-    xdist = ("xdist", "xdist.plugin")
     return {
         "pytest + anyio": _Way(_PYTEST, is_slow=True),
-        "xdist -n 2 + anyio": _Way((*_PYTEST, "-p", "anyio", "-n", "2"), plugin=xdist, is_slow=True),
+        "xdist -n 2 + anyio": _Way((*_PYTEST, "-p", "anyio", "-n", "2"), plugin=XDIST, is_slow=True),
         "asyncio-cooperative": _Way(
-            (*_PYTEST, "--max-asyncio-tasks", at_once), "asyncio_cooperative", plugin=cooperative
+            (*_PYTEST, "--max-asyncio-tasks", at_once), "asyncio_cooperative", plugin=COOPERATIVE
         ),
-        "asyncio-concurrent": _Way(_PYTEST, "asyncio_concurrent(group='all')", plugin=concurrent),
+        "asyncio-concurrent": _Way(_PYTEST, "asyncio_concurrent(group='all')", plugin=CONCURRENT),
         "atk run": _Way(("-m", "asynctest_kit", "run", "-q", "--concurrency", at_once)),
         "bare asyncio": _Way(("floor.py",)),
     }
