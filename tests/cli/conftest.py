@@ -69,3 +69,17 @@ def atk() -> Atk:
         return Finished(process.returncode, process.stdout.decode(), process.stderr.decode(), seconds)
 
     return run
+
+
+@pytest.fixture
+def run_pytest() -> Callable[..., Awaitable[tuple[int, str]]]:
+    """Run plain pytest in a folder; give its exit code and what it said."""
+
+    async def run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str]:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
+        finished = await anyio.run_process(
+            [sys.executable, "-m", "pytest", *arguments], cwd=cwd, env=clean | environment, check=False
+        )
+        return finished.returncode, finished.stdout.decode() + finished.stderr.decode()
+
+    return run

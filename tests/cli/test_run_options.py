@@ -41,20 +41,6 @@ PASSING = """
 """
 
 
-@pytest.fixture
-def run_pytest(project):
-    """Run plain pytest in the project's folder."""
-
-    async def run(*arguments, cwd, **environment):
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
-        finished = await anyio.run_process(
-            [sys.executable, "-m", "pytest", *arguments], cwd=cwd, env=clean | environment, check=False
-        )
-        return finished.returncode, finished.stdout.decode() + finished.stderr.decode()
-
-    return run
-
-
 async def test_retries_repeat_and_shuffle(project, atk):
     root = project(test_it__py=TESTS)
     finished = await atk(
