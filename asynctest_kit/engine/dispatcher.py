@@ -34,6 +34,7 @@ from asynctest_kit.engine.foreign_hooks import foreign_hooks
 from asynctest_kit.engine.guard import Guard, guarded_by
 from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
 from asynctest_kit.engine.lifetimes import Lifetimes
+from asynctest_kit.engine.own_mocks import OwnMocks
 from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
@@ -135,7 +136,8 @@ class Dispatcher:
         config = self._session.config
         self._loop = loop
         asyncio.get_running_loop().set_default_executor(_executor(self._options.concurrency))
-        guard = Guard(asyncio.get_running_loop())
+        mocks = OwnMocks()
+        guard = Guard(asyncio.get_running_loop(), on_modules=mocks.look_again)
         limit = fixture_limit(self._options.timeout)
         with contextlib.ExitStack() as around:
             around.enter_context(self._terminal_open())
@@ -145,6 +147,7 @@ class Dispatcher:
             around.enter_context(carried((current_output, guarded_by, filters_in_force)))
             uncaught = Uncaught(config, lambda: loop.is_running)
             around.enter_context(uncaught.kept())
+            around.enter_context(mocks.installed())
             around.enter_context(guard.installed())
             around.enter_context(collection.routed_comparison(config, self._compare))
             around.enter_context(watchdog.watching())

@@ -45,12 +45,14 @@ class Ward:
     """Who is guarded: one attempt of a test, or a fixture that tests beside others share.
 
     Attributes:
+        is_shared: Whether it is a fixture.
         touched: What it was about to change and where, once it tried.
     """
 
-    __slots__ = ("touched",)
+    __slots__ = ("__weakref__", "is_shared", "touched")
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self.is_shared = is_shared
         self.touched: str | None = None
 
 
@@ -107,7 +109,6 @@ POINTS: Final = (
     ("pytest", "MonkeyPatch.chdir", "monkeypatch"),
     ("freezegun.api", "_freeze_time.start", "freezegun"),
     ("time_machine", "travel.start", "time_machine"),
-    ("respx.router", "MockRouter.start", "respx"),
     ("faker.generator", "Generator.seed", "Faker.seed"),
     ("requests_mock.mocker", "MockerCore.start", "requests_mock"),
     ("responses", "RequestsMock.start", "responses"),
@@ -120,9 +121,15 @@ _SHORT: Final = 0.005
 
 
 class Guard:
-    """Wraps every point while it is installed, also in modules that are loaded meanwhile."""
+    """Wraps every point while it is installed, also in modules that are loaded meanwhile.
 
-    def __init__(self, loop: object) -> None:
+    Args:
+        loop: The tests' loop.
+        on_modules: Called when modules have been loaded.
+    """
+
+    def __init__(self, loop: object, on_modules: Callable[[], None] = lambda: None) -> None:
+        self._on_modules = on_modules
         self._loop = loop
         self._thread = threading.get_ident()
         self._pending = list(POINTS)
@@ -146,6 +153,7 @@ class Guard:
             return
         self._modules = len(sys.modules)
         self._pending = [point for point in self._pending if not self._wrap(*point)]
+        self._on_modules()
 
     def _wrap(self, module: str, path: str, what: str) -> bool:
         """Tell whether there is nothing left to do."""

@@ -68,7 +68,7 @@ class Lifetime:
 
     def __init__(self, fixture: SharedFixture, lifetimes: Lifetimes, *, guarded: bool = False) -> None:
         self.fixture = fixture
-        self._ward = Ward() if guarded else None
+        self._ward = Ward(is_shared=True) if guarded else None
         self.users = fixture.users
         self.dependents: list[Lifetime] = []
         self.ended = asyncio.Event()

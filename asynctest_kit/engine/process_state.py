@@ -49,6 +49,7 @@ _HARMLESS_MODULES = (
     "asynctest_kit.",
     "faker.",
     "pytest_asyncio.",
+    "respx.",
 )
 
 

@@ -50,6 +50,24 @@ def test_who_cannot_have_a_faker_of_its_own_runs_alone(runs):
 
 def test_who_mocks_runs_alone_and_who_does_not_beside_others(runs):
     _, engine = runs
-    names = {"test_not_patched": 3, "test_answers_by_itself": 2}
+    names = {"test_not_patched": 3, "test_answers": 2, "test_answers_by_itself": 2}
     together = {f"{name}[{number}]" for name, count in names.items() for number in range(count)}
     assert beside(engine, ("test_not_patched", "test_answers", "test_patched")) == together
+
+
+def test_who_mocks_http_by_itself_runs_beside_others(runs):
+    _, engine = runs
+    numbers = {
+        "test_decorated": 10, "test_context": 10, "test_shared_router": 10, "test_fixture": 10,
+        "test_plugins_fixture": 3, "test_child_tasks_and_threads": 3, "test_not_mocked": 10,
+    }  # fmt: skip
+    together = {f"{name}[{number}]" for name, count in numbers.items() for number in range(count)}
+    assert together | {"test_decorated_with_a_router"} <= beside(engine, tuple(numbers))
+
+
+def test_what_mocks_share_runs_alone(runs):
+    _, engine = runs
+    alone = {nodeid.partition("[")[0]: event["note"] for nodeid, event in finished(engine).items() if event["note"]}
+    assert "respx at " in alone["TestOfAClass::test_one"]
+    assert "a route of respx that other tests have, too, at " in alone["test_route_of_all"]
+    assert "which a shared fixture's code called" in alone["test_called_by_a_shared_fixture"]

@@ -332,7 +332,6 @@ POINTS = {
     ("pytest", "MonkeyPatch.chdir"): Point(by_monkeypatch("chdir", "/"), os.getcwd),
     ("freezegun.api", "_freeze_time.start"): Point(starts("freezegun", "freeze_time")),
     ("time_machine", "travel.start"): Point(starts("time_machine", "travel", 0)),
-    ("respx.router", "MockRouter.start"): Point(starts("respx", "MockRouter")),
     ("faker.generator", "Generator.seed"): Point(seeds_faker, lambda: built("faker.generator", "random").getstate()),
     ("requests_mock.mocker", "MockerCore.start"): Point(starts("requests_mock", "Mocker")),
     ("responses", "RequestsMock.start"): Point(starts("responses", "RequestsMock")),
