@@ -15,7 +15,17 @@ import pytest
 
 from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.fixtures import escapes, hidden, lock_waits, losses, migrations, services, sqlalchemy, test_data
+from asynctest_kit.fixtures import (
+    escapes,
+    hidden,
+    http,
+    lock_waits,
+    losses,
+    migrations,
+    services,
+    sqlalchemy,
+    test_data,
+)
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 from asynctest_kit.fixtures.told_once import ToldOnce
 
@@ -74,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(services, "asynctest_kit-services")
     config.pluginmanager.register(sqlalchemy, "asynctest_kit-sqlalchemy")
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
+    config.pluginmanager.register(http, "asynctest_kit-http")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")

@@ -143,7 +143,7 @@ class _Divided:
 def _state(router: Any) -> dict[str, Any]:
     """Routes, calls and snapshots of ``router`` for who runs in the present context."""
     __tracebackhide__ = True
-    plain = vars(router)
+    plain: dict[str, Any] = vars(router)
     ward = _test()
     if ward is None or plain.get(_OF_ONE_TEST) or _is_open_for_everybody(router, plain):
         return plain
