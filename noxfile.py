@@ -26,6 +26,7 @@ _TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
 _SMALL = {
     "collecting": ("--files", "10", "--rounds", "1"),
     "leases": ("--iterations", "100", "--rounds", "1"),
+    "mocks": ("--iterations", "50", "--rounds", "1"),
     "public": None,
     "realistic": ("--tests", "20", "--rounds", "1"),
     "sleeping": ("--tests", "50", "--rounds", "1"),

@@ -2,7 +2,7 @@
 
 respx patches the transports of the whole process and asks every open router about every request; ``respx.mock`` is one
 router for all. So of tests beside each other each would get the answers of others. Here the transports stay patched
-as long as any router is open, and whose routers are asked is told by a context variable, which child tasks, jobs and
+from the first router on, and whose routers are asked is told by a context variable, which child tasks, jobs and
 threads of a test inherit. A router that tests share, such as ``respx.mock`` or that of ``@respx.mock(...)``, has its
 routes and calls once for each test. What no router concerns goes to the real transport as if nothing were patched.
 
@@ -27,7 +27,7 @@ from weakref import WeakKeyDictionary, ref
 from asynctest_kit.engine.guard import Ward, guarded_by, stop_if_guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
 __all__ = ["OwnMocks"]
 
@@ -132,7 +132,8 @@ class _Divided:
         if router is None:
             return self
         try:
-            return _state(router)[self._name]
+            plain = router.__dict__
+            return (plain if plain.get(_OF_ONE_TEST) else _state(router))[self._name]
         except KeyError:
             raise AttributeError(self._name) from None
 
@@ -179,15 +180,14 @@ class _Routers:
         self._of_tests: WeakKeyDictionary[Ward, list[Any]] = WeakKeyDictionary()
 
     def __iter__(self) -> Iterator[Any]:
-        ward = _test()
-        return iter([*self.everybodys, *(self._of_tests.get(ward, ()) if ward is not None else ())])
+        return iter([*self.everybodys, *self.of_present()])
 
     def __contains__(self, router: object) -> bool:
         return any(one is router for one in self)
 
     def __bool__(self) -> bool:
-        """Whether any is open: until then, transports stay patched."""
-        return bool(self.everybodys) or any(self._of_tests.copy().values())
+        """What respx asks before it lets transports go: they stay patched to the end of the run."""
+        return True
 
     def append(self, router: Any) -> None:
         ward = _test()
@@ -198,12 +198,16 @@ class _Routers:
         routers = self.everybodys if ward is None else self._of_tests.get(ward, [])
         (routers if any(one is router for one in routers) else self.everybodys).remove(router)
 
+    def of_present(self) -> Sequence[Any]:
+        """Those of the test that runs in the present context."""
+        ward = _test()
+        return () if ward is None else self._of_tests.get(ward, ())
+
     def concern_present(self) -> bool:
         """Whether a request made in the present context may be anybody's."""
-        if self.everybodys:
+        if self.everybodys or self.of_present():
             return True
-        ward = _test()
-        return bool(self._of_tests.get(ward)) if ward is not None else any(self._of_tests.copy().values())
+        return _test() is None and any(self._of_tests.copy().values())
 
     def check(self, request: Any) -> None:
         """Let nobody's request get no answer that one of several tests gave for its own.
@@ -262,15 +266,18 @@ def _routed(mocker: Any, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _asked(original: Any) -> Callable[..., Any]:
-    @functools.wraps(original.__func__)
-    def handle(mocker: Any, request: Any) -> Any:
-        from respx.models import PassThrough
+    from respx.models import PassThrough
 
-        if isinstance(mocker.routers, _Routers):
-            mocker.routers.check(request)
-        if not any(True for _ in mocker.routers):
-            raise PassThrough("no router concerns it", request=request, origin=None)  # type: ignore[arg-type]
-        return original.__func__(mocker, request)
+    answer = original.__func__
+
+    @functools.wraps(answer)
+    def handle(mocker: Any, request: Any) -> Any:
+        routers = mocker.routers
+        if isinstance(routers, _Routers) and not routers.of_present():
+            routers.check(request)
+            if not routers.everybodys:
+                raise PassThrough("no router concerns it", request=request, origin=None)  # type: ignore[arg-type]
+        return answer(mocker, request)
 
     return handle
 

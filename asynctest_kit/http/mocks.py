@@ -121,7 +121,8 @@ class MockHttp(respx.MockRouter):
 
 def _differences(route: Route, request: httpx.Request) -> list[str]:
     """The conditions of ``route`` that ``request`` doesn't meet; all that respx can't take apart is one."""
-    return [getattr(one, "key", "pattern") for one in route.pattern if not one.match(request)] or ["pattern"]
+    found = {getattr(one, "key", "pattern") for one in route.pattern if not one.match(request)}
+    return sorted(found, key=lambda key: (*_IN_URL, key).index(key)) or ["pattern"]
 
 
 def _told(route: Route) -> str:
