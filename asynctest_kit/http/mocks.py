@@ -6,17 +6,24 @@ come closest, also if the code under test swallowed the error; and so is a route
 
 from __future__ import annotations
 
+import os
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import respx
-from respx.models import AllMockedAssertionError
+from respx.models import AllMockedAssertionError, PassThrough, ResolvedRoute
 
 from asynctest_kit.errors import AtkError
+from asynctest_kit.http.exchanges import OF_TRANSFER, Exchanges, Scrubber
 from asynctest_kit.provision.service import SECRET_NAME
 
 if TYPE_CHECKING:
-    from respx.models import ResolvedRoute, Route
+    from collections.abc import Iterator, Sequence
+
+    from respx.models import Route
 
 __all__ = ["MockHttp", "RouteNotCalledError", "UnmockedCallError"]
 
@@ -27,6 +34,12 @@ __tracebackhide__ = True
 _IN_URL = ("method", "scheme", "host", "port", "path", "params", "url")
 
 _NEAREST = 3
+
+#: Seconds for each step of a real call.
+_PATIENCE = 60.0
+
+#: Set while a real call is made to be recorded.
+_REAL: ContextVar[bool] = ContextVar("asynctest_kit_real_call", default=False)
 
 
 class UnmockedCallError(AtkError, AllMockedAssertionError):
@@ -50,6 +63,7 @@ class MockHttp(respx.MockRouter):
         self._optional: list[Route] = []
         self._all_optional = False
         self._unmocked: list[UnmockedCallError] = []
+        self._exchanges: list[Exchanges] = []
         super().__init__(**{"assert_all_called": False, **settings})
 
     def optional(self, *routes: Route) -> None:
@@ -61,6 +75,27 @@ class MockHttp(respx.MockRouter):
         """Let calls to what begins with one of ``urls`` reach the real server, if no route before answers them."""
         for url in urls:
             self.optional(self.route(url__startswith=url).pass_through())
+
+    def replay(self, file: str | Path, *, scrub: Sequence[str] = (), record: bool | None = None) -> None:
+        """Answer what no route answers from the exchanges in ``file``; with ``ATK_RECORD=1`` make them anew.
+
+        Args:
+            file: A JSON file.
+            scrub: More names of headers, parameters and JSON keys whose values must not get into it.
+            record: Whether to make them anew; None: as ``ATK_RECORD`` says.
+
+        Raises:
+            ExchangeError: The file isn't there, or is none.
+        """
+        if record is None:
+            record = os.environ.get("ATK_RECORD", "") not in {"", "0"}
+        self._exchanges.append(Exchanges(Path(file), Scrubber(scrub), records=record))
+
+    def keep(self) -> None:
+        """Write the files of exchanges that were made anew."""
+        for exchanges in self._exchanges:
+            if exchanges.records:
+                exchanges.write()
 
     def check(self) -> None:
         """Make sure that nothing called what isn't mocked, and that every route was called.
@@ -76,18 +111,43 @@ class MockHttp(respx.MockRouter):
             raise RouteNotCalledError(self._not_called(missing))
 
     def resolve(self, request: httpx.Request) -> ResolvedRoute:
-        """As of respx, but for the message."""
+        """As of respx, but for exchanges and the message."""
+        _let_through(request)
         try:
             return super().resolve(request)
         except AllMockedAssertionError:
-            raise self._refusal(request) from None
+            if (replayed := self._replayed(request)) is not None:
+                return replayed
+            if (recording := self._recording(request)) is None:
+                raise self._refusal(request) from None
+        with _really(), httpx.Client(timeout=_PATIENCE) as client:
+            response = client.send(_copied(request))
+        return _kept(recording, request, response)
 
     async def aresolve(self, request: httpx.Request) -> ResolvedRoute:
-        """As of respx, but for the message."""
+        """As of respx, but for exchanges and the message."""
+        _let_through(request)
         try:
             return await super().aresolve(request)
         except AllMockedAssertionError:
-            raise self._refusal(request) from None
+            if (replayed := self._replayed(request)) is not None:
+                return replayed
+            if (recording := self._recording(request)) is None:
+                raise self._refusal(request) from None
+        with _really():
+            async with httpx.AsyncClient(timeout=_PATIENCE) as client:
+                response = await client.send(_copied(request))
+        return _kept(recording, request, response)
+
+    def _recording(self, request: httpx.Request) -> Exchanges | None:
+        if self._is_anothers(request):
+            return None
+        return next((one for one in self._exchanges if one.records), None)
+
+    def _replayed(self, request: httpx.Request) -> ResolvedRoute | None:
+        answers = (one.answer(request) for one in self._exchanges if not one.records)
+        response = next((one for one in answers if one is not None), None)
+        return None if response is None else _resolved(response)
 
     def _may_be_missing(self, route: Route) -> bool:
         return self._all_optional or route.called or any(route is one for one in self._optional)
@@ -117,6 +177,38 @@ class MockHttp(respx.MockRouter):
         lines += ["It called:", *calls] if calls else ["It called nothing."]
         lines += ["A route that may go without a call is told to mock_http.optional(route)."]
         return "\n".join(lines)
+
+
+@contextmanager
+def _really() -> Iterator[None]:
+    """Make real calls in the block."""
+    token = _REAL.set(True)
+    try:
+        yield
+    finally:
+        _REAL.reset(token)
+
+
+def _let_through(request: httpx.Request) -> None:
+    if _REAL.get():
+        raise PassThrough("made to be recorded", request=request, origin=None)  # type: ignore[arg-type]
+
+
+def _copied(request: httpx.Request) -> httpx.Request:
+    """The same, with a body that has been read, and without the extensions of the client that made it."""
+    return httpx.Request(request.method, request.url, headers=request.headers, content=request.content)
+
+
+def _kept(exchanges: Exchanges, request: httpx.Request, response: httpx.Response) -> ResolvedRoute:
+    exchanges.keep(request, response)
+    left = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in OF_TRANSFER]
+    return _resolved(httpx.Response(response.status_code, headers=left, content=response.content, request=request))
+
+
+def _resolved(response: httpx.Response) -> ResolvedRoute:
+    resolved = ResolvedRoute()  # type: ignore[no-untyped-call]
+    resolved.response = response
+    return resolved
 
 
 def _differences(route: Route, request: httpx.Request) -> list[str]:

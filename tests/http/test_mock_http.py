@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import subprocess
 import sys
 
+import anyio
 import httpx
 import pytest
 import respx
@@ -119,9 +119,9 @@ def suite(tmp_path_factory):
     return folder
 
 
-def run(folder, *command):
+async def run(folder, *command):
     argv = [sys.executable, "-m", *command, "-p", "no:cacheprovider", "--tb=short", "-rfE"]
-    return subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False).stdout
+    return (await anyio.run_process(argv, cwd=folder, check=False)).stdout.decode()
 
 
 def odd(output):
@@ -130,11 +130,11 @@ def odd(output):
 
 
 @pytest.fixture(scope="module")
-def together(suite):
-    return run(suite, "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5")
+async def together(suite):
+    return await run(suite, "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5")
 
 
-def test_none_of_200_at_once_gets_anothers_answer(together):
+async def test_none_of_200_at_once_gets_anothers_answer(together):
     assert odd(together) == ODD, together
     assert re.search(r"2 failed, 207 passed, 2 errors", together)
     assert "interference" not in together
@@ -142,21 +142,21 @@ def test_none_of_200_at_once_gets_anothers_answer(together):
     assert "touched process-global state" not in together
 
 
-def test_outcomes_are_the_same_under_pytest(suite):
-    output = run(suite, "pytest", "-q")
+async def test_outcomes_are_the_same_under_pytest(suite):
+    output = await run(suite, "pytest", "-q")
     assert odd(output) == ODD, output
 
 
-def test_an_unmocked_call_names_the_test_and_the_nearest_routes(together):
+async def test_an_unmocked_call_names_the_test_and_the_nearest_routes(together):
     assert "test_it.py::test_unmocked called GET https://api.example.org/stock, which nothing mocks." in together
     assert "GET https://api.example.org/stocks  differs in: path" in together
 
 
-def test_a_swallowed_error_is_told_again(together):
+async def test_a_swallowed_error_is_told_again(together):
     assert "test_it.py::test_swallowed called GET https://api.example.org/stock, which nothing mocks." in together
 
 
-def test_what_was_not_called_is_told(together):
+async def test_what_was_not_called_is_told(together):
     assert "test_it.py::test_not_called mocked what nothing called:" in together
 
 

@@ -1,0 +1,168 @@
+"""Real HTTP exchanges, kept in a file without their secrets and told again from it.
+
+A file is JSON, made to be read and to be under version control. What is secret is replaced before anything is kept:
+headers, parameters of a query and of a form, and keys of JSON, at any depth, by their names. A request is known again
+by its method, its URL and its body, as they are without secrets.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import httpx
+
+from asynctest_kit.errors import AtkError
+from asynctest_kit.provision.service import SECRET_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+__all__ = ["OF_TRANSFER", "ExchangeError", "Exchanges", "Scrubber"]
+
+_STARS: Final = "***"
+
+#: Headers that are secret, beside those that are named so.
+_SECRET_HEADERS: Final = re.compile(r"authorization|cookie|signature|credential", re.IGNORECASE)
+
+#: Headers that tell how a body came, which is kept as it is without all that; and those that differ each time.
+OF_TRANSFER: Final = frozenset({"connection", "content-encoding", "content-length", "date", "transfer-encoding"})
+
+
+class ExchangeError(AtkError):
+    """A file of exchanges is not there, or is none."""
+
+
+class Scrubber:
+    """Takes secrets out.
+
+    Args:
+        names: More names of headers, parameters and keys whose values are secret; their case doesn't matter.
+    """
+
+    def __init__(self, names: Sequence[str] = ()) -> None:
+        self._names = frozenset(name.lower() for name in names)
+
+    def is_secret(self, name: str) -> bool:
+        """Whether nobody should see what goes by ``name``."""
+        return name.lower() in self._names or bool(SECRET_NAME.search(name) or _SECRET_HEADERS.search(name))
+
+    def url(self, url: httpx.URL) -> str:
+        """``url`` without user and password, and without secrets in its query."""
+        bare = url.copy_with(userinfo=b"", fragment=None)
+        if not url.query:
+            return str(bare)
+        pairs = [(name, self._value(name, value)) for name, value in url.params.multi_items()]
+        return str(bare.copy_with(params=pairs))
+
+    def headers(self, headers: httpx.Headers) -> list[list[str]]:
+        """Names and values."""
+        kept = [(name, value) for name, value in headers.multi_items() if name.lower() not in OF_TRANSFER]
+        return [[name, self._value(name, value)] for name, value in kept]
+
+    def body(self, content: bytes, kind: str) -> dict[str, Any]:
+        """A body of the media type ``kind``: as JSON, as text, or else in base64."""
+        try:
+            text = content.decode()
+            if "json" in kind and text:
+                return {"json": self._within(json.loads(text))}
+        except UnicodeDecodeError:
+            return {"base64": base64.b64encode(content).decode()}
+        except ValueError:
+            return {"text": text}
+        if "x-www-form-urlencoded" in kind:
+            pairs = [(name, self._value(name, value)) for name, value in httpx.QueryParams(text).multi_items()]
+            text = urlencode(pairs)
+        return {"text": text}
+
+    def _value(self, name: str, value: str) -> str:
+        return _STARS if self.is_secret(name) else value
+
+    def _within(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: _STARS if self.is_secret(key) else self._within(one) for key, one in value.items()}
+        return [self._within(one) for one in value] if isinstance(value, list) else value
+
+
+class Exchanges:
+    """The exchanges of one file.
+
+    Args:
+        file: Where they are kept.
+        scrubber: Takes secrets out.
+        records: Whether they are made anew, by real calls.
+
+    Raises:
+        ExchangeError: The file isn't there, or is none, and they are not made anew.
+    """
+
+    def __init__(self, file: Path, scrubber: Scrubber, *, records: bool) -> None:
+        self.records = records
+        self._file = file
+        self._scrubber = scrubber
+        self._kept: list[dict[str, Any]] = [] if records else _read(file)
+        self._answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for one in self._kept:
+            self._answers[_key(one["request"])].append(one["response"])
+
+    def answer(self, request: httpx.Request) -> httpx.Response | None:
+        """What was answered to ``request``: of several the next, and the last again and again; None if nothing was."""
+        answers = self._answers.get(_key(self._told(request)))
+        if not answers:
+            return None
+        told = answers.pop(0) if len(answers) > 1 else answers[0]
+        return httpx.Response(told["status"], headers=told["headers"], content=_content(told["body"]), request=request)
+
+    def keep(self, request: httpx.Request, response: httpx.Response) -> None:
+        """Keep an exchange; both bodies have been read."""
+        kind = response.headers.get("content-type", "")
+        told = {
+            "status": response.status_code,
+            "headers": self._scrubber.headers(response.headers),
+            "body": self._scrubber.body(response.content, kind),
+        }
+        self._kept.append({"request": self._told(request), "response": told})
+
+    def write(self) -> None:
+        """Write what was kept, all at once."""
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        new = self._file.with_name(f".{self._file.name}.new")
+        new.write_text(json.dumps({"exchanges": self._kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.replace(self._file)
+
+    def _told(self, request: httpx.Request) -> dict[str, Any]:
+        return {
+            "method": request.method,
+            "url": self._scrubber.url(request.url),
+            "headers": self._scrubber.headers(request.headers),
+            "body": self._scrubber.body(request.content, request.headers.get("content-type", "")),
+        }
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    how = "Set ATK_RECORD=1 for one run that may make the real calls."
+    try:
+        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["exchanges"]
+        for one in found:
+            _key(one["request"])
+            _content(one["response"]["body"])
+    except FileNotFoundError:
+        raise ExchangeError(f"There is no file {file} of exchanges to be replayed. {how}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ExchangeError(f"{file} is no file of exchanges: {error!r}. {how}") from None
+    return found
+
+
+def _key(request: dict[str, Any]) -> str:
+    return json.dumps([request["method"], request["url"], request["body"]], sort_keys=True)
+
+
+def _content(body: dict[str, Any]) -> bytes:
+    if "json" in body:
+        return json.dumps(body["json"], ensure_ascii=False).encode()
+    return base64.b64decode(body["base64"]) if "base64" in body else str(body["text"]).encode()
