@@ -66,8 +66,8 @@ Isolation = Literal["transaction", "database", "server"]
 
 _RUN_KEYS: Final = (
     "audit-isolation", "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow",
-    "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "repeat", "report",
-    "report-json", "retries", "shuffle", "snapshots", "timeout",
+    "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "record", "repeat",
+    "report", "report-json", "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
 _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
@@ -233,6 +233,7 @@ class Settings:
         groups: How many tests of a group run at once; a group that isn't here has 1.
         overrides: The first that matches a test and sets a thing wins.
         images: Where container images come from.
+        record: Whether HTTP exchanges that are replayed are made anew, by real calls.
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
         snapshots: Whether services start from prepared data, and prepared data are kept for the next run.
         services: By name; always holds the built-in ones.
@@ -260,6 +261,7 @@ class Settings:
     groups: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     overrides: tuple[Override, ...] = ()
     images: ImageSource = field(default_factory=ImageSource)
+    record: bool = False
     publish_openly: bool = False
     snapshots: bool = True
     services: Mapping[str, ServiceSettings] = field(
@@ -337,6 +339,7 @@ def load(
             pull=_last(run, "pull", _pull, "missing"),
             stall=_last(run, "pull-stall", _positive_duration, 30.0),
         ),
+        record=_last(run, "record", _truth, default=False),
         publish_openly=_last(run, "publish-openly", _truth, default=False),
         snapshots=_last(run, "snapshots", _truth, default=True),
         services=MappingProxyType(found),

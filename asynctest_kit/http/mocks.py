@@ -6,7 +6,6 @@ come closest, also if the code under test swallowed the error; and so is a route
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -55,11 +54,13 @@ class MockHttp(respx.MockRouter):
 
     Args:
         test: The test's name for messages.
+        records: Whether exchanges that are replayed are made anew, unless :meth:`replay` says otherwise.
         settings: Those of respx, such as ``base_url``.
     """
 
-    def __init__(self, test: str = "the test", **settings: Any) -> None:
+    def __init__(self, test: str = "the test", *, records: bool = False, **settings: Any) -> None:
         self._test = test
+        self._records = records
         self._optional: list[Route] = []
         self._all_optional = False
         self._unmocked: list[UnmockedCallError] = []
@@ -77,19 +78,18 @@ class MockHttp(respx.MockRouter):
             self.optional(self.route(url__startswith=url).pass_through())
 
     def replay(self, file: str | Path, *, scrub: Sequence[str] = (), record: bool | None = None) -> None:
-        """Answer what no route answers from the exchanges in ``file``; with ``ATK_RECORD=1`` make them anew.
+        """Answer what no route answers from the exchanges in ``file``; with the setting ``record`` make them anew.
 
         Args:
             file: A JSON file.
             scrub: More names of headers, parameters and JSON keys whose values must not get into it.
-            record: Whether to make them anew; None: as ``ATK_RECORD`` says.
+            record: Whether to make them anew; None: as the settings say.
 
         Raises:
             ExchangeError: The file isn't there, or is none.
         """
-        if record is None:
-            record = os.environ.get("ATK_RECORD", "") not in {"", "0"}
-        self._exchanges.append(Exchanges(Path(file), Scrubber(scrub), records=record))
+        records = self._records if record is None else record
+        self._exchanges.append(Exchanges(Path(file), Scrubber(scrub), records=records))
 
     def keep(self) -> None:
         """Write the files of exchanges that were made anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 
@@ -17,9 +18,11 @@ pytestmark = pytest.mark.anyio
 
 STOCK = "https://api.example.org/stock"
 
-SUITE = """
+SUITE = r"""
 import asyncio
+import os
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -73,6 +76,24 @@ async def test_with_respx_inside(mock_http, client, number):
         assert await left(client) == number
 
 
+async def answer(reader, writer):
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: close\r\n\r\nreal")
+    await writer.drain()
+    writer.close()
+
+
+async def test_recorded(mock_http, client):
+    port = Path("port")
+    if "ATK_RECORD" in os.environ:
+        server = await asyncio.start_server(answer, "127.0.0.1")
+        port.write_text(str(server.sockets[0].getsockname()[1]))
+    mock_http.replay("recorded.json")
+    assert (await client.get(f"http://127.0.0.1:{port.read_text()}/")).text == "real"
+    if "ATK_RECORD" in os.environ:
+        server.close()
+
+
 async def test_unmocked(mock_http, client):
     mock_http.get("https://api.example.org/stocks").respond()
     await client.get(URL)
@@ -119,9 +140,9 @@ def suite(tmp_path_factory):
     return folder
 
 
-async def run(folder, *command):
+async def run(folder, *command, **environment):
     argv = [sys.executable, "-m", *command, "-p", "no:cacheprovider", "--tb=short", "-rfE"]
-    return (await anyio.run_process(argv, cwd=folder, check=False)).stdout.decode()
+    return (await anyio.run_process(argv, cwd=folder, env=os.environ | environment, check=False)).stdout.decode()
 
 
 def odd(output):
@@ -131,20 +152,21 @@ def odd(output):
 
 @pytest.fixture(scope="module")
 async def together(suite):
-    return await run(suite, "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5")
+    return await run(suite, "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5", ATK_RECORD="1")
 
 
 async def test_none_of_200_at_once_gets_anothers_answer(together):
     assert odd(together) == ODD, together
-    assert re.search(r"2 failed, 207 passed, 2 errors", together)
+    assert re.search(r"2 failed, 208 passed, 2 errors", together)
     assert "interference" not in together
     assert "exclusive" not in together
     assert "touched process-global state" not in together
 
 
-async def test_outcomes_are_the_same_under_pytest(suite):
+async def test_outcomes_are_the_same_under_pytest_and_what_was_recorded_is_replayed(suite, together):
     output = await run(suite, "pytest", "-q")
     assert odd(output) == ODD, output
+    assert "2 failed, 208 passed, 2 errors" in output
 
 
 async def test_an_unmocked_call_names_the_test_and_the_nearest_routes(together):

@@ -49,6 +49,7 @@ def test_the_dataclass_and_the_loader_have_the_same_defaults(tmp_path: Path) -> 
         "budget",
         "budget_strict",
         "publish_openly",
+        "record",
         "snapshots",
         "report_json",
         "provider",
