@@ -89,6 +89,8 @@ class Fault:
 
     def start(self) -> None:
         """Begin, with the connections that are open."""
+        if self in self._proxy.faults:
+            return
         self._over.clear()
         self._proxy.faults.append(self)
         for connection in list(self._proxy.open):
@@ -214,6 +216,7 @@ class Proxy:
         self._upstream = upstream
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._is_over = False
 
     @property
     def url(self) -> str:
@@ -278,6 +281,7 @@ class Proxy:
 
     async def aclose(self) -> None:
         """End every connection."""
+        self._is_over = True
         if self._server is not None:
             self._server.close()
         for fault in list(self.faults):
@@ -287,6 +291,9 @@ class Proxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_over:  # it was on its way
+            writer.transport.abort()
+            return
         connection = _Connection(self, reader, writer)
         self.connections += 1
         self.open.append(connection)

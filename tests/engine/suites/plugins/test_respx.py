@@ -190,3 +190,16 @@ class TestOfAClass:
 
     async def test_two(self, of_a_class):
         assert await asked() == {-2}
+
+
+@respx.mock
+def test_sync():
+    respx.get(URL).respond(json={"number": 12})
+    assert httpx.get(URL, verify=False).json() == {"number": 12}
+    assert respx.calls.call_count == 1
+
+
+async def test_alone(monkeypatch, respx_mock):
+    respx_mock.get(URL).respond(json={"number": 13})
+    assert await asked() == {13}
+    assert respx.calls.call_count == 3
