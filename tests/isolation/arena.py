@@ -12,6 +12,7 @@ import asyncpg
 import conduct
 from adversaries import Given, Outrage, misbehave
 
+from asynctest_kit.engine.code_places import awaited_by, frame_of
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation import postgres, redis, schema
 from asynctest_kit.isolation.connection import SandboxConnection
@@ -141,7 +142,11 @@ class Arena:
         """Wait for all tests, and compare everything with what was at the beginning."""
         while self._running:
             _, late = await asyncio.wait(self._running, timeout=_ALL)
-            assert not late, [task.get_stack() for task in late]
+            if late:  # of its time-out's cancellation a body may have believed that it was its own
+                for task in late:
+                    task.cancel()
+                _, late = await asyncio.wait(late, timeout=_ALL)
+            assert not late, [_waits(task) for task in late]
             self._raise_faults()
         await self._wait_for_backends()
         after = await self._state()
@@ -248,3 +253,9 @@ async def _state_of(client):
 
 async def _session(connection):
     return {name: [tuple(row) for row in await connection.fetch(query)] for name, query in _SESSION.items()}
+
+
+def _waits(task):
+    """Where a task waits, from its own line down to the innermost."""
+    frames = [frame_of(one) for one in awaited_by(task.get_coro())]
+    return [f"{frame.f_code.co_qualname}:{frame.f_lineno}" for frame in frames if frame is not None]
