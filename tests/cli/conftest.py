@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 import textwrap
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
+import preloaded
 import pytest
 
 
@@ -51,22 +50,21 @@ def project(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
+def _clean() -> dict[str, str]:
+    """Our environment, without what is about this run."""
+    return {
+        key: value for key, value in os.environ.items() if not key.startswith("ATK_") and key != "PYTEST_CURRENT_TEST"
+    }
+
+
 @pytest.fixture
 def atk() -> Atk:
     """Run ``atk`` with arguments in a folder."""
 
     async def run(*arguments: str, cwd: Path, **environment: str) -> Finished:
-        clean = {
-            key: value
-            for key, value in os.environ.items()
-            if not key.startswith("ATK_") and key != "PYTEST_CURRENT_TEST"
-        }
         start = time.perf_counter()
-        process = await anyio.run_process(
-            [sys.executable, "-m", "asynctest_kit", *arguments], cwd=cwd, env=clean | environment, check=False
-        )
-        seconds = time.perf_counter() - start
-        return Finished(process.returncode, process.stdout.decode(), process.stderr.decode(), seconds)
+        done = await preloaded.finished(["-m", "asynctest_kit", *arguments], cwd=cwd, env=_clean() | environment)
+        return Finished(done.returncode, done.stdout, done.stderr, time.perf_counter() - start)
 
     return run
 
@@ -76,10 +74,7 @@ def run_pytest() -> Callable[..., Awaitable[tuple[int, str]]]:
     """Run plain pytest in a folder; give its exit code and what it said."""
 
     async def run(*arguments: str, cwd: Path, **environment: str) -> tuple[int, str]:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith(("ATK_", "PYTEST_"))}
-        finished = await anyio.run_process(
-            [sys.executable, "-m", "pytest", *arguments], cwd=cwd, env=clean | environment, check=False
-        )
-        return finished.returncode, finished.stdout.decode() + finished.stderr.decode()
+        done = await preloaded.finished(["-m", "pytest", *arguments], cwd=cwd, env=_clean() | environment)
+        return done.returncode, done.stdout + done.stderr
 
     return run

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
-import anyio
+import preloaded
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -78,16 +76,11 @@ async def outcomes(root, *command):
     """What came of each test, and the exit code."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_"))}
     clean["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-    process = await anyio.run_process(
-        [sys.executable, "-m", *command, "-q", "-rA", "--tb=no", "-p", "no:cacheprovider"],
-        cwd=root,
-        env=clean,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    out = process.stdout.decode()
+    command = ("-m", *command, "-q", "-rA", "--tb=no", "-p", "no:cacheprovider")
+    done = await preloaded.finished(command, cwd=root, env=clean)
+    out = done.stdout + done.stderr
     words = ("PASSED", "FAILED", "ERROR", "SKIPPED", "XFAIL", "XPASS")
-    return process.returncode, sorted(line for line in out.splitlines() if line.startswith(words)), out
+    return done.returncode, sorted(line for line in out.splitlines() if line.startswith(words)), out
 
 
 @pytest.mark.parametrize(

@@ -277,20 +277,10 @@ async def test_nothing_is_up(project, atk):
 async def test_many_runs_at_once_share_what_is_up(project, atk):
     root = project(test_it__py=SUITE)
     async with services_up(atk, root, "postgres"):
-        runs = [
-            subprocess.Popen(  # noqa: ASYNC220  # sixteen at once
-                [sys.executable, "-m", "asynctest_kit", "run", "-q", "-p", "no:cacheprovider"],
-                cwd=root,
-                env={name: value for name, value in os.environ.items() if not name.startswith("ATK_")} | EMBEDDED,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for _ in range(16)
-        ]
-        outs = [await asyncio.to_thread(run.communicate) for run in runs]
-        assert [run.returncode for run in runs] == [0] * 16, outs
-        assert all("was up already" in out for out, _ in outs)
+        run = ("run", "-q", "-p", "no:cacheprovider")
+        runs = await asyncio.gather(*(atk(*run, cwd=root, **EMBEDDED) for _ in range(16)))
+        assert [run.code for run in runs] == [0] * 16, runs
+        assert all("was up already" in run.out for run in runs)
         assert supervisor_of(root).clients == 0
 
 

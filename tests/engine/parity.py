@@ -124,7 +124,7 @@ class Bench:
     def start(self, *arguments: str, concurrency: int = 64, timeout: float = 60, **environment: str) -> Started:
         """Start the engine."""
         place = self._place()
-        driver = [str(place / "events"), str(concurrency), str(timeout)]
+        driver = [str(HERE / "under_engine.py"), str(place / "events"), str(concurrency), str(timeout)]
         return self._start(driver, arguments, environment, place)
 
     def _place(self) -> Path:
@@ -139,29 +139,26 @@ class Bench:
         place = place or self._place()
         for name in ("reports", "trail", "events"):
             (place / name).touch()
-        process = preloaded.start(
-            [
-                *driver,
-                "--rootdir=.",
-                "-cpytest.ini",
-                "-panyio.pytest_plugin",
-                "-preport_lines",
-                f"-ocache_dir={self.folder / 'cache'}",
-                f"--basetemp={place / 'tmp'}",
-                *arguments,
-            ],
-            under_engine=bool(driver),
-            cwd=self.suite,
-            out=place / "out",
-            env={
-                **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
-                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-                "PYTHONPATH": str(HERE),
-                "SUITE_REPORTS": str(place / "reports"),
-                "SUITE_TRAIL": str(place / "trail"),
-                **environment,
-            },
-        )
+        command = [
+            *(driver or ["-m", "pytest"]),
+            "--rootdir=.",
+            "-cpytest.ini",
+            "-panyio.pytest_plugin",
+            "-preport_lines",
+            f"-ocache_dir={self.folder / 'cache'}",
+            f"--basetemp={place / 'tmp'}",
+            *arguments,
+        ]
+        variables = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))},
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": str(HERE),
+            "SUITE_REPORTS": str(place / "reports"),
+            "SUITE_TRAIL": str(place / "trail"),
+            **environment,
+        }
+        with (place / "out").open("wb") as out:
+            process = preloaded.start(command, cwd=self.suite, env=variables, out=out, err=out)
         return Started(process, place)
 
     def _finish(self, started: Started) -> Finished:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
+import preloaded
 import pytest
 from parity import SUITES, Bench, faults_of
 
@@ -209,16 +208,17 @@ def test_sigterm_tells_what_has_failed_before(tmp_path, suite, command, sentence
     (tmp_path / "test_it.py").write_text(_HEAD + suite)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     environment = {**os.environ, "ATK_REPORT_JSON": "report.json"}
-    command = [sys.executable, "-m", *command, "."]
-    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=environment)
+    with (tmp_path / "out").open("wb") as out:
+        run = preloaded.start(["-m", *command, "."], cwd=tmp_path, env=environment, out=out, err=out)
     deadline = time.monotonic() + 30
     while not (tmp_path / "waits").exists():
         assert run.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     run.send_signal(signal.SIGTERM)
-    out, _ = run.communicate(timeout=20)
-    assert run.returncode == 143, out
+    code = run.wait(20)
+    out = (tmp_path / "out").read_text()
+    assert code == 143, out
     assert "! SIGTERM !" in out
     assert "INTERRUPTED" in out
     assert "LookupError: before the end" in out

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 
+import preloaded
 import pytest
 
 _HEAD = """
@@ -271,18 +270,9 @@ def suite(request, tmp_path):
 
 def test_comes_out_as_under_pytest(suite, tmp_path):
     environment = {**os.environ, "PYTEST_ADDOPTS": "-p no:asyncio -p no:cacheprovider -p no:hypothesispytest"}
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-m", *runner, *suite.options, "-p", "no:randomly", "."],
-            cwd=tmp_path,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for runner in (["pytest"], ["asynctest_kit", "run"])
-    ]
-    for run in runs:
-        out, _ = run.communicate(timeout=60)
+    for runner in (["pytest"], ["asynctest_kit", "run"]):
+        command = ["-m", *runner, *suite.options, "-p", "no:randomly", "."]
+        run = preloaded.run(command, cwd=tmp_path, env=environment)
+        out = run.stdout + run.stderr
         assert run.returncode == suite.code if suite.code is not None else run.returncode, out
         assert suite.shows in re.sub(r" *\[ *\d+%\]", "", out), out

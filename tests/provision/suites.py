@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import tempfile
 import textwrap
 from contextlib import asynccontextmanager, suppress
 
+import preloaded
 from provision_traces import IMAGES
 
 _ON_ASYNCIO = """
@@ -32,13 +35,45 @@ def write_suite(root, test_it, settings=""):
 
 def environment(**more):
     """The environment of a user who has set nothing, with the images that are here."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_"))}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ATK_") and name != "PYTEST_CURRENT_TEST"
+    }
     return clean | {f"ATK_{name.upper()}_IMAGE": image for name, image in IMAGES.items()} | more
 
 
+class Forked:
+    """A run whose process was forked with its imports done: the part of asyncio's that is needed of it."""
+
+    def __init__(self, process, out):
+        self._process = process
+        self._out = out
+
+    async def communicate(self):
+        await self._process.ended()
+        self._out.seek(0)
+        return self._out.read(), None
+
+    @property
+    def returncode(self):
+        return self._process.poll()
+
+
 @asynccontextmanager
-async def running(root, how=ATK, *, prefix=(), **more):
+async def running(root, how=ATK, **more):
     """A run of the suite at ``root``; killed at the end of the block, if it still runs."""
+    with tempfile.TemporaryFile() as out:
+        process = await preloaded.started(how, cwd=root, env=environment(**more), out=out, err=out)
+        try:
+            yield Forked(process, out)
+        finally:
+            process.send_signal(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def running_apart(root, how=ATK, *, prefix=(), **more):
+    """As ``running``, but started as users start it: with an environment that others see, or in namespaces."""
     process = await asyncio.create_subprocess_exec(
         *prefix,
         *(sys.executable, *how),

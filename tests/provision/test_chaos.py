@@ -24,7 +24,7 @@ from secrets import token_hex
 import msgspec
 import pytest
 from provision_traces import IMAGES, LABEL, SESSION
-from suites import ATK, outcome, running, write_suite
+from suites import ATK, outcome, running_apart, write_suite
 
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.identity import Identity, this_process
@@ -136,7 +136,7 @@ class Scene:
         return {"CHAOS_MARK": self.mark, "XDG_RUNTIME_DIR": str(self.base), "TMPDIR": str(self.base)} | self.more
 
     def run(self, how=ATK):
-        return running(self.root, how, **self.environment)
+        return running_apart(self.root, how, **self.environment)
 
     def processes(self):
         """The living processes of the run: those that inherited its mark, and those that work in its directories."""

@@ -17,7 +17,7 @@ from own_engine import APART
 from provision_traces import BUSYBOX, HEALTHCHECK, IMAGES
 from registries import silent_registry
 from small_images import root_of_redis
-from suites import ATK, PYTEST, outcome, running, write_suite
+from suites import ATK, PYTEST, outcome, running, running_apart, write_suite
 
 pytestmark = pytest.mark.anyio
 
@@ -70,7 +70,7 @@ async def test_a_full_disk_is_told_of_the_service_that_filled_it(root, short_pat
     write_suite(root, BOTH)
     disks = on_small_disks(**{"/dev/shm": "8m", str(short_path): "16m"})
     more = {"TMPDIR": str(short_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    async with running(root, ATK, prefix=disks, ATK_PROVIDER="embedded", **more) as run:
+    async with running_apart(root, ATK, prefix=disks, ATK_PROVIDER="embedded", **more) as run:
         out, code = await outcome(run)
     assert code == 1, out
     assert failed(out) == {"postgres"}, out
@@ -86,7 +86,9 @@ async def test_a_cache_that_is_full_costs_nothing_but_time(root, tmp_path):
         f"import os, subprocess, sys; subprocess.run([sys.executable, *{ATK}], check=True); print(*os.walk('{cache}'))"
     )
     disks = on_small_disks(**{str(cache): "1m"})
-    async with running(root, ("-c", look), prefix=disks, ATK_PROVIDER="embedded", XDG_CACHE_HOME=str(cache)) as run:
+    async with running_apart(
+        root, ("-c", look), prefix=disks, ATK_PROVIDER="embedded", XDG_CACHE_HOME=str(cache)
+    ) as run:
         out, code = await outcome(run)
     assert code == 0, out
     assert "3 passed" in out
@@ -282,7 +284,7 @@ async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root,
     (root / "may-go-on").touch()
     (root / "image.tar").write_bytes(await asyncio.to_thread(root_of_redis, shell=True))
     own_engine = (sys.executable, str(OWN_ENGINE), str(short_path), str(root / "image.tar"), str(root / "used"))
-    async with running(root, ATK, prefix=(*APART, *own_engine), ATK_REDIS_IMAGE="redis:own") as run:
+    async with running_apart(root, ATK, prefix=(*APART, *own_engine), ATK_REDIS_IMAGE="redis:own") as run:
         out, code = await outcome(run)
     assert code == 1, out
     assert failed(out) == {"redis"}
