@@ -7,11 +7,10 @@ import os
 import pty
 import re
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import Future
 
+import preloaded
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -299,15 +298,17 @@ def run_on_a_terminal(module, *arguments, cwd, **environment):
     """Everything that a terminal was sent by a Python module with these arguments."""
     ours, theirs = pty.openpty()
     clean = {
-        name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_")) and name != "CI"
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ATK_") and name not in ("CI", "PYTEST_CURRENT_TEST")
     }
-    command = [sys.executable, "-m", module, *arguments]
-    with subprocess.Popen(
-        command, cwd=cwd, env=clean | {"TERM": "xterm"} | environment, stdin=theirs, stdout=theirs, stderr=theirs
-    ):
-        os.close(theirs)
-        with os.fdopen(ours, "rb") as terminal:
-            return b"".join(pieces_of(terminal)).decode()
+    variables = clean | {"TERM": "xterm"} | environment
+    with os.fdopen(theirs, "wb") as end:
+        process = preloaded.start(["-m", module, *arguments], cwd=cwd, env=variables, out=end, err=end)
+    with os.fdopen(ours, "rb") as terminal:
+        shown = b"".join(pieces_of(terminal)).decode()
+    assert process.wait(60) is not None
+    return shown
 
 
 def pieces_of(terminal):
