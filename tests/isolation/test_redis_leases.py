@@ -472,7 +472,9 @@ async def test_a_user_without_channels_is_told(endpoint):
         await owner.execute_command("ACL", "DELUSER", "mute")
 
 
-async def test_what_others_were_refused_is_not_charged(redis_endpoint, manager):
+@pytest.mark.parametrize("provider", ["docker", "embedded"])
+async def test_what_others_were_refused_is_not_charged(services, provider):
+    redis_endpoint = await redis_server(services, provider, "--databases", "8")
     for number in range(2):
         with pytest.raises(IsolationError, match="refused the channel events"):
             async with (
@@ -482,6 +484,6 @@ async def test_what_others_were_refused_is_not_charged(redis_endpoint, manager):
             ):
                 with pytest.raises(NoPermissionError):
                     await application.publish("events", number)
-    async with open_slots(redis_endpoint, limit=256) as slots, AsyncExitStack() as stack:
-        for _ in range(255):
+    async with open_slots(redis_endpoint, limit=8) as slots, AsyncExitStack() as stack:
+        for _ in range(7):
             assert (await stack.enter_async_context(slots.lease())).url
