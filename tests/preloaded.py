@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import gc
 import json
 import os
 import pkgutil
@@ -193,6 +194,7 @@ def _load() -> None:
     for name, module in sys.modules.items():
         if name.partition(".")[0] in _HAVE_PLUGINS:  # a run is not to warn that it can't rewrite their asserts
             module.__doc__ = f"PYTEST_DONT_REWRITE: {module.__doc__}"
+    gc.freeze()  # each run collects garbage several times, and this is none
 
 
 def _tell_ended(running: dict[int, int]) -> None:
