@@ -269,7 +269,8 @@ def suite(request, tmp_path):
 
 
 def test_comes_out_as_under_pytest(suite, tmp_path):
-    environment = {**os.environ, "PYTEST_ADDOPTS": "-p no:asyncio -p no:cacheprovider -p no:hypothesispytest"}
+    blocked = ("asyncio", "cacheprovider", "faker", "hypothesispytest", "respx", "valkey")
+    environment = {**os.environ, "PYTEST_ADDOPTS": " ".join(f"-p no:{plugin}" for plugin in blocked)}
     for runner in (["pytest"], ["asynctest_kit", "run"]):
         command = ["-m", *runner, *suite.options, "-p", "no:randomly", "."]
         run = preloaded.run(command, cwd=tmp_path, env=environment)
