@@ -41,7 +41,7 @@ class RedisAudit:
         """Everything that can be asked for; what this user may not see is left out."""
         state: dict[str, str] = {}
         async with self._client(None) as server:
-            for name, value in (await _asked(server, "CONFIG", "GET", "*") or {}).items():
+            for name, value in _pairs(await _asked(server, "CONFIG", "GET", "*")).items():
                 state[f"CONFIG {_text(name)}"] = _hidden(_text(name), _text(value))
             for user in await _asked(server, "ACL", "LIST") or ():
                 name, rules = _text(user).split(" ", 2)[1:]
@@ -49,8 +49,9 @@ class RedisAudit:
                     state[f"ACL user {name}"] = f"{_without_passwords(rules)} (checksum {_sum(rules.encode())})"
             for library in await _asked(server, "FUNCTION", "LIST", "WITHCODE") or ():
                 code = repr(library).encode()
-                found = library if isinstance(library, dict) else dict(zip(library[::2], library[1::2], strict=True))
-                state[f"function library {_text(found.get(b'library_name', b'?'))}"] = f"checksum {_sum(code)}"
+                state[f"function library {_text(_pairs(library).get(b'library_name', b'?'))}"] = (
+                    f"checksum {_sum(code)}"
+                )
             spaces = await server.info("keyspace")
         for space in spaces:
             state.update(await self._keys(int(space.removeprefix("db"))))
@@ -86,6 +87,11 @@ async def _values(client: Redis, number: int, keys: list[bytes]) -> dict[str, st
     values = await pipeline.execute()
     told = zip(keys, values, strict=True)
     return {f"key {_text(key)!r} of database {number}": f"checksum {_sum(value)}" for key, value in told if value}
+
+
+def _pairs(answer: Any) -> dict[Any, Any]:
+    """An answer of names and values, which the older protocol and older versions of redis-py give as a list."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2], strict=True)) if answer else {}
 
 
 async def _asked(server: Redis, *command: str) -> Any:
