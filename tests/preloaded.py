@@ -40,7 +40,6 @@ _MODULES = (
         for module in pkgutil.walk_packages(asynctest_kit.__path__, f"{asynctest_kit.__name__}.")
         if not module.name.endswith(("__main__", "alembic", "sqlalchemy"))
     ),
-    *(f"anyio._backends._{name}" for name in anyio.get_available_backends()),
     "anyio.from_thread",
     "unittest.mock",
 )
@@ -191,10 +190,12 @@ def main() -> None:
 def _load() -> None:
     for module in _MODULES:
         import_module(module)
+    gc.freeze()  # each run collects garbage several times, and this is none
+    for name in anyio.get_available_backends():  # not frozen: hypothesis asks the collector who holds trio's numbers
+        import_module(f"anyio._backends._{name}")
     for name, module in sys.modules.items():
         if name.partition(".")[0] in _HAVE_PLUGINS:  # a run is not to warn that it can't rewrite their asserts
             module.__doc__ = f"PYTEST_DONT_REWRITE: {module.__doc__}"
-    gc.freeze()  # each run collects garbage several times, and this is none
 
 
 def _tell_ended(running: dict[int, int]) -> None:
