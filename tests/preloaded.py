@@ -32,13 +32,13 @@ from _pytest.config import default_plugins
 import asynctest_kit
 
 #: What every run imports, or many do. Plugins that runs are told to load are left to them, since pytest rewrites their
-#: asserts; and the kit's modules that import SQLAlchemy, which may be absent for a run.
+#: asserts; and the kit's modules that import httpx and respx, or SQLAlchemy: runs look for them.
 _MODULES = (
     *(f"_pytest.{plugin}" for plugin in default_plugins),
     *(
         module.name
         for module in pkgutil.walk_packages(asynctest_kit.__path__, f"{asynctest_kit.__name__}.")
-        if not module.name.endswith(("__main__", "alembic", "sqlalchemy"))
+        if not module.name.endswith(("__main__", "alembic", "sqlalchemy")) and ".http" not in module.name
     ),
     "anyio.from_thread",
     "unittest.mock",
