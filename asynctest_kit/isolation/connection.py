@@ -161,7 +161,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
     fetch = _statement("fetch", Opening.AHEAD)
     fetchval = _statement("fetchval", Opening.AHEAD)
     fetchrow = _statement("fetchrow", Opening.AHEAD)
-    fetchmany = _statement("fetchmany", Opening.AHEAD)
+    fetchmany = _statement("fetchmany")  # of no arguments asyncpg sends nothing
     copy_from_query = _statement("copy_from_query")
     copy_from_table = _copy("copy_from_table")
     copy_to_table = _copy("copy_to_table")

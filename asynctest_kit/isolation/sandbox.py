@@ -364,7 +364,7 @@ class Sandbox:
             )
 
         if self._guest_astray:
-            await self._connection.execute("ROLLBACK TO atk_guest; RELEASE atk_guest")
+            await self._connection.execute("ROLLBACK TO atk_guest")
             self._guest_astray = False
 
     async def _settle(self) -> None:
@@ -515,7 +515,7 @@ class Sandbox:
 
         self._guest_astray = True
         result = await operation(self._connection)
-        await self._connection.execute("RELEASE atk_guest")
+        # The savepoint stays: had its release been interrupted, nobody knew whether it is still there to go back to.
         self._guest_astray = False
         if not all(head[0] in _READS for head in heads(query)):
             self._guest_writes.append(query)

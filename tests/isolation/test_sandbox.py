@@ -124,6 +124,27 @@ async def test_concurrent_statements_of_many_connections(lease):
         assert await texts(pool) == [str(number) for number in range(9)]
 
 
+async def test_a_guest_that_is_cancelled_does_no_harm_to_the_transaction_around_it(lease):
+    for number in range(150):
+        async with lease() as (pg, pool):
+            async with pool.acquire() as owner, owner.transaction():
+                await owner.execute(ADD, "owner's")
+                guest = asyncio.create_task(pool.execute(ADD, "guest's"))
+                await asyncio.wait([guest], timeout=number * 1e-5)
+                guest.cancel()
+                await asyncio.wait([guest])
+                assert "owner's" in await texts(owner)
+            assert set(await texts(pg)) - {"guest's"} == {"owner's"}
+
+
+async def test_a_first_statement_of_which_nothing_is_sent(lease):
+    for method in ("fetchmany", "executemany"):
+        async with lease() as (pg, _):
+            assert not await getattr(pg, method)(ADD, [])
+            await pg.execute(ADD, "a")
+            assert await texts(pg) == ["a"]
+
+
 async def test_overlapping_transactions_are_refused(lease):
     async with lease() as (_, pool), pool.acquire() as first, pool.acquire() as second:
         async with first.transaction():
