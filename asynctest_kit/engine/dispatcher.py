@@ -45,13 +45,13 @@ from asynctest_kit.engine.waits import Waits
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 
     import pytest
 
     from asynctest_kit.engine.ambient import Ambient
     from asynctest_kit.engine.events import Cause, Sink
-    from asynctest_kit.engine.graph import SharedFixture
+    from asynctest_kit.engine.graph import Case, SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.pausing_loop import PausingLoop
     from asynctest_kit.engine.plan import Plan, PlannedCase
@@ -234,8 +234,7 @@ class Dispatcher:
         """Keep the session's fixtures to the end if tests may ask for them while running, or if that is asked for."""
         cases = [planned.case for planned in (*self._plan.before, *self._plan.shared, *self._plan.after)]
         if self._options.keeps_session or any(map(may_ask_while_running, cases)):
-            for fixture in {fixture for case in cases for fixture in case.shared if fixture.scope == "session"}:
-                lifetimes.hold(fixture)
+            _keep_of_session(cases, lifetimes)
 
     async def _owned(self, body: Coroutine[Any, Any, None]) -> None:
         """Run ``body`` in a task that ends before this returns, and that an interrupt ends in order.
@@ -527,6 +526,8 @@ class Dispatcher:
     async def _blame(self, executor: Executor, again: Again, alone: Execution) -> Execution:
         """Find out beside whom a test fails that passes alone; give the attempt that counts."""
         beside = self._reruns.neighbours(again)
+        # Some have ended with their last user: each attempt would set them up again.
+        _keep_of_session([planned.case for planned in beside], executor.lifetimes)
 
         async def fails_beside(others: Sequence[PlannedCase]) -> bool:
             victim = again.first.planned
@@ -616,6 +617,12 @@ class Dispatcher:
         item = self._session.items[0] if output is None else output.item
         comparison = collection.comparison_of(item)
         return None if comparison is None else comparison(op, left, right)
+
+
+def _keep_of_session(cases: Iterable[Case], lifetimes: Lifetimes) -> None:
+    """Keep what the session's fixtures of ``cases`` are, or come to be, to the end of the run."""
+    for fixture in {fixture for case in cases for fixture in case.shared if fixture.scope == "session"}:
+        lifetimes.hold(fixture)
 
 
 def _guarded(plan: Plan) -> frozenset[SharedFixture]:

@@ -70,6 +70,11 @@ class OwnPlace:
         self._endpoint: Endpoint | None = None
         self._users = 0
 
+    @property
+    def is_held(self) -> bool:
+        """Whether any fixture has it."""
+        return self._users > 0
+
     @asynccontextmanager
     async def held(self) -> AsyncIterator[Endpoint]:
         """Where it is, the same for all."""

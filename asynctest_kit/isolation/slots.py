@@ -123,8 +123,10 @@ class Slots(Generic[T]):
         """Lease one; it must come back by :meth:`give_back` or :meth:`discard`.
 
         Raises:
-            IsolationError: The server has none to give.
+            IsolationError: The server has none to give, or nobody makes any more.
         """
+        if not self._most:
+            raise IsolationError("What tests lease was asked for after its end. It ends with the session's fixtures.")
         while self._idle:
             # The last one given back is the warmest, and the others may be closed by an idle time-out meanwhile.
             item = self._idle.pop()

@@ -189,3 +189,10 @@ async def test_makers_that_are_late_are_closed_too():
         await asyncio.wait([waiting])
         source.gate.set()
     assert source.closed == [0]
+
+
+async def test_who_comes_after_the_end_is_told():
+    async with Source().slots() as slots:
+        pass
+    with pytest.raises(IsolationError, match="after its end"):
+        await slots.take()
