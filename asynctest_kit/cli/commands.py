@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -110,7 +111,7 @@ def _taken_for_a_seed(options: dict[str, str | bool | None]) -> tuple[str, ...]:
 def _taken_for_a_way(options: dict[str, str | bool | None]) -> tuple[str, ...]:
     """The same of ``--audit-isolation tests/``."""
     way = options["audit_isolation"]
-    if not isinstance(way, str) or way in {"suite", "each", "true", "false"}:
+    if not isinstance(way, str) or not os.path.exists(way.partition("::")[0]):  # noqa: PTH110  # pathlib loads slowly
         return ()
     options["audit_isolation"] = "suite"
     return (way,)

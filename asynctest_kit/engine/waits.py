@@ -38,6 +38,7 @@ class Wait:
         holder_is_test: Whether ``holder`` is.
         statement: What the waiter runs; empty if unknown.
         holder_statement: What the holder ran last.
+        sessions: What tells this wait from others of the waiter's; empty if the holder's name does.
     """
 
     waiter: str
@@ -47,6 +48,7 @@ class Wait:
     holder_is_test: bool = True
     statement: str = ""
     holder_statement: str = ""
+    sessions: str = ""
 
     def __str__(self) -> str:
         return f"{self.waiter} waits for {self.what}, held by {self.holder}"
@@ -61,7 +63,7 @@ class Waited:
     end: float
 
 
-#: Where somebody waits, who, and for whom.
+#: Where somebody waits, who, and for whom, by a name that stays the same while it waits.
 _Key = tuple[str, str, str]
 
 
@@ -91,7 +93,7 @@ class Waits:
         now = clock.monotonic()
         still: dict[_Key, Waited] = {}
         for wait, seconds in found:
-            key = (place, wait.waiter, wait.holder)
+            key = (place, wait.waiter, wait.sessions or wait.holder)
             known = self._open.get(key) or still.get(key)
             still[key] = Waited(known.wait if known else wait, known.start if known else now - seconds, now)
         gone = [waited for key, waited in self._open.items() if key[0] == place and key not in still]

@@ -124,12 +124,14 @@ class LockWait:
         holder: For whom.
         what: What for, to be read after "waits for".
         seconds: Since when.
+        sessions: Its and the other's, by their processes.
     """
 
     waiter: Party
     holder: Party
     what: str
     seconds: float
+    sessions: tuple[int, int] = (0, 0)
 
 
 class LockWatch:
@@ -236,7 +238,8 @@ class LockWatch:
             if row["pid"] in owners or row["blocker"] in owners:
                 waiter, holder = (_party(row, owners, left, by_pid, side) for side in ("", "holder_"))
                 what = await _what(connection, row, by_pid.get(row["pid"]))
-                found.append(LockWait(waiter, holder, what, row["seconds"] or 0.0))
+                sessions = (row["pid"], row["blocker"])
+                found.append(LockWait(waiter, holder, what, row["seconds"] or 0.0, sessions))
         return found
 
 

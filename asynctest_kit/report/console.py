@@ -145,7 +145,7 @@ class _Page:
 
     def labelled(self, label: str, *pieces: str | tuple[str, str]) -> None:
         """Print a line whose label stands in the first column; an empty label continues the one above."""
-        self.line((f"{label:<{_LABEL}}", "bold"), *pieces)
+        self.line((f"{label:<{_LABEL - 1}} ", "bold"), *pieces)
 
     def paragraph(self, label: str, text: str, *, lead: str = "", style: str = "") -> None:
         """Print ``text`` after ``lead``, over as many lines as it needs; a long word is kept whole."""
