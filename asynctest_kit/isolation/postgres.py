@@ -69,6 +69,7 @@ import asyncpg
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.codecs import HeldConnection
+from asynctest_kit.isolation.functions import FUNCTIONS, effects_of
 from asynctest_kit.isolation.sandbox import Sandbox, Schema
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
@@ -90,7 +91,8 @@ _END_BACKEND = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND datname = current_database()
 """
 
-#: One row of :class:`Schema`. Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
+#: One row of :class:`Schema`, but for the effects.
+#: Left out of ``deferred``: a constraint whose namesake could not be deferred with it.
 _SCHEMA = """
     SELECT
         ARRAY(
@@ -230,7 +232,8 @@ class PostgresSlots:
         try:
             if self._schema is None:
                 deferred, deferrable, locks = await connection.fetchrow(_SCHEMA)
-                self._schema = Schema(tuple(deferred), deferrable, locks)
+                effects = effects_of(await connection.fetch(FUNCTIONS))
+                self._schema = Schema(tuple(deferred), deferrable, locks, effects)
             if self._init is not None:
                 await self._init(connection)
             connection.share()

@@ -27,7 +27,7 @@ The invariants.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
@@ -36,8 +36,9 @@ import asyncpg
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation import ahead
 from asynctest_kit.isolation.advisory import session_locks
+from asynctest_kit.isolation.functions import Effects
 from asynctest_kit.isolation.refusals import OWN_DATABASE, refuse, remark, shown
-from asynctest_kit.isolation.statements import heads, is_plain, is_savepoint, only_reads
+from asynctest_kit.isolation.statements import heads, is_plain, is_savepoint, makes_code, only_reads, sets_custom
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -97,11 +98,13 @@ class Schema:
         deferred: The constraints that are initially deferred, quoted, as ``SET CONSTRAINTS`` wants them.
         deferrable: Whether any constraint can be deferred.
         locks: Whether any function takes advisory locks.
+        effects: What its functions do that statements don't tell.
     """
 
     deferred: tuple[str, ...] = ()
     deferrable: bool = False
     locks: bool = False
+    effects: Effects = field(default_factory=Effects)
 
     @property
     def check(self) -> str:
@@ -165,6 +168,8 @@ class Sandbox:
         self._schema_changed = False
         self._session_changed = False
         self._modes_changed = False
+        self._leaves_settings = False
+        self._reads_may_write = schema.effects.reads_may_write
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
         self.left_locks: tuple[str, ...] = ()
@@ -177,7 +182,9 @@ class Sandbox:
     @property
     def reusable(self) -> bool:
         """After :meth:`end`: whether another test may lease the connection."""
-        return not (self._session_changed or self._lock.locked() or self._connection.is_closed())
+        return not (
+            self._session_changed or self._leaves_settings or self._lock.locked() or self._connection.is_closed()
+        )
 
     @property
     def busy(self) -> bool:
@@ -236,6 +243,10 @@ class Sandbox:
         """Whether the borrower has an explicit transaction open."""
         return self._owner is borrower
 
+    def only_reads(self, query: str) -> bool:
+        """Whether a statement writes nothing; False when in doubt."""
+        return not self._reads_may_write and only_reads(query)
+
     async def run(
         self, borrower: Borrower, query: str, operation: Operation[T], *, opening: Opening = Opening.ALONE
     ) -> T:
@@ -260,6 +271,7 @@ class Sandbox:
                 self.on_remark(said)
             if not plain:
                 self._note(query)
+            self._leaves_settings |= self._may_set_custom(query)
             await self._enter()
             self._connection.wear(borrower.codecs)
             if self._owner is borrower:
@@ -269,7 +281,7 @@ class Sandbox:
             else:
                 if not (self._may_send_ahead and (plain or heads(query))):
                     opening = Opening.ALONE
-                result = await self._run_bare(borrower, query, operation, opening, reads=only_reads(query))
+                result = await self._run_bare(borrower, query, operation, opening, reads=self.only_reads(query))
             self._check_inside(query)
             return result
 
@@ -556,6 +568,12 @@ class Sandbox:
             self._schema_changed |= head[0] in _CHANGES_SCHEMA
             self._modes_changed |= head[:2] == ("SET", "CONSTRAINTS")
             self._session_changed |= head[0] in _OUTLIVES_ROLLBACK
+            self._reads_may_write |= makes_code(head)
+
+    def _may_set_custom(self, query: str) -> bool:
+        """Whether a statement may set a custom setting, which a rollback leaves there, but empty."""
+        effects = self._schema.effects
+        return effects.all_set or sets_custom(query) or any(name in query.lower() for name in effects.setters)
 
     def _note_leaks(self) -> None:
         if self._owner is not None:
@@ -573,7 +591,7 @@ class Sandbox:
                 if self._state is _State.ASTRAY:
                     await self._settle()
                 await self._connection.execute(f"SET CONSTRAINTS ALL IMMEDIATE; {end}")
-            elif self._schema.locks or self._state is _State.ASTRAY or not (whole and self._may_send_ahead):
+            elif self._schema.locks or self._state is _State.ASTRAY or not (whole and self.reusable):
                 await self._connection.execute(end)
             else:
                 ahead.tell(self._connection, end, is_last=True)

@@ -32,7 +32,7 @@ from asynctest_kit.isolation.codecs import Codec, Codecs
 from asynctest_kit.isolation.connection import SandboxConnection
 from asynctest_kit.isolation.own_database import whereabouts
 from asynctest_kit.isolation.sandbox import Opening
-from asynctest_kit.isolation.statements import COMMITS, locks_rows, only_reads
+from asynctest_kit.isolation.statements import COMMITS, locks_rows
 from asynctest_kit.isolation.transaction import SandboxTransaction
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class EngineConnection(SandboxConnection):
                 "current transaction is aborted, commands ignored until end of transaction block"
             )
 
-        if not only_reads(query) or locks_rows(query):
+        if not self._sandbox.only_reads(query) or locks_rows(query):
             await transaction.begin()
         try:
             return await super().run(query, operation, method=method, opening=opening)

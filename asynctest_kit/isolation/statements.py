@@ -11,13 +11,16 @@ from functools import lru_cache
 __all__ = [
     "BEGINS",
     "COMMITS",
+    "HARMLESS",
     "ROLLBACKS",
     "Head",
     "heads",
     "is_plain",
     "is_savepoint",
     "locks_rows",
+    "makes_code",
     "only_reads",
+    "sets_custom",
     "without_level",
     "without_texts",
 ]
@@ -49,7 +52,7 @@ _READ_ONLY = re.compile(r"\bREAD\s+ONLY\b", re.IGNORECASE)
 _LOCKS = re.compile(r"\bFOR\s+((NO\s+KEY\s+)?UPDATE|(KEY\s+)?SHARE)\b", re.IGNORECASE)
 _WRITES = re.compile(r"\b(INSERT|UPDATE|DELETE|MERGE|INTO|CALL)\b", re.IGNORECASE)
 #: What may stand before a parenthesis in a query that writes nothing.
-_HARMLESS = frozenset({
+HARMLESS = frozenset({
     "abs", "all", "and", "any", "array", "array_agg", "array_length", "as", "avg", "between", "bool_and", "bool_or",
     "by", "cast", "ceil", "char", "coalesce", "concat", "count", "date_part", "date_trunc", "decimal", "dense_rank",
     "distinct", "else", "except", "exists", "extract", "filter", "floor", "from", "gen_random_uuid", "generate_series",
@@ -59,6 +62,12 @@ _HARMLESS = frozenset({
     "row_number", "row_to_json", "select", "some", "string_agg", "substring", "sum", "then", "timestamp", "to_char",
     "trim", "union", "unnest", "upper", "using", "values", "varchar", "when", "where",
 })  # fmt: skip
+#: ``SET app.tenant``, and set_config but for a string without a dot. Nobody asks for our own, ``atk.level``.
+_SETS_CUSTOM = re.compile(
+    r"""\bset\s+(?:(?:local|session)\s+)?(?!atk\.)"?\w+"?\s*\.|\bset_config\b(?!"?\s*\(\s*'\w+')""", re.IGNORECASE
+)
+_STORES = frozenset({"INDEX", "SEQUENCE", "TABLE"})
+_SORTS_OF_STORES = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "UNLOGGED"})
 _ATOMIC_BODY = re.compile(r"\bBEGIN\s+ATOMIC\b.*?\bEND\b\s*(?=;|$)", re.IGNORECASE | re.DOTALL)
 
 
@@ -81,6 +90,7 @@ def is_plain(query: str) -> bool:
 def only_reads(query: str) -> bool:
     """Whether ``query`` is one SELECT that calls nothing but well-known functions; False when in doubt.
 
+    What a view calls is not seen here, see :mod:`asynctest_kit.isolation.functions`.
     A lock that it takes (FOR UPDATE) is no write: outside a transaction it ends with the statement.
     """
     found = heads(query)
@@ -89,13 +99,27 @@ def only_reads(query: str) -> bool:
 
     skeleton = _LOCKS.sub(" ", without_texts(query))
     called = {name.lower() for name in _CALL.findall(skeleton)}
-    return called <= _HARMLESS and not _WRITES.search(skeleton)
+    return called <= HARMLESS and not _WRITES.search(skeleton)
 
 
 @lru_cache(maxsize=4096)
 def locks_rows(query: str) -> bool:
     """Whether ``query`` holds rows (FOR UPDATE, FOR SHARE) until its transaction ends."""
     return _LOCKS.search(without_texts(query)) is not None
+
+
+@lru_cache(maxsize=4096)
+def sets_custom(text: str) -> bool:
+    """Whether a query, or a function's body, may set a custom setting (``app.tenant``); True when in doubt."""
+    return _SETS_CUSTOM.search(text) is not None
+
+
+def makes_code(head: Head) -> bool:
+    """Whether a statement with this head may make a function, or what calls one unseen."""
+    if head[0] in {"CREATE", "ALTER"}:
+        return not next((word in _STORES for word in head[1:] if word not in _SORTS_OF_STORES), False)
+
+    return head[0] in {"CALL", "DO"}
 
 
 def without_level(query: str) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.connection import SandboxConnection
+from asynctest_kit.isolation.postgres import connect
 
 pytestmark = pytest.mark.anyio
 
@@ -371,6 +372,28 @@ async def test_session_state_does_not_reach_the_next_lease(lease):
         assert await pg.fetchval("SELECT 1") == 1
 
 
+@pytest.mark.parametrize(
+    "query",
+    ["SELECT set_config('app.tenant', '7', true)", "SET LOCAL app.tenant = 7", "SELECT enter(7)"],
+)
+async def test_custom_settings_do_not_reach_the_next_lease(slots, lease, database, query):
+    outside = await connect(database)
+    await outside.execute(
+        "CREATE FUNCTION enter(tenant int) RETURNS text LANGUAGE sql "
+        "AS $$ SELECT set_config('app.tenant', tenant::text, true) $$"
+    )
+    await outside.close()
+    async with lease() as (pg, _):
+        await pg.execute("SET LOCAL lock_timeout = 7")
+        pid = pg.get_server_pid()
+    async with lease() as (pg, _):
+        assert pg.get_server_pid() == pid
+        await pg.fetchval(query)
+        assert await pg.fetchval("SELECT current_setting('app.tenant', true)") == "7"
+    async with lease() as (pg, _):
+        assert await pg.fetchval("SELECT current_setting('app.tenant', true)") is None
+
+
 async def test_rolled_back_tables_do_not_confuse_prepared_statements(lease):
     for kind, value in (("int", 1), ("text", "one")):
         async with lease() as (pg, _):
@@ -453,6 +476,27 @@ async def test_reads_and_writes_before_a_failure_are_kept(lease):
             with pytest.raises(asyncpg.DivisionByZeroError):
                 await pool.fetch("SELECT 1 / 0")
         assert await texts(pg) == ["a", "b"]
+
+
+WRITING_VIEW = """
+CREATE FUNCTION add() RETURNS int LANGUAGE sql AS $$ INSERT INTO notes (text) VALUES ('v') RETURNING id $$;
+CREATE VIEW adding AS SELECT add() AS id;
+"""
+
+
+@pytest.mark.parametrize("is_tests", [False, True])
+async def test_what_a_view_writes_is_kept(lease, database, is_tests):
+    if not is_tests:
+        outside = await connect(database)
+        await outside.execute(WRITING_VIEW)
+        await outside.close()
+    async with lease() as (pg, _):
+        if is_tests:
+            await pg.execute(WRITING_VIEW)
+        await pg.fetchval("SELECT id FROM adding")
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await pg.fetchval("SELECT 1 / 0")
+        assert await texts(pg) == ["v"]
 
 
 async def test_rollback_after_the_test_harms_nobody(lease):

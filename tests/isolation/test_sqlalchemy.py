@@ -229,6 +229,20 @@ async def test_a_failed_read_fails_its_transaction(opened):
         assert await connection.scalar(text("SELECT 1")) == 1
 
 
+async def test_a_view_that_writes_is_no_read(opened, database):
+    outside = await asyncpg.connect(database.url)
+    await outside.execute(
+        "CREATE FUNCTION sign_up() RETURNS int LANGUAGE sql "
+        "AS $$ INSERT INTO \"user\" (email, mood, extra, tags) VALUES ('v', 'GLAD', '{}', '{}') RETURNING id $$;"
+        "CREATE VIEW signing_up AS SELECT sign_up() AS id"
+    )
+    await outside.close()
+    async with opened() as (pg, engine), AsyncSession(engine) as session:
+        await session.execute(text("SELECT id FROM signing_up"))
+        await session.rollback()
+        assert await emails(pg) == []
+
+
 async def test_json_is_the_dialects_for_the_engine_and_the_connections_for_pg(opened):
     query = "SELECT '[1]'::json, '[2]'::jsonb, ARRAY['[3]'::jsonb]"
     user = {"email": "a", "extra": {"one": 1}, "tags": [{"two": 2}]}

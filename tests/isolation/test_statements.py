@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynctest_kit.isolation.statements import heads, locks_rows, only_reads
+from asynctest_kit.isolation.statements import heads, locks_rows, makes_code, only_reads, sets_custom, without_level
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,44 @@ def test_only_reads(query, expected):
 )
 def test_locks_rows(query, expected):
     assert locks_rows(query) is expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("SET app.tenant = '7'", True),
+        ("SELECT 1;\nset  local\n\"app\" . tenant to '7'", True),
+        ('SET SESSION "app.tenant" = 1', True),
+        ("SELECT set_config('app.tenant', $1, true)", True),
+        ("SELECT set_config($1, $2, true)", True),
+        ('SELECT pg_catalog."set_config" ($1, $2, true)', True),
+        ("DO $$ BEGIN PERFORM set_config('app.' || 'tenant', '7', true); END $$", True),
+        ("CREATE FUNCTION f() RETURNS int LANGUAGE sql SET app.tenant = 1 AS 'SELECT 1'", True),
+        ("SET LOCAL statement_timeout TO 1.5", False),
+        ("SELECT set_config('search_path', 'app.x', true)", False),
+        ("UPDATE notes SET text = notes.text", False),
+        (without_level("SET TRANSACTION ISOLATION LEVEL SERIALIZABLE"), False),
+    ],
+)
+def test_sets_custom(query, expected):
+    assert sets_custom(query) is expected
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("CREATE FUNCTION index() RETURNS int LANGUAGE sql AS 'SELECT 1'", True),
+        ("CREATE OR REPLACE TEMP VIEW v AS TABLE notes", True),
+        ("CREATE TEMP VIEW v AS TABLE notes", True),
+        ("CREATE SCHEMA own CREATE VIEW v AS TABLE notes", True),
+        ("ALTER FUNCTION f() VOLATILE", True),
+        ("DO $$ BEGIN END $$", True),
+        ("CREATE TEMPORARY TABLE view (id int)", False),
+        ("CREATE UNIQUE INDEX ON notes (id)", False),
+        ("ALTER TABLE notes ADD function int", False),
+        ("DROP VIEW v", False),
+        ("INSERT INTO view VALUES (1)", False),
+    ],
+)
+def test_makes_code(query, expected):
+    assert makes_code(heads(query)[0]) is expected
