@@ -21,6 +21,9 @@ not left by a run of ours. The user of the URL needs all commands (ACL SETUSER a
 channels ``atk:*``. If the server makes no users, tests log in as the given one, and nothing keeps an application inside
 its database.
 
+A command that ``redis`` sent and whose answer was not awaited (a time-out, a task that was left) may still be on its way
+when its test ends. Its connection is ended by the server before the database is flushed.
+
 Channels
 ========
 
@@ -45,7 +48,8 @@ What it does not isolate
 - **CONFIG SET, SHUTDOWN, DEBUG, ACL, REPLICAOF, MONITOR, CLIENT KILL and PAUSE, SCRIPT and FUNCTION FLUSH, SWAPDB,
   MOVE, SELECT of another database** are refused, and **FLUSHALL** too, which the client ``redis`` turns into FLUSHDB.
 - **Database 0** can be read and written by a client that selects none, and **COPY ... DB** reaches any database: Redis
-  can't refuse that, Valkey 9.1 does. The client ``redis`` refuses it; an application's is told if it is seen.
+  can't refuse that, Valkey 9.1 does. The client ``redis`` refuses it. Of an application, keys that come to database 0
+  are told; a copy into another test's database is not seen.
 - **Scripts** are the whole server's, which harms nobody; **functions** too: two tests that load different ones of one
   name get each other's.
 - **PUBLISH in a script** has no prefix put before it.
@@ -82,7 +86,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis_client import HINT, LeasePool, connection_class
@@ -143,6 +147,8 @@ class RedisSlots:
         self._server = nodes[0]
         self._patience = patience
         self._taken: set[str] = set()
+        #: Of those, the ones into which a connection that nobody can end may still write.
+        self._lost: set[str] = set()
         self._foreign: set[str] = set()
         self._left: set[str] = set()
         self._users = Users(nodes)
@@ -173,11 +179,13 @@ class RedisSlots:
                 clean = True
             finally:
                 self._strays.leases.discard(lease)
-                if clean and self._is_held(database):
+                if clean and not lease.loss and self._is_held(database):
                     self.held.give_back(database)
                 else:
-                    await self._forget(database)
-                    self.held.discard()
+                    try:
+                        await self._forget(database, for_good=not (database.has_users or (clean and not lease.loss)))
+                    finally:
+                        self.held.discard()
         if problems:
             raise IsolationError(f"The test is at fault in its Redis database: {'; '.join(problems)}. {HINT}")
 
@@ -205,7 +213,7 @@ class RedisSlots:
         end = loop.time() + self._patience
         while (database := await self._first_free()) is None:
             others = len(self._layout.rooms) - len(self._foreign) - len(self._taken)
-            if self._taken or not others or loop.time() >= end:
+            if self._taken - self._lost or not others or loop.time() >= end:
                 raise SlotsExhausted(self._exhausted(others))
 
             await self.locks.ask()
@@ -273,20 +281,32 @@ class RedisSlots:
                 await self._users.drop(database.room)
         await self._forget(database)
 
-    async def _forget(self, database: _Database) -> None:
-        """Let go of a database; its users, if they are still there, say that what it holds is ours."""
-        self._taken.discard(database.room.name)
+    async def _forget(self, database: _Database, *, for_good: bool = False) -> None:
+        """Let go of a database; its users, if they are still there, say that what it holds is ours.
+
+        ``for_good``: what was sent to it may come yet, and there is no user to end it by; others don't get it either.
+        """
+        name = database.room.name
+        (self._lost.add if for_good else self._taken.discard)(name)
         await database.connection.disconnect(nowait=True)
+        if for_good:
+            return
+
         with suppress(RedisError, OSError, IsolationError):
-            await self.locks.leave(database.room.name, database.life)
+            await self.locks.leave(name, database.life)
 
     def _exhausted(self, others: int) -> str:
         foreign = f", {len(self._foreign)} hold data that isn't ours" if self._foreign else ""
+        lost = (
+            f", into {len(self._lost)} a test that has ended may still write, for it gave up a command"
+            if self._lost
+            else ""
+        )
         never = ", and 0 is never used on a server that was given by URL" if self._external else ""
         return (
             f"{self._endpoint.safe_url} has no logical database left for tests: {others} are leased by other runs"
-            f"{foreign}{never}. Start the server with more (--databases 256), lower --concurrency, or end the other "
-            "runs."
+            f"{foreign}{lost}{never}. Start the server with more (--databases 256), lower --concurrency, or end the "
+            "other runs."
         )
 
 
@@ -327,6 +347,7 @@ class RedisLease:
         owner: Whose it is.
         findings: When it has ended, what is to be told of it that harmed nobody.
         leftovers: When it has ended, what was left of its URL's clients.
+        loss: When it has ended, why its database is not for others; empty if it is.
     """
 
     def __init__(self, database: _Database, owner: str, strays: _Strays) -> None:
@@ -338,6 +359,7 @@ class RedisLease:
         self._client: Redis | None = None
         self.is_shown = False
         self.leftovers = Leftovers()
+        self.loss = ""
 
     @property
     def url(self) -> str:
@@ -367,13 +389,27 @@ class RedisLease:
         await self._pool.end()
         if self.is_shown:
             problems += await self._shut_out()
+        if self._pool.given_up:
+            await self._cut()
         if (self.is_shown or self._pool.is_used) and not await self._database.flush(self._pool):
             problems += ("it left a MULTI open",)
         return problems
 
+    async def _cut(self) -> None:
+        try:
+            await self._database.cut(self._pool)
+        except ResponseError as error:
+            if self._database.has_users:
+                raise
+            self.loss = (
+                "gave up a command on its Redis database before the answer came, so the database is not used again in "
+                f"this run: await the command, or let the user of the server's URL do CLIENT KILL ({error})"
+            )
+            self.findings += (self.loss,)
+
     async def _shut_out(self) -> tuple[str, ...]:
         self.leftovers = left = await self._database.shut_out()
-        self.findings = tuple(
+        self.findings += tuple(
             f"left {what} to its Redis database open, which was cut: close the application's client in the test or its "
             "fixture"
             for what in left.connections
@@ -396,17 +432,18 @@ class _Database:
         self.room = room
         self.life = life
         self.endpoint = _as(room, url)
-        self._has_users = logins is not None
+        self.has_users = logins is not None
         self._users = users
         self._names = KeyNames(room.keys, commands) if commands else Names(room.channels)
         self._options = options_of(_as(room, client))
         self._class = connection_class(room.place)
         self.connection: Any = self.make_connection()
-        self._flushing = b"".join(self.connection.pack_command("FLUSHDB"))
+        self._flushing = b"".join(self.make_connection().pack_command("FLUSHDB"))
 
     def make_connection(self) -> Any:
         connection = self._class(**self._options)
         connection.names = self._names
+        connection.asks_number = not self.has_users
         return connection
 
     def pool(self) -> LeasePool:
@@ -415,12 +452,31 @@ class _Database:
 
     async def shut_out(self) -> Leftovers:
         """End what clients of its URL have open, and give it another password."""
-        if not self._has_users:
+        if not self.has_users:
             return Leftovers()
 
         login, leftovers = await self._users.shut_out(self.room)
         self.endpoint = _as(self.room, login)
         return leftovers
+
+    async def cut(self, pool: LeasePool) -> None:
+        """Have the server end what a lease closed before all answers came, before it runs more of what was sent.
+
+        Raises:
+            ResponseError: The server refuses that.
+        """
+        if self.has_users:
+            await self._users.cut(self.room)
+            return
+
+        killer = self.make_connection()
+        try:
+            await killer.connect()
+            for number in filter(None, pool.given_up):
+                await killer.send_command("CLIENT", "KILL", "ID", number)
+                await killer.read_response()
+        finally:
+            await killer.disconnect(nowait=True)
 
     async def flush(self, pool: LeasePool | None = None) -> bool:
         """Empty it: one round trip on the held connection, or a new one where that is gone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis_names import command_name
@@ -58,14 +58,26 @@ class _Guard:
     is_changed = False
     #: The last command that was sent, for those who tell what a test left.
     last = ""
+    #: Whether to ask for the server's number of it, for those who have no user to end it by.
+    asks_number = False
+    number: int | None = None
+    #: How many commands have no answer yet. Too many may be counted, never too few.
+    unanswered = 0
+    #: The numbers under which it was closed before all answers came: the server may still run what was sent.
+    given_up: tuple[int | None, ...] = ()
 
     async def connect(self) -> None:
         if not self.leased:
             raise IsolationError(_ENDED)
 
         is_new = not self.is_connected  # type: ignore[attr-defined]  # of the connection mixed in
+        if is_new:
+            self.number = None
         try:
             await super().connect()  # type: ignore[misc]  # of the connection mixed in
+            if is_new and self.asks_number:
+                await self.send_command("CLIENT", "ID", check_health=False)  # type: ignore[attr-defined]  # likewise
+                self.number = await self.read_response()
         except AttributeError:
             # redis-py loses its stream when it is disconnected while it connects.
             if self.leased:
@@ -77,19 +89,36 @@ class _Guard:
             await self.disconnect(nowait=True)
             raise IsolationError(_ENDED)
 
+    async def disconnect(self, *args: Any, **options: Any) -> None:
+        # A closed transport still sends what was written to it, and what was sent is still run.
+        if self.is_connected and self.unanswered:  # type: ignore[attr-defined]  # of the connection mixed in
+            self.given_up += (self.number,)
+        await super().disconnect(*args, **options)  # type: ignore[misc]  # of the connection mixed in
+
     def pack_command(self, *args: Any) -> Any:
-        return super().pack_command(*self._guarded(args))  # type: ignore[misc]  # of the connection mixed in
+        packed = super().pack_command(*self._guarded(args))  # type: ignore[misc]  # of the connection mixed in
+        self.unanswered += 1
+        return packed
 
     def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
-        return super().pack_commands(self._guarded(tuple(command)) for command in commands)  # type: ignore[misc]
+        guarded = [self._guarded(tuple(command)) for command in commands]
+        packed = super().pack_commands(guarded)  # type: ignore[misc]  # of the connection mixed in
+        self.unanswered += len(guarded)
+        return packed
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             reply = await super().read_response(*args, **options)  # type: ignore[misc]  # of the connection mixed in
-        except NoPermissionError as error:
-            error.args = (f"{error}. {HINT}",)
+        except ResponseError as error:
+            self._answered()
+            if isinstance(error, NoPermissionError):
+                error.args = (f"{error}. {HINT}",)
             raise
+        self._answered()
         return self.names.shown(reply) if self.tells_names else reply
+
+    def _answered(self) -> None:
+        self.unanswered = max(0, self.unanswered - 1)  # messages are answers to nothing
 
     def _guarded(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.leased:
@@ -152,7 +181,8 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         options: What redis-py's connections take, for those who ask the pool.
 
     Attributes:
-        is_broken: Whether the test changed the held one or did not give it back, so that none is held any more.
+        is_broken: Whether the test changed the held one, did not give it back, or gave up a command, so that none is
+            held any more.
     """
 
     def __init__(self, held: Any, make: Callable[[], Any], options: dict[str, Any]) -> None:
@@ -202,11 +232,19 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         self._lent.discard(connection)
         await super().release(connection)
 
+    @property
+    def given_up(self) -> tuple[int | None, ...]:
+        """The server's numbers of connections that were closed before all answers came, None where not asked for."""
+        return tuple(number for each in self._made for number in each.given_up)
+
     async def end(self) -> None:
-        """Close all connections but the held one, and that too if the test changed it or never gave it back."""
+        """Close all connections but the held one, and that too if it is not as it was, or not given back."""
         self._ended = True
-        self.is_broken = self._held in self._lent or self._held.is_changed
-        for connection in self._made:
-            if connection is not self._held or self.is_broken:
-                connection.leased = False
-                await connection.disconnect(nowait=True)
+        # What ends those that were given up ends all of the lease's user.
+        is_given_up = any(each.unanswered or each.given_up for each in self._made)
+        self.is_broken = is_given_up or self._held in self._lent or self._held.is_changed
+        closing = [each for each in self._made if each is not self._held or self.is_broken]
+        for connection in closing:
+            connection.leased = False
+        for connection in closing:
+            await connection.disconnect(nowait=True)

@@ -125,6 +125,10 @@ class Users:
         if not self.refusal:
             await self._on_all(("ACL", "DELUSER", f"{_CLIENT}{room.name}", f"{_URL}{room.name}"))
 
+    async def cut(self, room: Room) -> None:
+        """End the connections of a lease's own client, with what they have sent and the server has not run yet."""
+        await self._on_all(("CLIENT", "KILL", "USER", f"{_CLIENT}{room.name}"))
+
     async def shut_out(self, room: Room) -> tuple[Login, Leftovers]:
         """End what the clients of a lease's URL have open; it gets another password.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 import pytest
@@ -134,6 +134,94 @@ async def test_leaked_connections_are_closed(slots):
     async with slots.lease() as lease:
         await lease.client.rpush("queue", "item")
         assert await lease.client.llen("queue") == 1
+
+
+async def give_up_a_write(client, how):
+    """Send more than a socket takes at once, and don't wait until it is sent.
+
+    Returns:
+        The server's number of the connection, and what is over when the socket is closed.
+    """
+    pool = client.connection_pool
+    held = await pool.get_connection()
+    connection = await pool.get_connection()
+    await pool.release(held)
+    await connection.send_command("CLIENT", "ID")
+    number = await connection.read_response()
+    stream = connection._writer
+    writing = asyncio.ensure_future(connection.send_command("SET", "late", b"x" * 40_000_000))
+    while not stream.transport.get_write_buffer_size():
+        assert not writing.done()
+        await asyncio.sleep(0)
+    if how == "cancelled":
+        writing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await writing
+        await pool.release(connection)
+        assert await client.ping()  # on the same one, opened again
+    return number, asyncio.gather(writing, stream.wait_closed(), return_exceptions=True)
+
+
+async def all_is_read(manager, number):
+    """Until the server has run, or will never run, what was sent on a connection."""
+    while any(int(each["id"]) == number for each in await manager.client_list()):
+        pass
+
+
+@pytest.mark.parametrize("how", ["leaked", "cancelled"])
+async def test_a_write_that_was_given_up_does_not_reach_the_next_lease(redis_endpoint, manager, how):
+    async with open_slots(redis_endpoint, limit=1) as slots:
+        async with slots.lease() as lease:
+            url = lease.url
+            number, closed = await give_up_a_write(lease.client, how)
+        async with slots.lease() as lease:
+            await all_is_read(manager, number)
+            assert lease.url.rpartition("/")[2] == url.rpartition("/")[2]
+            assert await lease.client.dbsize() == 0
+        await closed
+
+
+@asynccontextmanager
+async def slots_without_users(endpoint, owner, *rules, **options):
+    """Those of a server whose given user may make none."""
+    await owner.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-acl", *rules)
+    async with open_slots(external(endpoint, username="poor", password="secret"), **options) as slots:
+        yield slots
+    await owner.execute_command("ACL", "DELUSER", "poor")
+
+
+@pytest.mark.parametrize("how", ["leaked", "cancelled"])
+async def test_a_write_that_was_given_up_is_ended_without_users(endpoint, how):
+    async with (
+        redis.asyncio.from_url(endpoint.url) as owner,
+        slots_without_users(endpoint, owner, limit=1) as slots,
+    ):
+        async with slots.lease() as lease:
+            url = lease.url
+            number, closed = await give_up_a_write(lease.client, how)
+        async with slots.lease() as lease:
+            await all_is_read(owner, number)
+            assert lease.url == url
+            assert await lease.client.dbsize() == 0
+        await closed
+
+
+async def test_a_database_of_which_a_write_cannot_be_ended_is_not_leased_again(endpoint):
+    async with (
+        redis.asyncio.from_url(endpoint.url) as owner,
+        slots_without_users(endpoint, owner, "-client|kill", patience=0) as slots,
+    ):
+        urls = set()
+        for _ in range(3):
+            async with slots.lease() as lease:
+                urls.add(lease.url)
+                _, closed = await give_up_a_write(lease.client, "cancelled")
+            assert lease.findings[0].startswith("gave up a command on its Redis database before the answer came, so")
+            await closed
+        assert len(urls) == 3
+        with pytest.raises(IsolationError, match="into 3 a test that has ended may still write"):
+            async with slots.lease():
+                pass
 
 
 @pytest.mark.parametrize("command", ["SELECT 0", "SWAPDB 0 1", "MOVE key 0", "COPY key key DB 0", "RESET", "SHUTDOWN"])
@@ -450,16 +538,12 @@ async def test_secrets_are_not_shown(slots):
 
 
 async def test_a_server_that_makes_no_users_is_used_as_it_was_given(endpoint):
-    async with redis.asyncio.from_url(endpoint.url) as owner:
-        await owner.execute_command("ACL", "SETUSER", "poor", "on", ">secret", "~*", "&*", "+@all", "-acl")
-        poor = external(endpoint, username="poor", password="secret")
-        async with open_slots(poor) as slots:
-            async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
-                await application.set("key", 1)
-                assert await lease.client.get("key") == b"1"
-                assert "//poor:secret@" in lease.url
-            assert "acl" in slots.shortcoming
-        await owner.execute_command("ACL", "DELUSER", "poor")
+    async with redis.asyncio.from_url(endpoint.url) as owner, slots_without_users(endpoint, owner) as slots:
+        async with slots.lease() as lease, redis.asyncio.from_url(lease.url) as application:
+            await application.set("key", 1)
+            assert await lease.client.get("key") == b"1"
+            assert "//poor:secret@" in lease.url
+        assert "acl" in slots.shortcoming
 
 
 async def test_a_user_without_channels_is_told(endpoint):
