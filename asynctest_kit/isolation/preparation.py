@@ -51,6 +51,8 @@ async def make_roles(connection: asyncpg.Connection, roles: Mapping[str, str], s
         statement = f"{'ALTER' if name in there else 'CREATE'} ROLE {_quoted(name)} {words}".rstrip()
         try:
             await connection.execute(statement)
+        except (asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
+            continue  # made meanwhile over another database of that server: the lock is this one's
         except asyncpg.PostgresError as error:
             raise MigrationError(
                 f'The role "{name}" can\'t be made in {server.service} at {server.safe_url}: {error}. '

@@ -5,7 +5,10 @@ The problem. Migrations take seconds, a clone takes milliseconds, and several ru
 The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
 
 1. A template is ``atk_template_<fingerprint>``. It is built under an advisory lock, so that one builds and the others
-   wait; all sessions must use the same maintenance database for that, and do, for it is the endpoint's.
+   wait. Such a lock is the maintenance database's, the endpoint's, and a template's tables are its builder's: on a
+   server of others, where endpoints differ in both, a template is for those alone that connect to the same database as
+   the same user, and its name ends with what tells them. What is built there over other databases is built before or
+   after it, for migrations may make roles: under a lock in the database ``postgres``, where that may be connected to.
 2. It is complete when the catalogue says so: IS_TEMPLATE true and ALLOW_CONNECTIONS false are set together, last. What
    is found without them was left by a builder that died: it is dropped and built again. A comment says of one whose
    migrations have changed what is the server's, as roles: such a server is no place for other migrations any more.
@@ -22,6 +25,7 @@ A pooler in front of the server (PgBouncer) hides sessions from each other: poin
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import secrets
 from contextlib import asynccontextmanager, suppress
@@ -164,7 +168,7 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
     if not digest and not preparation.roles:
         return Template(server, None, settings)
 
-    name = _name(digest)
+    name = _name(server, digest)
     connection = await connect(server, name=name)
     try:
         await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
@@ -173,7 +177,8 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
             return Template(server, None, settings)
         if not await _is_complete(connection, name):
             planned = _Plan(digest, migrations, preparation, settings, root)
-            await _build(connection, server, planned, begun, claimed)
+            async with _only_builder(server):
+                await _build(connection, server, planned, begun, claimed)
             await built(digest)
         elif await _is_claimed(connection, name):
             claimed(digest)
@@ -244,8 +249,12 @@ async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
     return complete
 
 
-def _name(digest: str) -> str:
-    return f"atk_template_{digest}"
+def _name(server: Endpoint, digest: str) -> str:
+    name = f"atk_template_{digest}"
+    if server.provider != "external":
+        return name
+    whose = hashlib.sha256(f"{server.database}\0{server.username}".encode()).hexdigest()[:8]
+    return f"{name}_{whose}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +268,23 @@ class _Plan:
     root: Path
 
 
+@asynccontextmanager
+async def _only_builder(server: Endpoint) -> AsyncIterator[None]:
+    """On a server of others, wait until nobody else builds there; on one of ours the template's lock does."""
+    if server.provider != "external":
+        yield
+        return
+    try:
+        connection = await connect(server, database="postgres")
+    except asyncpg.PostgresError:  # there is none, or it isn't for this user
+        connection = await connect(server)
+    try:
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended('atk_builder', 0))")
+        yield
+    finally:
+        connection.terminate()
+
+
 async def _build(
     connection: asyncpg.Connection,
     server: Endpoint,
@@ -266,7 +292,7 @@ async def _build(
     begun: Callable[[str], None],
     claimed: Callable[[str], None],
 ) -> None:
-    name = _name(plan.digest)
+    name = _name(server, plan.digest)
     await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
     await create(connection, name, Template(server, None, plan.settings))
     database = msgspec.structs.replace(server, database=name)

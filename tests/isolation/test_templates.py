@@ -11,6 +11,7 @@ from pathlib import Path
 import asyncpg
 import msgspec
 import pytest
+from users import user_of
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.postgres import connect
@@ -131,6 +132,41 @@ async def test_concurrent_builders_build_once(server, sql, admin):
     assert await oid(admin, templates[0].name) == before is not None
 
 
+@pytest.fixture
+async def theirs(server, anyio_backend):
+    """Endpoints on a server of others: two databases, the second one of two users."""
+    async with user_of(server) as one, user_of(server, "CREATEROLE") as other:
+        superuser = {"username": server.username, "password": server.password}
+        yield [
+            msgspec.structs.replace(one, **superuser),
+            msgspec.structs.replace(other, **superuser),
+            other,
+        ]
+
+
+async def test_equal_migrations_over_several_databases_of_a_server(theirs, sql, admin):
+    """A template's lock is its maintenance database's; a builder that meets another one's role fails."""
+    role = f"role_{uuid.uuid4().hex[:8]}"
+    (sql.sql / "3.sql").write_text(f"""
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN
+                PERFORM pg_sleep(0.2);
+                CREATE ROLE {role};
+            END IF;
+        END $$
+    """)
+
+    async def counted(server):
+        template = await ensure_template(server, sql, root=Path("/"))
+        async with open_run_database(template) as database:
+            return await fetch(database, "SELECT count(*) FROM tables")
+
+    async with asyncio.TaskGroup() as group:
+        counts = [group.create_task(counted(server)) for server in (*theirs, *theirs)]
+    assert [count.result() for count in counts] == [[(3,)]] * 6
+    await admin.execute(f"DROP ROLE {role}")
+
+
 async def test_clone_is_migrated_and_dropped(server, sql, admin):
     template = await ensure_template(server, sql, root=Path("/"))
     async with open_clone(template) as one, open_clone(template) as other:
@@ -198,8 +234,8 @@ async def test_migrations_that_change_the_server_are_told_each_time_and_in_the_w
     theirs = msgspec.structs.replace(server, provider="external")
     try:
         for _ in range(2):  # built, and found
-            template = await ensure_template(theirs, sql, root=Path("/"), claimed=claims.append)
-        assert [f"atk_template_{digest}" for digest in claims] == [template.name] * 2
+            await ensure_template(theirs, sql, root=Path("/"), claimed=claims.append)
+        assert claims == [fingerprint(sql)] * 2
         (sql.sql / "4.sql").write_text("SELECT 1;")
         with pytest.raises(MigrationError) as caught:
             await ensure_template(theirs, sql, root=Path("/"))

@@ -33,6 +33,7 @@ from asynctest_kit.engine.collection.fixtures import (
     parameter_of,
     request_for,
     scope_instance,
+    set_first_in_order,
     set_function,
     test_argument_names,
 )
@@ -145,6 +146,7 @@ __all__ = [
     "request_for",
     "routed_comparison",
     "scope_instance",
+    "set_first_in_order",
     "set_function",
     "share_caplog",
     "show_item",

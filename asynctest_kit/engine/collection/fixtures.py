@@ -19,7 +19,7 @@ from _pytest.scope import Scope
 from asynctest_kit.engine.collection.requests import Parameter, Request, ScopeName, TestRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
     from types import ModuleType
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "parameter_of",
     "request_for",
     "scope_instance",
+    "set_first_in_order",
     "set_function",
     "test_argument_names",
 ]
@@ -49,6 +50,34 @@ def has_fixtures(item: pytest.Item) -> bool:
 def fixture_names(item: pytest.Item) -> Sequence[str]:
     """The names of every fixture that ``item`` requests, widest scope first, as pytest would set them up."""
     return getattr(item, "fixturenames", ())
+
+
+def set_first_in_order(item: pytest.Item, names: Collection[str]) -> None:
+    """Have the fixtures ``names`` set up by name, as soon as ``item`` needs the first of them, whoever requests which.
+
+    No-op if it needs fewer than two.
+    """
+    closure = getattr(item, "fixturenames", [])
+    ordered = sorted(set(names).intersection(closure))
+    if len(ordered) < 2:  # noqa: PLR2004 (an order)
+        return
+    definitions = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs
+    leading = _requesters(definitions, ordered)
+    first = next(index for index, name in enumerate(closure) if name in leading)
+    # In place: pytest's info on the function and its items hold the same list.
+    closure[first:] = [*ordered, *(name for name in closure[first:] if name not in ordered)]
+
+
+def _requesters(definitions: Mapping[str, Sequence[pytest.FixtureDef[Any]]], names: Iterable[str]) -> set[str]:
+    """The names, and those of all fixtures that need one of them, themselves or by others."""
+    found = set(names)
+    while more := {
+        name
+        for name, known in definitions.items()
+        if name not in found and any(not found.isdisjoint(definition.argnames) for definition in known)
+    }:
+        found |= more
+    return found
 
 
 def closure_key(item: pytest.Function) -> Hashable | None:

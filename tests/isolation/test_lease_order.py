@@ -1,0 +1,69 @@
+"""Tests with leases of two pools, on a server that has too few for all, in a run of its own."""
+
+from __future__ import annotations
+
+import os
+
+import anyio
+import preloaded
+import pytest
+from users import user_of
+
+pytestmark = pytest.mark.anyio
+
+PYPROJECT = """
+[tool.asynctest_kit]
+timeout = "30s"
+concurrency = 64
+
+[tool.asynctest_kit.services.postgres]
+migrations = { sql = "sql" }
+
+[tool.asynctest_kit.services.orders-db]
+kind = "postgres"
+migrations = { sql = "sql" }
+"""
+
+#: As many tests take either first as there are connections for both.
+SUITE = """
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture
+async def seeded(pg):
+    await pg.execute("INSERT INTO notes VALUES (1)")
+
+
+@pytest.mark.parametrize("n", range(12))
+async def test_one_order(seeded, orders_db_pg, pg, n):
+    assert await orders_db_pg.fetchval("SELECT count(*) FROM notes") == 0
+    assert await pg.fetchval("SELECT count(*) FROM notes") == 1
+
+
+@pytest.mark.parametrize("n", range(12))
+async def test_the_other(orders_db_pg, seeded, pg, n):
+    assert await pg.fetchval("SELECT count(*) FROM notes") == 1
+    assert await orders_db_pg.fetchval("SELECT count(*) FROM notes") == 0
+"""
+
+
+async def test_leases_of_two_pools_wait_for_each_other_in_one_order(server, tmp_path):
+    (tmp_path / "sql").mkdir()
+    (tmp_path / "sql" / "01.sql").write_text("CREATE TABLE notes (id int)")
+    (tmp_path / "pyproject.toml").write_text(PYPROJECT)
+    (tmp_path / "test_orders.py").write_text(SUITE)
+    # Each run database has a keeper.
+    async with user_of(server, "CONNECTION LIMIT 14") as user:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_C"))}
+        urls = {"ATK_POSTGRES_URL": user.url, "ATK_ORDERS_DB_URL": user.url}
+        command = ("-m", "asynctest_kit", "run", "-p", "no:cacheprovider")
+        with anyio.fail_after(150):  # where they wait for ever, each time-out makes way for the next
+            done = await preloaded.finished(command, cwd=tmp_path, env=environment | urls)
+        assert " 24 passed" in done.stdout, done.stdout + done.stderr
