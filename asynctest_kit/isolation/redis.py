@@ -416,9 +416,13 @@ class RedisLease:
             if what not in left.at_work
         )
         problems = [f"its application left {what}" for what in left.at_work]
-        problems += [f"its application was refused {what}" for what in left.refused]
+        problems += [f"its application was refused {what}{_remedy(what)}" for what in left.refused]
         self.findings += self._strays.told(left.strays, self)
         return tuple(problems)
+
+
+def _remedy(refused: str) -> str:
+    return ": channels must begin with what the fixture redis_prefix gives" if refused.startswith("the channel") else ""
 
 
 class _Database:

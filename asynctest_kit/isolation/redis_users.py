@@ -33,6 +33,9 @@ __all__ = ["Leftovers", "Login", "Users"]
 _CLIENT = "atk-client-"
 _URL = "atk-url-"
 
+#: Seconds between looks at connections that are left: a port that Docker publishes tells late of those that are closed.
+_CLOSING = (0.01, 0.03, 0.1)
+
 #: All but what reaches beyond a logical database, and those of a manager's commands that only look.
 _RULES = tuple(
     """
@@ -140,20 +143,36 @@ class Users:
         answers = await self._on_all(
             # First, so that none can come back.
             ("ACL", "SETUSER", username, "resetpass", _digest(login)),
-            ("CLIENT", "LIST"),
-            ("CLIENT", "KILL", "USER", username),
             ("ACL", "LOG", 128),
             ("SELECT", 0),
             ("DBSIZE",),
+            ("CLIENT", "LIST"),
         )
-        found = [client for answer in answers for client in _clients_of(username, answer[1])]
-        refused = [new for node, answer in enumerate(answers) for new in self._newly_refused(node, username, answer[3])]
+        refused = [new for node, answer in enumerate(answers) for new in self._newly_refused(node, username, answer[1])]
+        found = [client for answer in answers for client in _clients_of(username, answer[4])]
+        if found:
+            found = await self._cut(username)
         return login, Leftovers(
             connections=tuple(_described(client, room) for client in found),
             at_work=tuple(_described(client, room) for client in found if _is_at_work(client, room)),
             refused=tuple(dict.fromkeys(refused)),
-            strays=0 if room.database == 0 else answers[0][-1],
+            strays=0 if room.database == 0 else answers[0][3],
         )
+
+    async def _cut(self, username: str) -> list[dict[str, str]]:
+        """End a user's connections; give those that were not being closed, of which the server may hear late."""
+        found: list[dict[str, str]] = []
+        for pause in _CLOSING:
+            await asyncio.sleep(pause)
+            found = [
+                client
+                for answer in await self._on_all(("CLIENT", "LIST"))
+                for client in _clients_of(username, answer[0])
+            ]
+            if not found:
+                break
+        await self._on_all(("CLIENT", "KILL", "USER", username))
+        return found
 
     async def _on_all(self, *commands: tuple[Any, ...]) -> list[Any]:
         """The answers of each node, which is asked in one round trip."""

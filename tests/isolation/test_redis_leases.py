@@ -357,7 +357,7 @@ async def test_a_changed_connection_is_not_the_next_leases(redis_endpoint, comma
     async with open_slots(redis_endpoint, limit=1) as slots:
         async with slots.lease() as lease:
             number = await lease.client.client_id()
-            with suppress(ResponseError):  # Redis has no NO-TOUCH before 7.2
+            with suppress(RedisError):  # Redis has no NO-TOUCH before 7.2; old clients can't read RESP3's answer
                 await lease.client.execute_command(*command.split())
         async with slots.lease() as lease:
             assert await lease.client.client_id() != number
