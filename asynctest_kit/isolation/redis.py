@@ -21,8 +21,8 @@ not left by a run of ours. The user of the URL needs all commands (ACL SETUSER a
 channels ``atk:*``. If the server makes no users, tests log in as the given one, and nothing keeps an application inside
 its database.
 
-A command that ``redis`` sent and whose answer was not awaited (a time-out, a task that was left) may still be on its way
-when its test ends. Its connection is ended by the server before the database is flushed.
+A command of ``redis`` that the test gave up (a time-out, a task that it left) may still be on its way when the test
+ends. The server ends its connection before the database is flushed.
 
 Channels
 ========
