@@ -21,8 +21,8 @@ not left by a run of ours. The user of the URL needs all commands (ACL SETUSER a
 channels ``atk:*``. If the server makes no users, tests log in as the given one, and nothing keeps an application inside
 its database.
 
-A command that ``redis`` sent and whose answer was not awaited (a time-out, a task that was left) may still be on its
-way when its test ends. Its connection is ended by the server before the database is flushed.
+A command of ``redis`` that the test gave up (a time-out, a task that it left) may still be on its way when the test
+ends. The server ends its connection before the database is flushed.
 
 Channels
 ========
@@ -416,13 +416,9 @@ class RedisLease:
             if what not in left.at_work
         )
         problems = [f"its application left {what}" for what in left.at_work]
-        problems += [f"its application was refused {what}{_remedy(what)}" for what in left.refused]
+        problems += [f"its application was refused {what}" for what in left.refused]
         self.findings += self._strays.told(left.strays, self)
         return tuple(problems)
-
-
-def _remedy(refused: str) -> str:
-    return ": channels must begin with what the fixture redis_prefix gives" if refused.startswith("the channel") else ""
 
 
 class _Database:
