@@ -11,7 +11,7 @@ from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.redis_names import command_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from asynctest_kit.isolation.redis_names import Names
     from asynctest_kit.provision.service import Endpoint
@@ -95,15 +95,9 @@ class _Guard:
             self.given_up += (self.number,)
         await super().disconnect(*args, **options)  # type: ignore[misc]  # of the connection mixed in
 
-    def pack_command(self, *args: Any) -> Any:
+    def pack_command(self, *args: Any) -> Any:  # of a pipeline each is packed by it, too
         packed = super().pack_command(*self._guarded(args))  # type: ignore[misc]  # of the connection mixed in
         self.unanswered += 1
-        return packed
-
-    def pack_commands(self, commands: Iterable[Iterable[Any]]) -> Any:
-        guarded = [self._guarded(tuple(command)) for command in commands]
-        packed = super().pack_commands(guarded)  # type: ignore[misc]  # of the connection mixed in
-        self.unanswered += len(guarded)
         return packed
 
     async def read_response(self, *args: Any, **options: Any) -> Any:

@@ -143,8 +143,8 @@ async def give_up_a_write(client, how):
         The server's number of the connection, and what is over when the socket is closed.
     """
     pool = client.connection_pool
-    held = await pool.get_connection()
-    connection = await pool.get_connection()
+    held, connection = pool.get_available_connection(), pool.get_available_connection()
+    await connection.connect()
     await pool.release(held)
     await connection.send_command("CLIENT", "ID")
     number = await connection.read_response()
