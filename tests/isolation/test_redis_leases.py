@@ -95,6 +95,7 @@ async def test_connection_is_held(slots):
     for _ in range(3):
         async with slots.lease() as lease:
             ids.add(await lease.client.client_id())
+            await lease.client.pipeline().set("a", 1).get("a").execute()
     assert len(ids) == 1
 
 
