@@ -156,8 +156,9 @@ async def give_up_a_write(client, how):
         await asyncio.sleep(0)
     if how == "cancelled":
         writing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await writing
+        await asyncio.wait([writing])
+        if not writing.cancelled():  # writelines() never waits before Python 3.12.9 and 3.13.2: give the answer up
+            await connection.disconnect(nowait=True)
         await pool.release(connection)
         assert await client.ping()  # on the same one, opened again
     return number, asyncio.gather(writing, stream.wait_closed(), return_exceptions=True)
