@@ -14,11 +14,14 @@ pytestmark = pytest.mark.anyio
 SUITE = """
     import redis.asyncio
 
+    LEFT = []  # what is freed may be closed in time
+
     async def test_client(redis):
         await redis.set("key", 1)
 
     async def test_application(redis_url, redis_prefix):
-        await redis.asyncio.from_url(redis_url).set(f"{redis_prefix}key", 1)
+        LEFT.append(redis.asyncio.from_url(redis_url))
+        await LEFT[0].set(f"{redis_prefix}key", 1)
 
     async def test_refused(redis_url):
         try:
