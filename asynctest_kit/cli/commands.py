@@ -65,7 +65,7 @@ class _RunCommand(click.Command):
 @click.option(
     "--isolation",
     metavar="transaction|database|server",
-    help="What of PostgreSQL a test has for itself, where no mark says it (transaction).",
+    help="What of PostgreSQL (server: of Redis, too) a test has for itself, where no mark says it (transaction).",
 )
 @click.option(
     "--audit-isolation",

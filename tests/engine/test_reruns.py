@@ -246,3 +246,48 @@ def test_interference_goes_with_retries_as_flaky(bench):
     assert run.code == 0
     assert event["verdict"] == "flaky"
     assert event["note"] == "failed once, at first with: AssertionError: assert 'suspect' == 'victim'"
+
+
+BESIDE_SHORT_LIVED = """
+import asyncio
+import pytest
+
+pytestmark = pytest.mark.anyio
+WITHIN = []
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+async def place(anyio_backend):
+    yield
+
+
+@pytest.mark.parametrize("number", range(4))
+async def test_user(place, number):
+    pass
+
+
+@pytest.mark.parametrize("number", range(3))
+async def test_victim(anyio_backend, number):
+    WITHIN.append(number)
+    await asyncio.sleep(0.02)
+    within = len(WITHIN)
+    WITHIN.pop()
+    await asyncio.sleep(0.02)
+    assert within == 1
+"""
+
+
+def test_tracing_sets_what_has_ended_up_once_more_at_most(tmp_path):
+    suite = tmp_path / "suite"
+    suite.mkdir()
+    (suite / "pytest.ini").write_text("[pytest]\n")
+    (suite / "test_short.py").write_text(BESIDE_SHORT_LIVED)
+    run = Bench(tmp_path / "runs", suite).engine("-p", "no:faker")
+    assert discarded(run)["test_user[0]"] > 1  # in more than one attempt of the tracing
+    made = [event for event in run.events if event["type"] == "FixtureFinished" and event["name"] == "place"]
+    assert sum(event["phase"] == "setup" for event in made) <= 2
