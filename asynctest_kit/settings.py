@@ -77,6 +77,7 @@ _SERVICE_KEYS: Final = (
     "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
+_NO_SETTINGS: Final = ("ATK_WARM",)  # is over before there are any
 _OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
 _MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "downgrade-to", "round-trip", "seeds")
@@ -574,7 +575,7 @@ def _add_environment(
     for name, givens in services.items():
         targets |= {_service_variable(name, key): (givens, key) for key in _SERVICE_VARIABLE_KEYS}
     for variable, value in sorted(environ.items()):
-        if not variable.startswith("ATK_") or not value:
+        if not variable.startswith("ATK_") or not value or variable in _NO_SETTINGS:
             continue
 
         if variable not in targets and _OF_A_SERVICE.fullmatch(variable):

@@ -76,6 +76,7 @@ class _Run:
         self.started = started
         self.record = Record(settings.root, tuple(arguments))
         self.events: list[Event] = []
+        self.plugins: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Run all, report, and give the exit code."""
@@ -88,9 +89,12 @@ class _Run:
 
         engine = engine_for(self.settings, self.events.append)
         code = self._pytest(engine, client)
+        from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.run.reports import report
 
-        return report(self.events, self.settings, engine, code)
+        code = report(self.events, self.settings, engine, code)
+        leave_a_process(self.settings.root, self.plugins)
+        return code
 
     def _client_for_last_runs_services(self) -> Client | None:
         """Start what the last run needed, if it needed anything; a run without services has no supervisor."""
@@ -132,4 +136,5 @@ class _Run:
             traceback.print_exc()
             return _INTERNAL_ERROR
         finally:
+            self.plugins = wiring.plugins
             gc.disable()  # what is left are reports, and the process's end

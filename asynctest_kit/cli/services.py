@@ -39,6 +39,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         settings = _settings({"provider": provider})
         seconds = _idle(idle)
         wanted = _known(names, settings) or tuple(sorted(settings.services))
+        from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
         from asynctest_kit.report.live import Screen, Watch, terminal_size
@@ -60,6 +61,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         if starting:
             _tell_what_is_left(list(client.endpoints) if is_kept else [], starting, settings.root)
         if is_kept:
+            leave_a_process(settings.root)
             _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
     if watch.failed:
         sys.exit(_FAILED)

@@ -17,6 +17,7 @@ This module is imported before pytest: it must load light, so no asyncio at impo
 from __future__ import annotations
 
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -442,6 +443,11 @@ class Visit:
         link.close()
         return None
 
+    @property
+    def supervisor(self) -> int:
+        """Its process id."""
+        return self._link.peer
+
     def survey(self) -> Surveyed:
         """What it holds.
 
@@ -591,6 +597,12 @@ class _Link:
             unsent, self._unsent = self._unsent, b""
             self._is_behind = bool(unsent)
         return unsent
+
+    @property
+    def peer(self) -> int:
+        """The process id of the supervisor that was found."""
+        process, _, _ = struct.unpack("3i", self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return int(process)
 
     def replies(self) -> Generator[Reply]:
         """What the supervisor says, until its end of the stream is closed."""

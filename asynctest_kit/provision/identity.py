@@ -44,6 +44,9 @@ def this_process() -> Identity:
     return identify(os.getpid())
 
 
+os.register_at_fork(after_in_child=this_process.cache_clear)
+
+
 def identify(pid: int) -> Identity:
     """Identity of the process that has ``pid`` now."""
     return Identity(machine=_machine(), boot=_boot(), namespace=_namespace(), pid=pid, started=_started(pid))

@@ -6,10 +6,18 @@ import os
 import time
 from pathlib import Path
 
-__all__ = ["process_start", "program_start"]
+__all__ = ["count_for", "process_start", "program_start"]
 
 #: Seconds of a process's life in which it didn't want to run, beyond which another program is thought to have had them.
 _ANOTHERS = 1.0
+
+_process = "self"
+
+
+def count_for(process: int) -> None:
+    """Have this process's program be one that ``process`` began."""
+    global _process  # noqa: PLW0603  # of a process there is one
+    _process = str(process)
 
 
 def process_start() -> float:
@@ -19,7 +27,7 @@ def process_start() -> float:
     """
     now = time.monotonic()
     try:
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        fields = Path(f"/proc/{_process}/stat").read_text().rpartition(")")[2].split()
         since_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
         age = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot
     except (OSError, ValueError, IndexError, AttributeError):
@@ -38,7 +46,7 @@ def program_start() -> float:
     """
     now, start = time.monotonic(), process_start()
     try:
-        ran, waited, _ = Path("/proc/self/schedstat").read_text().split()
+        ran, waited, _ = Path(f"/proc/{_process}/schedstat").read_text().split()
     except (OSError, ValueError):
         return start
     own = now - (int(ran) + int(waited)) / 1e9

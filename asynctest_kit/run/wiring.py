@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,6 +54,17 @@ class Wiring:
     def waits(self) -> list[tuple[str, float]]:
         """Which tests wait for which, in words, and since when."""
         return [] if self._config is None else waits_now(self._config)
+
+    @property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules of the installed plugins that pytest has loaded."""
+        if self._config is None:
+            return ()
+        return tuple(
+            plugin.__name__
+            for plugin, _ in self._config.pluginmanager.list_plugin_distinfo()
+            if isinstance(plugin, ModuleType)
+        )
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_configure(self, config: pytest.Config) -> None:

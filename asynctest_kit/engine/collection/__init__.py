@@ -47,6 +47,7 @@ from asynctest_kit.engine.collection.items import (
     makers_of_items,
     test_generators,
 )
+from asynctest_kit.engine.collection.loading import importing_as_pytest
 from asynctest_kit.engine.collection.output import (
     UncaughtQueue,
     apply_mark_filters,
@@ -127,6 +128,7 @@ __all__ = [
     "has_plainly_passed",
     "ignores_passed",
     "ignores_starts",
+    "importing_as_pytest",
     "is_awaited",
     "is_coroutine_item",
     "is_reporters_own",

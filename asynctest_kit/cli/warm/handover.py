@@ -1,0 +1,116 @@
+"""A run's own side of a warm start: hand everything to the process that waits, and be there for signals until it ends.
+
+What a terminal or a shell does to this process reaches the one that runs the tests: signals, stopping and going on, and
+the end. If this process is killed, so is that one. Imported by every ``atk run`` before anything else, so it imports
+next to nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+from asynctest_kit.cli.warm import meeting
+
+__all__ = ["hand_over"]
+
+#: As pytest's, for an internal error.
+_LOST = 3
+
+_OFF = frozenset({"0", "false", "no", "off"})
+
+
+def hand_over() -> None:
+    """Have this run run by the process that waits for it, and end as it did; return if there is none.
+
+    ``ATK_WARM=0`` has none asked; ``ATK_WARM=tell`` says why one that was there wasn't used.
+    """
+    wanted = os.environ.get("ATK_WARM", "").lower()
+    if sys.platform != "linux" or wanted in _OFF:
+        return
+    path = meeting.socket_path()
+    if not os.path.exists(path) or not meeting.is_private(meeting.directory()):  # noqa: PTH110  # pathlib loads slowly
+        return
+
+    import json
+    import socket
+
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.connect(path)
+        line = json.dumps(meeting.request()).encode() + b"\n"
+        sent = socket.send_fds(connection, [line], [0, 1, 2])
+        connection.sendall(line[sent:])
+        answers = connection.makefile("rb")
+        answer = json.loads(answers.readline() or b"{}")
+    except (OSError, ValueError):  # it ends just now; one of our descriptors is closed; a name that isn't text
+        connection.close()
+        return
+    if "process" not in answer:
+        connection.close()
+        if wanted == "tell":
+            sys.stderr.write(f"atk: not a warm start: {answer.get('refused', 'the process that waited has ended')}\n")
+        return
+    with _Signals(answer["process"]):
+        connection.sendall(b"go\n")
+        last = answers.readline()
+    _end_as(json.loads(last)["status"] if last else None)
+
+
+class _Signals:
+    """What comes for this process, passed on as it would have come for that one."""
+
+    def __init__(self, process: int) -> None:
+        self._process = process
+
+    def __enter__(self) -> None:
+        import signal
+
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGWINCH):  # a terminal sends them to the whole group
+            self._take(number, lambda number, _: self._send_to_all(number))
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            self._take(number, lambda number, _: self._send(number))
+        self._take(signal.SIGTSTP, lambda *_: self._stop())
+
+    def __exit__(self, *_: object) -> None:
+        """They stay with us: what comes now finds nobody."""
+
+    def _take(self, number: int, handler: object) -> None:
+        import signal
+
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _send(self, number: int) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(self._process, number)
+
+    def _send_to_all(self, number: int) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process, number)
+
+    def _stop(self) -> None:
+        import signal
+
+        self._send_to_all(signal.SIGSTOP)
+        os.kill(os.getpid(), signal.SIGSTOP)  # the shell sees this, and wakes us with SIGCONT
+        self._send_to_all(signal.SIGCONT)
+
+
+def _end_as(status: int | None) -> None:
+    """End as the process ended that ran the tests."""
+    if status is None:
+        sys.stderr.write("atk: the process that ran the tests has ended, and nobody knows how.\n")
+        sys.stderr.flush()
+        os._exit(_LOST)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        import resource
+        import signal
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the other one has left its core, if any
+        if -code not in {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
