@@ -23,10 +23,13 @@ from asynctest_kit.settings import Settings, load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from concurrent.futures import Future
 
     from asynctest_kit.engine.events import Event
     from asynctest_kit.engine.runtestloop import Engine
+    from asynctest_kit.fixtures.ahead import Ahead
     from asynctest_kit.provision.client import Client
+    from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["run"]
 
@@ -77,6 +80,7 @@ class _Run:
         self.record = Record(settings.root, tuple(arguments))
         self.events: list[Event] = []
         self.plugins: tuple[str, ...] = ()
+        self.ahead: Ahead | None = None
 
     def run(self) -> int:
         """Run all, report, and give the exit code."""
@@ -102,6 +106,7 @@ class _Run:
         if not known or self.settings.explain_plan:
             return None
         from asynctest_kit.errors import ProvisionError
+        from asynctest_kit.fixtures.ahead import Ahead
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client
 
@@ -109,9 +114,12 @@ class _Run:
             client, settings = Client.connect(self.settings.root), self.settings
         except ProvisionError:  # both are raised again where the service is used
             return None
+        starting: dict[str, Future[Endpoint]] = {}
         for name in known:
             with suppress(ProvisionError):
-                client.ensure(spec_for(name, settings))
+                starting[name] = client.ensure(spec_for(name, settings))
+        self.ahead = Ahead(settings, client)
+        self.ahead.start(starting)
         return client
 
     def _pytest(self, engine: Engine, client: Client | None) -> int:
@@ -124,7 +132,7 @@ class _Run:
         from asynctest_kit.report.live import watched_run
         from asynctest_kit.run.wiring import Wiring
 
-        wiring = Wiring(self.settings, client, self.events.append, self.record)
+        wiring = Wiring(self.settings, client, self.events.append, self.record, self.ahead)
         gc.enable()
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")

@@ -59,6 +59,7 @@ __all__ = [
     "needs_privilege",
     "open_clone",
     "open_run_database",
+    "open_run_database_if_ready",
 ]
 
 #: Versions from which on the server knows ``CREATE DATABASE ... STRATEGY``, and ``DROP DATABASE ... WITH (FORCE)``.
@@ -201,11 +202,38 @@ async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     Raises:
         MigrationError: The server's user may not create databases.
     """
+    async with _keeper(template) as (keeper, name), _run_database(keeper, name, template) as endpoint:
+        yield endpoint
+
+
+@asynccontextmanager
+async def open_run_database_if_ready(
+    server: Endpoint, migrations: Migrations | None, *, root: Path, preparation: Preparation = NOTHING
+) -> AsyncIterator[tuple[Template, Endpoint] | None]:
+    """The template of these migrations and this run's own database, if nothing has to be built or claimed for that."""
+    settings = preparation.settings if server.provider == "external" else NOTHING.settings
+    digest = await asyncio.to_thread(digest_of, migrations, preparation, root=root)
+    template = Template(server, _name(server, digest), settings)
     async with _keeper(template) as (keeper, name):
-        await _drop_orphans(keeper)
-        yield await _clone(keeper, name, template)
-        if template.server.provider == "external":
-            await _drop(template.server, keeper, name)
+        if not await _is_complete(keeper, _name(server, digest)) or await _is_claimed(keeper, _name(server, digest)):
+            yield None
+            return
+        async with _run_database(keeper, name, template) as endpoint:
+            yield template, endpoint
+
+
+@asynccontextmanager
+async def _run_database(keeper: asyncpg.Connection, name: str, template: Template) -> AsyncIterator[Endpoint]:
+    endpoint = await _clone(keeper, name, template)
+    dropping = asyncio.create_task(_drop_orphans(keeper))  # nobody waits for that
+    try:
+        yield endpoint
+    finally:
+        dropping.cancel()
+        with suppress(asyncio.CancelledError, asyncpg.PostgresError, *SESSION_LOST):
+            await dropping
+    if template.server.provider == "external":
+        await _drop(template.server, keeper, name)
 
 
 @asynccontextmanager

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from asynctest_kit.engine.events import Sink
+    from asynctest_kit.fixtures.ahead import Ahead
     from asynctest_kit.fixtures.session import ServiceSession
     from asynctest_kit.provision.client import Client
     from asynctest_kit.provision.service import ServicePhase as Measured
@@ -35,6 +36,7 @@ class Wiring:
         client: The supervisor's client, if the last run's services are being started already.
         sink: Where events go.
         record: Remembers what this run needs, for the next one.
+        ahead: What is made for the last run's services meanwhile.
         session: The services of the pytest session, once it is configured.
     """
 
@@ -42,6 +44,7 @@ class Wiring:
     client: Client | None
     sink: Sink
     record: Record
+    ahead: Ahead | None = None
     session: ServiceSession | None = None
     _config: pytest.Config | None = field(default=None, init=False)
 
@@ -72,6 +75,7 @@ class Wiring:
         self._config = config
         self.session = open_session(config, settings=self.settings, client=self.client, shared_loop=True)
         self.session.sink = self.sink
+        self.session.ahead = self.ahead
         config.pluginmanager.register(shared, "asynctest_kit-shared")
 
     @pytest.hookimpl(trylast=True)
