@@ -9,84 +9,22 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.provision.service import SECRET_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-__all__ = ["OF_TRANSFER", "ExchangeError", "Exchanges", "Scrubber"]
+    from asynctest_kit.http.scrubbing import Scrubber
 
-_STARS: Final = "***"
-
-#: Headers that are secret, beside those that are named so.
-_SECRET_HEADERS: Final = re.compile(r"authorization|cookie|signature|credential", re.IGNORECASE)
-
-#: Headers that tell how a body came, which is kept as it is without all that; and those that differ each time.
-OF_TRANSFER: Final = frozenset({"connection", "content-encoding", "content-length", "date", "transfer-encoding"})
-
+__all__ = ["ExchangeError", "Exchanges"]
 
 class ExchangeError(AtkError):
     """A file of exchanges is not there, or is none."""
-
-
-class Scrubber:
-    """Takes secrets out.
-
-    Args:
-        names: More names of headers, parameters and keys whose values are secret; their case doesn't matter.
-    """
-
-    def __init__(self, names: Sequence[str] = ()) -> None:
-        self._names = frozenset(name.lower() for name in names)
-
-    def is_secret(self, name: str) -> bool:
-        """Whether nobody should see what goes by ``name``."""
-        return name.lower() in self._names or bool(SECRET_NAME.search(name) or _SECRET_HEADERS.search(name))
-
-    def url(self, url: httpx.URL) -> str:
-        """``url`` without user and password, and without secrets in its query."""
-        bare = url.copy_with(userinfo=b"", fragment=None)
-        if not url.query:
-            return str(bare)
-        pairs = [(name, self._value(name, value)) for name, value in url.params.multi_items()]
-        return str(bare.copy_with(params=pairs))
-
-    def headers(self, headers: httpx.Headers) -> list[list[str]]:
-        """Names and values."""
-        kept = [(name, value) for name, value in headers.multi_items() if name.lower() not in OF_TRANSFER]
-        return [[name, self._value(name, value)] for name, value in kept]
-
-    def body(self, content: bytes, kind: str) -> dict[str, Any]:
-        """A body of the media type ``kind``: as JSON, as text, or else in base64."""
-        try:
-            text = content.decode()
-            if "json" in kind and text:
-                return {"json": self._within(json.loads(text))}
-        except UnicodeDecodeError:
-            return {"base64": base64.b64encode(content).decode()}
-        except ValueError:
-            return {"text": text}
-        if "x-www-form-urlencoded" in kind:
-            pairs = [(name, self._value(name, value)) for name, value in httpx.QueryParams(text).multi_items()]
-            text = urlencode(pairs)
-        return {"text": text}
-
-    def _value(self, name: str, value: str) -> str:
-        return _STARS if self.is_secret(name) else value
-
-    def _within(self, value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: _STARS if self.is_secret(key) else self._within(one) for key, one in value.items()}
-        return [self._within(one) for one in value] if isinstance(value, list) else value
 
 
 class Exchanges:

@@ -16,8 +16,8 @@ import respx
 from respx.models import AllMockedAssertionError, PassThrough, ResolvedRoute
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.http.exchanges import OF_TRANSFER, Exchanges, Scrubber
-from asynctest_kit.provision.service import SECRET_NAME
+from asynctest_kit.http.exchanges import Exchanges
+from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,6 +36,9 @@ _NEAREST = 3
 
 #: Seconds for each step of a real call.
 _PATIENCE = 60.0
+
+#: For messages.
+_SCRUBBER = Scrubber()
 
 #: Set while a real call is made to be recorded.
 _REAL: ContextVar[bool] = ContextVar("asynctest_kit_real_call", default=False)
@@ -154,7 +157,7 @@ class MockHttp(respx.MockRouter):
 
     def _refusal(self, request: httpx.Request) -> UnmockedCallError:
         nearest = sorted(((_differences(route, request), route) for route in self.routes), key=lambda one: len(one[0]))
-        lines = [f"{self._test} called {request.method} {_shown(request.url)}, which nothing mocks."]
+        lines = [f"{self._test} called {request.method} {_SCRUBBER.shown(request.url)}, which nothing mocks."]
         lines += ["Nearest routes:"] if nearest else ["There are no routes."]
         lines += [f"  {_told(route)}  differs in: {', '.join(keys)}" for keys, route in nearest[:_NEAREST]]
         lines.append(
@@ -172,7 +175,7 @@ class MockHttp(respx.MockRouter):
         return any(route.pattern.match(request) for router in others for route in router.routes)
 
     def _not_called(self, missing: list[Route]) -> str:
-        calls = [f"  {call.request.method} {_shown(call.request.url)}" for call in self.calls]
+        calls = [f"  {call.request.method} {_SCRUBBER.shown(call.request.url)}" for call in self.calls]
         lines = [f"{self._test} mocked what nothing called:", *[f"  {_told(route)}" for route in missing]]
         lines += ["It called:", *calls] if calls else ["It called nothing."]
         lines += ["A route that may go without a call is told to mock_http.optional(route)."]
@@ -224,17 +227,6 @@ def _told(route: Route) -> str:
         port = f":{found['port']}" if found.get("port") else ""
         place = f"{found.get('scheme', 'any')}://{found.get('host', 'any host')}{port}{found.get('path', '/…')}"
     if found.get("params"):
-        place += f"?{_hidden(found['params'])}"
+        place += f"?{_SCRUBBER.query(httpx.QueryParams(found['params']))}"
     more = [key for key in found if key not in _IN_URL]
     return f"{found.get('method', 'any method')} {place}" + (f" with {', '.join(more)}" if more else "")
-
-
-def _shown(url: httpx.URL) -> str:
-    """A URL without its secrets."""
-    bare = str(url.copy_with(query=None, userinfo=b"", fragment=None))
-    return f"{bare}?{_hidden(url.params)}" if url.query else bare
-
-
-def _hidden(params: Any) -> str:
-    pairs = httpx.QueryParams(params).multi_items()
-    return "&".join(f"{name}={'***' if SECRET_NAME.search(name) else value}" for name, value in pairs)
