@@ -41,7 +41,7 @@ _ONE_KILL = {"CHAOS": "1"}
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
     "faker", "freezegun", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures",
-    "pytest-xdist", "pyyaml", "trio",
+    "pytest-xdist", "pyyaml", "trio", "websockets",
 )  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.
@@ -49,6 +49,7 @@ _LOWEST = (
     "pytest==8.4.0", "aiodocker==0.25.0", "anyio==4.14.0", "asyncpg==0.32.0", "click==8.1.8", "httpx==0.27.0",
     "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.1", "structlog==24.4.0",
     "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.30.0",
+    "websockets==14.0",
 )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
-"""Standing in for what the service under test calls, and standing between it and what it uses.
+"""Calling the service under test, standing in for what it calls, and standing between it and what it uses.
 
+- :mod:`asynctest_kit.http.apps`: the application under test, and how it is reached
 - :mod:`asynctest_kit.http.mocks`: answers for HTTP calls, in the test's process
 - :mod:`asynctest_kit.http.faults`: a proxy that makes connections slow, or breaks them
 """

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ExchangeError", "Exchanges"]
 
+
 class ExchangeError(AtkError):
     """A file of exchanges is not there, or is none."""
 

@@ -6,16 +6,16 @@ import base64
 import json
 import re
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import httpx
 
 from asynctest_kit.provision.service import SECRET_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-__all__ = ["OF_TRANSFER", "STARS", "Scrubber"]
+__all__ = ["OF_TRANSFER", "STARS", "Scrubber", "secrets_of", "without"]
 
 #: What stands for a secret.
 STARS: Final = "***"
@@ -25,6 +25,12 @@ _SECRET_HEADERS: Final = re.compile(r"authorization|cookie|signature|credential"
 
 #: Headers that tell how a body came, which is kept as it is without all that; and those that differ each time.
 OF_TRANSFER: Final = frozenset({"connection", "content-encoding", "content-length", "date", "transfer-encoding"})
+
+#: The password in a URL.
+_IN_URL: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
+
+#: A value with fewer characters is no secret, and would be found everywhere.
+_SHORTEST: Final = 4
 
 
 class Scrubber:
@@ -85,3 +91,18 @@ class Scrubber:
         if isinstance(value, dict):
             return {key: STARS if self.is_secret(key) else self._within(one) for key, one in value.items()}
         return [self._within(one) for one in value] if isinstance(value, list) else value
+
+
+def secrets_of(variables: Mapping[str, str]) -> tuple[str, ...]:
+    """What of a process's variables nobody should see: values of those that are named so, and passwords in URLs."""
+    found = {value for name, value in variables.items() if SECRET_NAME.search(name)}
+    passwords = [password for value in variables.values() for password in _IN_URL.findall(value)]
+    found.update(passwords, map(unquote, passwords))
+    return tuple(sorted((one for one in found if len(one) >= _SHORTEST), key=len, reverse=True))
+
+
+def without(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with each of ``secrets`` starred out."""
+    for secret in secrets:
+        text = text.replace(secret, STARS)
+    return text
