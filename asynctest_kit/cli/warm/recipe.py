@@ -23,6 +23,7 @@ __all__ = ["Recipe", "leave_a_process", "recipe_path"]
 _ALWAYS = (
     "asynctest_kit.cli.commands",
     "asynctest_kit.cli.run",
+    "asynctest_kit.cli.warm.handover",
     "asynctest_kit.provision.client",
     "asynctest_kit.report.live",
     "asynctest_kit.run.engine",
