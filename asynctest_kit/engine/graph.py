@@ -152,7 +152,7 @@ def _case(
     if model is not None:
         return resolver.case_like(model)
     case = resolver.case()
-    if key is not None and case.error is None and not case.local:
+    if key is not None and case.error is None and resolver.has_only_own_requests:
         known[key] = resolver
     return case
 
@@ -191,11 +191,42 @@ class Resolver:
         """Nobody answers a ``request`` that is made from now on."""
         self._owner = None
 
+    @property
+    def has_only_own_requests(self) -> bool:
+        """Whether all its local fixtures were asked for by the test itself, or by another of them."""
+        own: set[object] = {self.request, *(local.request for local in self.local)} if self.local else set()
+        return all(collection.parent_of(local.request) in own for local in self.local)
+
     def case_like(self, model: Resolver) -> Case:
-        """The item's case, if all its fixtures are those that the item of ``model`` shares with others."""
-        self.resolved = dict(model.resolved)
+        """The item's case, if its fixtures are those of the item of ``model``: the same, or for local ones twins."""
         case = model.found
-        return Case(self.item, self.index, case.shared, by_name=case.by_name, resolver=self)
+        if not case.local:
+            self.resolved = dict(model.resolved)
+            self.found = Case(self.item, self.index, case.shared, by_name=case.by_name, resolver=self)
+            return self.found
+        requests: dict[object, TestRequest | Request] = {model.request: self.request}
+        twins: dict[LocalFixture, LocalFixture] = {}
+
+        def request_like(request: Request) -> TestRequest | Request:
+            twin = requests.get(request)
+            if twin is None:
+                twin = requests[request] = collection.request_like(
+                    request, request_like(cast("Request", collection.parent_of(request)))
+                )
+            return twin
+
+        def like(source: Source) -> Source:
+            return source if isinstance(source, SharedFixture) else twins[source]
+
+        for local in case.local:  # what one needs comes before it
+            arguments = {name: like(source) for name, source in local.arguments.items()}
+            request = cast("Request", request_like(local.request))
+            twins[local] = LocalFixture(local.definition, request, arguments, local.needs, local.parameters)
+        self.local = list(twins.values())
+        self.resolved = {definition: like(source) for definition, source in model.resolved.items()}
+        by_name = {name: like(source) for name, source in case.by_name.items()}
+        self.found = Case(self.item, self.index, case.shared, tuple(self.local), by_name, resolver=self)
+        return self.found
 
     def case(self) -> Case:
         """The item's case, with its whole closure resolved."""

@@ -3,8 +3,9 @@
 The problem. A sandbox has a word to say before a test's statement (BEGIN, a savepoint) and after the last one
 (ROLLBACK). As statements of their own they cost a round trip each, and asyncpg's protocol knows no pipelining.
 
-The mechanism. Our message is written to the transport before asyncpg writes its own. Until the server has answered it,
-the transport's protocol is a :class:`_Filter`, which takes our answers out of the stream and hands asyncpg the rest.
+The mechanism. Our message is written to the transport before asyncpg writes its own, and in one piece with it if that
+comes before the loop's next turn: each piece wakes the server. Until the server has answered it, the transport's
+protocol is a :class:`_Filter`, which takes our answers out of the stream and hands asyncpg the rest.
 
 The rules.
 
@@ -23,6 +24,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import asyncpg
 
 __all__ = ["begin", "is_answered", "synchronize", "tell"]
@@ -84,7 +87,40 @@ def _send(connection: asyncpg.Connection, message: bytes, answer: _Answer) -> No
         protocol = _Filter(transport, protocol)
         transport.set_protocol(protocol)
     protocol.answers.append(answer)
-    transport.write(message)
+    if not hasattr(transport, "__dict__"):  # uvloop's
+        transport.write(message)
+        return
+    held = transport.__dict__.get("write")
+    if held is None:
+        held = _Held(transport)
+        transport.write, transport.writelines = held, held.with_all
+        asyncio.get_running_loop().call_soon(held.let_go)
+    held.messages.append(message)
+
+
+class _Held:
+    """Messages of ours until something is written behind them, or the loop's next turn."""
+
+    __slots__ = ("_transport", "messages")
+
+    def __init__(self, transport: Any) -> None:
+        self.messages: list[bytes] = []
+        self._transport = transport
+
+    def __call__(self, data: bytes) -> None:
+        messages, self.messages = self.messages, []
+        if not messages:
+            self._transport.write(data)
+            return
+        del self._transport.write, self._transport.writelines  # the transport's own again
+        self._transport.write(b"".join((*messages, data)))
+
+    def with_all(self, pieces: Iterable[bytes]) -> None:
+        self(b"".join(pieces))
+
+    def let_go(self) -> None:
+        if self.messages:
+            self(b"")
 
 
 class _Answer:

@@ -35,6 +35,7 @@ __all__ = [
     "is_awaited",
     "parameter_of",
     "request_for",
+    "request_like",
     "scope_instance",
     "set_first_in_order",
     "set_function",
@@ -150,6 +151,11 @@ def request_for(
         request = Request(parent, scope, parameter.value, parameter.index, definition, _ispytest=True)
     parent._check_scope(definition, definition._scope)
     return request, scope.value
+
+
+def request_like(request: Request, parent: TestRequest | Request) -> Request:
+    """The ``request`` of the same fixture on behalf of another test, neither of which has parameters."""
+    return Request(parent, request._scope, _pytest_notset(), 0, request._fixturedef, _ispytest=True)
 
 
 def _check_without_parameter(
