@@ -17,10 +17,10 @@ import pytest
 
 from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.case_fixtures import CaseFixtures
 from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.failure import DEADLOCK, FINAL, failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
-from asynctest_kit.engine.lifetimes import CaseFixtures
 from asynctest_kit.engine.own_threads import open_own_thread
 from asynctest_kit.engine.time_limit import TimeLimit, is_time_out
 
