@@ -100,7 +100,7 @@ def chaos(session: nox.Session) -> None:
 
 @nox.session
 def adversaries(session: nox.Session) -> None:
-    """Tests that do their worst: 2,000 bodies on each provider. ADVERSARIES_SEED repeats an earlier run's."""
+    """Tests that do their worst: 2,000 bodies on each provider, and a run of 2,000. ADVERSARIES_SEED repeats one."""
     environment = _test_bed() | {"ADVERSARIES": os.environ.get("ADVERSARIES", "2000")}
     _install_tests(session)
     session.run("python", "-m", "pytest", "tests/isolation/test_adversaries.py", *session.posargs, env=environment)

@@ -163,10 +163,7 @@ class Arena:
                 task.result()
 
     async def _alone(self, neighbour: conduct.Conduct, number: int) -> list[object]:
-        await self._own.execute(conduct.CLEAN)
-        expected = await conduct.act(neighbour, number, self._own)
-        await self._own.execute(f"DROP TABLE IF EXISTS own_{number}")
-        return expected
+        return await alone(neighbour, number, self._own)
 
     async def _adversary(self, adversary, number: int) -> None:
         try:
@@ -186,14 +183,7 @@ class Arena:
     async def _neighbour(self, neighbour, number: int, expected) -> None:
         try:
             async with self._slots.lease() as sandbox, self._redis_slots.lease() as lease:
-                assert await lease.client.dbsize() == 0
-                await lease.client.set("key", number)
-                seen = await conduct.act(neighbour, number, SandboxPool(sandbox))
-                assert seen == expected, f"{seen}\nand not\n{expected}"
-                assert await lease.client.keys() == [b"key"]
-                assert await lease.client.incr("key") == number + 1
-                state = await _state_of(lease.client)
-                assert state in _FRESH, state
+                await behave(neighbour, number, SandboxPool(sandbox), lease.client, expected)
         except BaseException as error:
             error.add_note(repr(neighbour))
             raise
@@ -233,6 +223,26 @@ class Arena:
             for _ in range(8):
                 lease = await stack.enter_async_context(self._redis_slots.lease())
                 assert await lease.client.dbsize() == 0
+
+
+async def alone(neighbour: conduct.Conduct, number: int, pool) -> list[object]:
+    """What a conduct sees in a database that it has for itself."""
+    await pool.execute(conduct.CLEAN)
+    expected = await conduct.act(neighbour, number, pool)
+    await pool.execute(f"DROP TABLE IF EXISTS own_{number}")
+    return expected
+
+
+async def behave(neighbour: conduct.Conduct, number: int, pool, client, expected: list[object]) -> None:
+    """Act beside others, and see what was seen alone; and of Redis nothing but one's own."""
+    assert await client.dbsize() == 0
+    await client.set("key", number)
+    seen = await conduct.act(neighbour, number, pool)
+    assert seen == expected, f"{seen}\nand not\n{expected}"
+    assert await client.keys() == [b"key"]
+    assert await client.incr("key") == number + 1
+    state = await _state_of(client)
+    assert state in _FRESH, state
 
 
 async def _contents(endpoint):

@@ -2,7 +2,8 @@
 
 A state machine starts them, looks while they run, cancels some and ends their connections. Each has a neighbour that
 behaves well, and must see what it sees on a database of its own. ADVERSARIES is how many bodies there are on each
-provider (``nox -s adversaries`` has 2,000), ADVERSARIES_SEED which; a failure shows the seed.
+provider (``nox -s adversaries`` has 2,000), ADVERSARIES_SEED which; a failure shows the seed. A run of a suite of them
+is audited.
 """
 
 from __future__ import annotations
@@ -12,8 +13,11 @@ import gc
 import itertools
 import os
 import random
+import re
 from functools import partial
 
+import crowd
+import preloaded
 import pytest
 from adversaries import adversaries
 from anyio import to_thread
@@ -33,6 +37,9 @@ pytestmark = [
 
 BODIES = int(os.environ.get("ADVERSARIES", "60"))
 SEED = int(os.environ.get("ADVERSARIES_SEED") or random.SystemRandom().randrange(1 << 20))
+
+#: For the run; Docker's is a second one of the same tests.
+PROVIDERS = ("embedded", "docker") if "ADVERSARIES" in os.environ else ("embedded",)
 
 PAIRS = st.lists(st.tuples(adversaries(), conducts(2)), min_size=1, max_size=48)
 
@@ -116,3 +123,20 @@ async def test_nobody_is_harmed(server, redis_endpoint, shop):
 @pytest.mark.parametrize("redis_endpoint", ["docker"], indirect=True)
 async def test_nobody_is_harmed_in_containers(contained_server, redis_endpoint, shop):
     await to_thread.run_sync(attack, (contained_server, redis_endpoint), shop)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+async def test_a_run_of_them_fails_those_that_it_should_and_harms_nobody(tmp_path, provider):
+    pairs = await to_thread.run_sync(crowd.draw, BODIES, SEED)
+    crowd.write(tmp_path, provider, pairs)
+    reports = ("--report-json", "r.json", "--junitxml", "j.xml")
+    command = ("run", "--concurrency", "64", "--shuffle", str(SEED), "--audit-isolation", *reports)
+    images = {name: value for name, value in os.environ.items() if re.fullmatch("ATK_(POSTGRES|REDIS)_IMAGE", name)}
+    clean = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("ATK_") and name != "PYTEST_CURRENT_TEST"
+    }
+    run = await preloaded.finished(["-m", "asynctest_kit", *command], cwd=tmp_path, env=clean | images)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert list(crowd.faults(tmp_path, pairs)) == [], f"run again with {BODIES=} as ADVERSARIES, {SEED=}"

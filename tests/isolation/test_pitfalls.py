@@ -4,6 +4,7 @@ Where each pitfall of PostgreSQL and Redis is shown:
 
 ================================================  ====================================================================
 A template with sessions while it is cloned       here; test_templates: test_no_one_connects_to_a_template
+Autovacuum in a template while it is cloned       here; off on servers of ours: test_provision_docker
 A failed bare statement, a failed nested one      test_sandbox: test_failed_statement_harms_only_itself
 asyncpg's pool resets what is released            test_sandbox: test_release_rolls_back_what_is_open
 Sequences, setval, the session's currval          here
@@ -18,8 +19,8 @@ transaction() after a manual BEGIN                test_sandbox: test_transaction
 Large objects, temporary tables, SET              here
 Redis: FLUSHALL, SWAPDB, SELECT, MOVE             test_redis_leases: test_what_leaves_the_database_is_refused
 Redis: channels, scripts                          test_redis_leases, test_redis_prefixes
-The image starts PostgreSQL twice                 test_provision_handshakes: test_postgres_that_starts_up_is_...
-PGDATA is a VOLUME                                test_docker_snapshots
+The image starts PostgreSQL twice                 test_docker_options: test_the_first_of_the_images_two_starts_...
+PGDATA is a VOLUME                                test_docker_snapshots: test_where_the_images_data_folder_...
 ================================================  ====================================================================
 """
 
@@ -34,6 +35,8 @@ import pytest
 
 from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.templates import ensure_template, open_clone
+from asynctest_kit.provision.service import ServiceSpec
+from asynctest_kit.settings import Migrations
 
 pytestmark = pytest.mark.anyio
 
@@ -150,5 +153,39 @@ async def test_a_template_with_a_session_can_not_be_cloned(server, migrations):
             await admin.execute(f'CREATE DATABASE "{copy}_2" TEMPLATE "{copy}"')
         await session.close()
         await admin.execute(f'DROP DATABASE "{copy}" WITH (FORCE)')
+    finally:
+        await admin.close()
+
+
+#: Until autovacuum is at work in a database.
+_WAIT_FOR_WORKER = """
+DO $$ BEGIN LOOP
+    PERFORM pg_stat_clear_snapshot();
+    EXIT WHEN EXISTS (
+        SELECT FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND datname = '{database}'
+    );
+    PERFORM pg_sleep(0.05);
+END LOOP; END $$
+"""
+
+
+async def test_autovacuum_in_a_template_keeps_nobody_from_cloning_it(services, tmp_path):
+    """On a server of the user's it is on, and a worker in the template is a session."""
+    (tmp_path / "1.sql").write_text(
+        "CREATE TABLE busy (id int) WITH (autovacuum_vacuum_threshold = 0, autovacuum_vacuum_scale_factor = 0, "
+        "autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);"
+        "INSERT INTO busy SELECT generate_series(1, 200000); DELETE FROM busy WHERE id % 2 = 0;"
+    )
+    options = ("-c", "autovacuum=on", "-c", "autovacuum_naptime=1")
+    spec = ServiceSpec(name="vacuumed", kind="postgres", provider="embedded", command=options)
+    template = await ensure_template(await services.endpoint(spec), Migrations(sql=tmp_path), root=Path("/"))
+    admin = await connect(template.server)
+    try:
+        await admin.execute(_WAIT_FOR_WORKER.format(database=template.name))
+        async with open_clone(template) as one, open_clone(template) as other:
+            for endpoint in (one, other):
+                clone = await connect(endpoint)
+                assert await clone.fetchval("SELECT count(*) FROM busy") == 100_000
+                await clone.close()
     finally:
         await admin.close()

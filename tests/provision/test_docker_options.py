@@ -215,6 +215,25 @@ async def test_init_scripts_run_once_and_again_when_they_change(engine, docker, 
             await engine.remove_image(image)
 
 
+async def test_the_first_of_the_images_two_starts_is_not_taken_for_its_being_ready(docker, tmp_path):
+    """That one says so in the log, too, and serves the image's own scripts, by its socket alone."""
+    (tmp_path / "1.sql").write_text("CREATE TABLE rows (number int); SELECT pg_sleep(1); INSERT INTO rows VALUES (1);")
+    script = CopiedFile(target="", source=str(tmp_path / "1.sql"))
+    options = copied_files.with_digests(ContainerOptions(init_scripts=(script,)), "postgres")
+    written = []
+
+    async def take(output):
+        written.append(output.data.decode())
+
+    async with docker.give(order_of(spec_of("postgres", container=options, snapshots=False))) as running:
+        connection = await asyncpg.connect(running.endpoint.url)
+        assert await connection.fetchval("SELECT number FROM rows") == 1
+        await connection.close()
+        await running.log(1000, False, take)  # not followed
+    started = [line for line in "".join(written).splitlines() if "ready to accept connections" in line]
+    assert len(started) == 2
+
+
 async def test_an_init_script_that_fails_is_told(docker, tmp_path):
     (tmp_path / "1.sql").write_text("SELECT nothing;")
     with pytest.raises(ProvisionError, match=r'ended with exit code 3.*\n(.*\n)*.*column "nothing" does not exist'):

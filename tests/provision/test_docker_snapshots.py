@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import asyncpg
 import pytest
-from provision_traces import order_of, spec_of
+from provision_traces import IMAGES, order_of, spec_of
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import snapshots
@@ -108,6 +108,31 @@ async def test_it_is_prepared_once_and_each_start_has_its_password(cache, docker
     [(noted, password)] = [snapshots.image_of(key) for key in keys()]
     assert noted == image
     assert password == first.login.password != second.login.password
+
+
+async def test_where_the_images_data_folder_is_a_volume_the_data_is_put_elsewhere(cache, docker, engine):
+    """What a container has in a volume is in no image that is made of it."""
+    config = await engine.image_config(IMAGES["postgres"])
+    [volume] = config["Volumes"]
+    assert f"PGDATA={volume}" in config["Env"]
+    async with postgres(docker, migrations="first") as (connection, _, order):
+        assert await connection.fetchval("SHOW data_directory") != volume
+        await connection.execute("CREATE DATABASE migrated")
+        await order.preserve("first")
+    async with postgres(docker, migrations="first") as (_, names, _):
+        assert "migrated" in names
+
+
+async def test_of_data_in_a_volume_no_snapshot_is_made_and_that_is_told(cache, docker, engine, caplog):
+    [volume] = (await engine.image_config(IMAGES["postgres"]))["Volumes"]
+    async with postgres(docker, environment={"PGDATA": f"{volume}/mine"}) as (connection, _, order):
+        assert await connection.fetchval("SHOW data_directory") == f"{volume}/mine"
+    assert not snapshots.images()
+    assert "create" in order.seen and "snapshot" not in order.seen
+    assert (
+        f"no snapshot of postgres is kept: its data folder {volume}/mine is in the image's volume {volume}"
+        in caplog.text
+    )
 
 
 async def test_of_several_that_start_at_once_one_is_taken(cache, docker):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.providers import Order
     from asynctest_kit.provision.providers.engine import Engine
 
-__all__ = ["CommonParts", "check", "is_mounted", "with_options"]
+__all__ = ["CommonParts", "check", "is_mounted", "is_under", "with_options"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def check(order: Order, engine: Engine) -> None:
     if options.init_scripts and plan.scripts is None:
         problem = f"init-scripts: {order.kind.title} runs none; `files` and `entrypoint` may do instead"
     in_memory = {*options.tmpfs, *plan.memory}
-    if hidden := [file.target for file in options.files if _is_under(file.target, in_memory)]:
+    if hidden := [file.target for file in options.files if is_under(file.target, in_memory)]:
         problem = f"files: {hidden[0]} would be hidden by what is kept in memory there"
     if not engine.location.is_local:
         problem = _problem_elsewhere(order, engine) or problem
@@ -67,9 +67,15 @@ def _problem_elsewhere(order: Order, engine: Engine) -> str:
     return ""
 
 
+def is_under(path: str, places: Iterable[str]) -> bool:
+    """Whether a path is one of these places, or inside of one."""
+    here = PurePosixPath(path)
+    return any(here == PurePosixPath(place) or PurePosixPath(place) in here.parents for place in places)
+
+
 def is_mounted(options: ContainerOptions, path: str) -> bool:
     """Whether what is at ``path`` is none of the image's, for the user has mounted something there."""
-    return _is_under(path, (*(volume.target for volume in options.volumes), *options.tmpfs))
+    return is_under(path, (*(volume.target for volume in options.volumes), *options.tmpfs))
 
 
 def with_options(
@@ -194,8 +200,3 @@ class CommonParts:
                 await parts.remove(full)
             except EngineError as error:
                 _log.error("the %s %s could not be removed: %s", parts.kind, full, error)
-
-
-def _is_under(path: str, places: Iterable[str]) -> bool:
-    here = PurePosixPath(path)
-    return any(here == PurePosixPath(place) or PurePosixPath(place) in here.parents for place in places)

@@ -26,7 +26,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 from asynctest_kit import __version__
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.copied_files import fingerprint
-from asynctest_kit.provision.providers.docker_options import is_mounted
+from asynctest_kit.provision.providers.docker_options import is_mounted, is_under
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.service import Program
 
@@ -108,6 +108,15 @@ class PreparedImages:
         if is_elsewhere or self._order.kind.rekey is None or not self._order.spec.snapshots:
             return PreparedImage(self._image)
         try:
+            if volume := await self._volume():
+                _log.warning(
+                    "no snapshot of %s is kept: its data folder %s is in the image's volume %s, and no image holds "
+                    "what is in a volume. Leave PGDATA out of its environment",
+                    self._order.spec.name,
+                    self._plan.data,
+                    volume,
+                )
+                return PreparedImage(self._image)
             self._plain = await self._key()
             for key in (self._own, self._plain):
                 found = await asyncio.to_thread(snapshots.image_of, key)
@@ -195,6 +204,14 @@ class PreparedImages:
             await self._engine.remove_image(name)
         elif before is not None:
             await self._engine.remove_image(before[0])
+
+    async def _volume(self) -> str | None:
+        """The volume of the image that the data is in; where the kit keeps it, there is none."""
+        data = self._plan.data or "/"
+        if is_under(data, self._plan.memory):
+            return None
+        volumes = (await self._engine.image_config(self._image)).get("Volumes") or ()
+        return next((volume for volume in volumes if is_under(data, (volume,))), None)
 
     async def _forget(self, key: str) -> None:
         found = await asyncio.to_thread(snapshots.image_of, key)
