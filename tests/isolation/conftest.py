@@ -48,6 +48,15 @@ async def server(services, anyio_backend):
     return await services.endpoint(spec("postgres"))
 
 
+@pytest.fixture(scope="session")
+async def two_phased(services, anyio_backend):
+    """A server that allows prepared transactions."""
+    options = ("-c", "max_prepared_transactions=4")
+    return await services.endpoint(
+        ServiceSpec(name="two-phased", kind="postgres", provider="embedded", command=options)
+    )
+
+
 #: Redis in Docker, Valkey from its wheel: they differ in what their users can be told.
 @pytest.fixture(scope="session", params=["docker", "embedded"])
 async def redis_endpoint(services, request, anyio_backend):

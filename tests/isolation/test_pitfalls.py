@@ -17,6 +17,7 @@ DDL, one unique key in two tests                  here; who waits for whom: test
 Two transactions at once                          test_sandbox: test_overlapping_transactions_are_refused
 transaction() after a manual BEGIN                test_sandbox: test_transaction_objects_stay_out_of_manual_...
 Large objects, temporary tables, SET              here
+Statistics, PREPARE TRANSACTION, sessions         here
 Redis: FLUSHALL, SWAPDB, SELECT, MOVE             test_redis_leases: test_what_leaves_the_database_is_refused
 Redis: channels, scripts                          test_redis_leases, test_redis_prefixes
 The image starts PostgreSQL twice                 test_docker_options: test_the_first_of_the_images_two_starts_...
@@ -155,6 +156,58 @@ async def test_a_template_with_a_session_can_not_be_cloned(server, migrations):
         await admin.execute(f'DROP DATABASE "{copy}" WITH (FORCE)')
     finally:
         await admin.close()
+
+
+#: Rows that were inserted into the table, as the statistics of its database have it.
+_INSERTED = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'parents'"
+_UNTIL_INSERTED = f"""
+DO $$ BEGIN LOOP
+    PERFORM pg_stat_clear_snapshot();
+    EXIT WHEN ({_INSERTED}) > 0;
+    PERFORM pg_sleep(0.01);
+END LOOP; END $$
+"""
+
+
+async def test_statistics_tell_of_what_was_rolled_back(lease, database):
+    async with lease() as (pg, _):
+        await pg.execute("INSERT INTO parents VALUES (1)")
+        await pg.execute("SELECT pg_stat_force_next_flush()")
+    other = await connect(database)
+    assert await other.fetchval("SELECT count(*) FROM parents") == 0
+    await other.execute(_UNTIL_INSERTED)
+    await other.close()
+
+
+async def test_a_clone_has_statistics_of_its_own_and_sees_the_sessions_of_others(server, migrations):
+    template = await ensure_template(server, migrations, root=Path("/"))
+    async with open_clone(template) as one, open_clone(template) as other:
+        first, second = await connect(one), await connect(other, name="the other's")
+        await first.execute("INSERT INTO parents VALUES (1)")
+        await first.execute("SELECT pg_stat_force_next_flush()")
+        await first.execute(_UNTIL_INSERTED)
+        assert await second.fetchval(_INSERTED) == 0
+        assert await first.fetchval("SELECT datname FROM pg_stat_activity WHERE application_name = 'the other''s'")
+        await asyncio.gather(first.close(), second.close())
+
+
+async def test_prepared_transactions_are_a_clones_own_but_for_their_names(server, migrations, two_phased):
+    template = await ensure_template(server, migrations, root=Path("/"))
+    async with open_clone(template) as clone:
+        connection = await connect(clone)
+        await connection.execute("BEGIN")
+        with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError, match="prepared transactions are disabled"):
+            await connection.execute("PREPARE TRANSACTION 'same'")
+        await connection.close()
+    template = await ensure_template(two_phased, migrations, root=Path("/"))
+    async with open_clone(template) as one, open_clone(template) as other:
+        first, second = await connect(one), await connect(other)
+        await first.execute("BEGIN; INSERT INTO parents VALUES (1); PREPARE TRANSACTION 'same'")
+        with pytest.raises(asyncpg.DuplicateObjectError):
+            await second.execute("BEGIN; INSERT INTO parents VALUES (1); PREPARE TRANSACTION 'same'")
+        await second.execute("ROLLBACK; INSERT INTO parents VALUES (1)")
+        await first.execute("COMMIT PREPARED 'same'")
+        await asyncio.gather(first.close(), second.close())
 
 
 #: Until autovacuum is at work in a database.
