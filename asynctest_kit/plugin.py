@@ -22,6 +22,7 @@ from asynctest_kit.fixtures import (
     lock_waits,
     losses,
     migrations,
+    redis_refusals,
     services,
     sqlalchemy,
     test_data,
@@ -87,6 +88,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(http, "asynctest_kit-http")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
+    config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
     config.pluginmanager.register(escapes, "asynctest_kit-escapes")
     told_once = ToldOnce(is_worker=hasattr(config, "workerinput"))

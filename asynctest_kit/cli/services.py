@@ -157,9 +157,10 @@ def down() -> None:
             return
         survey = visit.survey()
         visit.end()
-        names = ", ".join(service.name for service in survey.services) or "no service"
+        yours = [service.name for service in survey.services if _is_the_users(service)]
+        names = ", ".join(service.name for service in survey.services if not _is_the_users(service)) or "no service"
         others = f", though {several(survey.clients, 'client')} used it" if survey.clients else ""
-        _say(f"Removed: {names}{others}.")
+        _say(f"Removed: {names}{others}." + (f" Yours, and left as they are: {', '.join(yours)}." if yours else ""))
 
 
 def gc(*, snapshots: bool) -> None:
@@ -189,6 +190,10 @@ def gc(*, snapshots: bool) -> None:
             _say(f"removed the image {image}")
         if not any((swept.directories, swept.containers, pruned, images)):
             _say("Nothing was left behind by any run that has ended.")
+
+
+def _is_the_users(service: ServiceState) -> bool:
+    return service.endpoint is not None and service.endpoint.provider == "external"
 
 
 def _line(service: ServiceState, now: float, width: int) -> str:

@@ -70,6 +70,10 @@ _SERVER = (
     WHERE source NOT IN ('session', 'client', 'database', 'user', 'database user')
         AND name !~ '^(transaction_|in_hot_standby)'
     """,
+    """
+    SELECT 'ALTER SYSTEM SET ' || name, setting FROM pg_file_settings WHERE sourcefile LIKE '%/postgresql.auto.conf'
+    ORDER BY seqno
+    """,
     "SELECT 'replication slot ' || slot_name, concat_ws(' ', slot_type, plugin, database) FROM pg_replication_slots",
     "SELECT 'subscription ' || subname, subenabled::text FROM pg_subscription",
     "SELECT 'prepared transaction ' || gid, concat_ws(' ', owner, database) FROM pg_prepared_xacts",

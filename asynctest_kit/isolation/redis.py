@@ -108,6 +108,8 @@ __all__ = ["RedisLease", "RedisSlots", "open_slots"]
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
+_END_IT = "end it in the tear-down of the fixture that started it"
+
 #: How long a run that has no database waits for another run to give one back, and how often it looks.
 _PATIENCE = 60.0
 _LOOK_AGAIN = 0.2
@@ -392,7 +394,7 @@ class RedisLease:
         if self._pool.given_up:
             await self._cut()
         if (self.is_shown or self._pool.is_used) and not await self._database.flush(self._pool):
-            problems += ("it left a MULTI open",)
+            problems += ("it left a MULTI open: EXEC or DISCARD it",)
         return problems
 
     async def _cut(self) -> None:
@@ -415,7 +417,7 @@ class RedisLease:
             for what in left.connections
             if what not in left.at_work
         )
-        problems = [f"its application left {what}" for what in left.at_work]
+        problems = [f"its application left {what}: {_END_IT}" for what in left.at_work]
         problems += [f"its application was refused {what}" for what in left.refused]
         self.findings += self._strays.told(left.strays, self)
         return tuple(problems)

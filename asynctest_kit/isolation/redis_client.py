@@ -196,7 +196,8 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
     @property
     def at_work(self) -> tuple[str, ...]:
         """What connections that were not given back are doing, in words."""
-        return tuple(f"it ended while {each.last} was waiting" for each in self._lent if each.last in _BLOCKING)
+        mend = "await it, or cancel it in the test or in the tear-down of the fixture that started it"
+        return tuple(f"it ended while {each.last} was waiting: {mend}" for each in self._lent if each.last in _BLOCKING)
 
     def make_connection(self) -> Any:
         """The held one, or another."""

@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
+from asynctest_kit.isolation.redis_refusals import mend
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -256,10 +258,10 @@ def _refusal(entry: dict[bytes, Any]) -> str:
     what, reason = _text(entry[b"object"]), _text(entry[b"reason"])
     within = " in a script" if entry[b"context"] == b"lua" else ""
     if reason == "command":
-        return f"the command {what.upper()}{within}"
+        return f"the command {what.upper()}{within}{mend(reason, what)}"
     if reason == "database" and not what.isdigit():
         return f"the command {what.upper()}{within} outside its database"
-    return f"the {reason} {what}{within}"
+    return f"the {reason} {what}{within}{mend(reason, what)}"
 
 
 def _pairs(entry: Any) -> dict[bytes, Any]:

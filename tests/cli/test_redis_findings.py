@@ -28,6 +28,9 @@ SUITE = """
             await redis.asyncio.from_url(redis_url).flushall()
         except redis.exceptions.NoPermissionError:
             pass
+
+    async def test_raises(redis_url):
+        await redis.asyncio.from_url(redis_url).publish("events", 1)
 """
 
 
@@ -43,7 +46,15 @@ def server(tmp_path_factory):
 async def test_a_run_tells_what_redis_lacks_and_what_tests_left(project, atk, server):
     folder = project(test_it__py=SUITE)
     done = await atk("run", "--report-json", "report.json", cwd=folder, ATK_REDIS_URL=server.url)
-    assert "its application was refused the command FLUSHALL" in done.out
+    words = " ".join(done.out.split())
+    way_out = '@pytest.mark.atk(isolation="server") gives the test a server of its own'
+    assert (
+        f"its application was refused the command FLUSHALL: FLUSHDB empties the test's own database. {way_out}" in words
+    )
+    refused = words.partition("NoPermissionError: ")[2]
+    mend = "hannels must begin with what the fixture redis_prefix gives"
+    assert refused.partition(way_out)[0].count(f"C{mend}. ") == 1, "where it is raised, and not in the tear-down alone"
+    assert f"its application was refused the channel events: c{mend}" in words
     assert done.code == 1
     report = json.loads((folder / "report.json").read_text())
     found = {one["nodeid"].rpartition("::")[2]: one["text"] for one in report["findings"]}

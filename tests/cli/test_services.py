@@ -205,11 +205,12 @@ async def test_down_is_told_whom_it_took_them_from(project, atk):
     root = project()
     client = Client.connect(root)
     try:
-        await client.endpoint(ServiceSpec(name="redis", kind="redis", provider="embedded"))
+        given = await client.endpoint(ServiceSpec(name="redis", kind="redis", provider="embedded"))
+        await client.endpoint(ServiceSpec(name="theirs", kind="redis", url=given.url))
         ended = await atk("down", cwd=root)
     finally:
         await asyncio.to_thread(client.close)
-    assert ended.out == "Removed: redis, though 1 client used it.\n"
+    assert ended.out == "Removed: redis, though 1 client used it. Yours, and left as they are: theirs.\n"
 
 
 async def test_without_up_the_last_client_ends_it(project, atk):

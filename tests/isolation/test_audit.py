@@ -72,6 +72,11 @@ async def test_what_is_rolled_back_leaves_nothing_but_sequences(audit, database,
             "new: settings of all roles in the run's database: {work_mem=9MB}",
         ),
         (
+            "ALTER SYSTEM SET work_mem = '9MB'",  # and no reload
+            "ALTER SYSTEM RESET work_mem",
+            "new: ALTER SYSTEM SET work_mem: 9MB",
+        ),
+        (
             "SELECT pg_create_physical_replication_slot('audited')",
             "SELECT pg_drop_replication_slot('audited')",
             "new: replication slot audited: physical",

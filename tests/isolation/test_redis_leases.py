@@ -117,7 +117,7 @@ async def somebody_waits(client, waiting):
 
 async def test_leaked_connections_are_closed(slots):
     with pytest.raises(
-        IsolationError, match=r"at fault in its Redis database: it ended while BLPOP was waiting\. @pytest"
+        IsolationError, match=r"at fault in its Redis database: it ended while BLPOP was waiting: await it, or cancel"
     ):
         async with slots.lease() as lease:
             client = lease.client
@@ -380,7 +380,7 @@ async def test_a_lost_lock_is_taken_again(endpoint):
 
 async def test_an_open_multi_is_charged_and_does_not_reach_the_next_lease(redis_endpoint):
     async with open_slots(redis_endpoint, limit=1) as slots:
-        with pytest.raises(IsolationError, match="it left a MULTI open"):
+        with pytest.raises(IsolationError, match="it left a MULTI open: EXEC or DISCARD it"):
             async with slots.lease() as lease:
                 await lease.client.set("key", 1)
                 await lease.client.execute_command("MULTI")
@@ -501,7 +501,7 @@ async def test_a_url_is_good_for_its_test_alone(slots):
 
 
 async def test_what_applications_leave_at_work_is_charged(slots):
-    with pytest.raises(IsolationError, match="its application left a connection of worker waiting in BLPOP"):
+    with pytest.raises(IsolationError, match="its application left a connection of worker waiting in BLPOP: end it in"):
         async with slots.lease() as lease:
             worker = redis.asyncio.from_url(lease.url, client_name="worker")
             waiting = asyncio.ensure_future(worker.blpop("queue", timeout=600))
