@@ -65,7 +65,9 @@ def bounds(path: Sequence[Step], facts: Facts) -> tuple[Bound, ...]:
     groups: dict[_Group, list[Step]] = {}
     for step in path:
         groups.setdefault(group_of(step), []).append(step)
-    found = (_bound(group, steps, facts) for group, steps in groups.items())
+    on_path = {step.name for step in path if step.kind == "test"}
+    held_up = {one.kept_from: one.nodeid for one in first.values() if one.kept_from and one.nodeid in on_path}
+    found = (_bound(group, steps, facts, held_up) for group, steps in groups.items())
     return tuple(sorted(found, key=lambda bound: -bound.seconds))
 
 
@@ -99,7 +101,7 @@ def _lane(step: Step, tests: Mapping[str, Attempt]) -> str:
     return tests[step.name].lane if step.name in tests else "shared"
 
 
-def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
+def _bound(group: _Group, steps: Sequence[Step], facts: Facts, held_up: Mapping[str, str]) -> Bound:
     kind, name = group
     seconds = fsum(step.seconds for step in steps)
     if kind == "service":
@@ -117,6 +119,10 @@ def _bound(group: _Group, steps: Sequence[Step], facts: Facts) -> Bound:
     else:
         title, remedy = _CUT_OFF if kind == "tear-down" and facts.cut_off else _OWN_PHASES[kind]
         sentence = f"{title} takes {duration(seconds)}, {percent(seconds / facts.wall)} of the run"
+    kept = [f"{held_up[one]} waited for {one}" for one in dict.fromkeys(step.name for step in steps) if one in held_up]
+    if kept and kind in ("test", "lane"):
+        sentence += f"; {kept[0]}{f' and {len(kept) - 1} more likewise' if kept[1:] else ''}, for they are kept apart"
+        remedy = "give both rows and keys of their own, so that they need not be kept apart"
     return Bound(kind=kind, name=name, seconds=seconds, sentence=sentence, remedy=remedy)
 
 

@@ -106,13 +106,18 @@ class _Walk:
         self._step(kind, attempt.nodeid, "set-up", since=attempt.ready)
         needed = _latest(self._facts, attempt.needs, attempt.ready)
         up = needed.setup_end if needed else self._facts.loop_start
-        before = self._place_before(attempt.start, since=up, in_turn=attempt.in_turn)
+        before = self._kept_from(attempt) or self._place_before(attempt.start, since=up, in_turn=attempt.in_turn)
         if before and before.end > up:
             self._step("queue", attempt.nodeid, since=before.end)
             return before
 
         self._step("queue", attempt.nodeid, since=up)
         return needed
+
+    def _kept_from(self, attempt: Attempt) -> Attempt | None:
+        """Return the attempt whose end was waited for, as the two tests are kept apart."""
+        ended = (one for one in self._facts.attempts if one.nodeid == attempt.kept_from and one.end <= attempt.start)
+        return max(ended, key=attrgetter("end"), default=None) if attempt.kept_from else None
 
     def _holding_up(self, attempt: CutOff) -> Fixture | None:
         """Return the fixture for which a test that was cut off waited still, and which waited for no other."""

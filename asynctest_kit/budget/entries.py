@@ -184,6 +184,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     end: float
     needs: tuple[str, ...]
     cause: Cause = ""
+    kept_from: str = ""
 
     @property
     def in_turn(self) -> bool:

@@ -246,6 +246,7 @@ def _attempt_of(event: ev.Attempt, frame: _Frame) -> dict[str, Any]:
         "end": end,
         "needs": event.needs,
         "cause": event.cause,
+        "kept_from": event.kept_from,
     }
 
 

@@ -31,11 +31,20 @@ class Apart:
             self._partners.setdefault(one, set()).add(other)
             self._partners.setdefault(other, set()).add(one)
         self._running: set[PlannedCase] = set()
+        self._held_up: dict[PlannedCase, PlannedCase] = {}
         self._waiting: set[asyncio.Future[None]] = set()
 
     def may_start(self, planned: PlannedCase) -> bool:
         """Whether no partner runs."""
-        return self._partners.get(planned, _NONE).isdisjoint(self._running)
+        for partner in self._partners.get(planned, _NONE) & self._running:
+            self._held_up[planned] = partner
+            return False
+        return True
+
+    def waited_for(self, planned: PlannedCase) -> str:
+        """For whose end it waited last, a node id; empty if it could start at once."""
+        partner = self._held_up.get(planned)
+        return "" if partner is None else partner.case.nodeid
 
     def start(self, planned: PlannedCase) -> None:
         """It runs, or is about to."""

@@ -566,7 +566,7 @@ class Dispatcher:
         if execution.interrupt is None:
             self._sink(
                 CaseFinished(
-                    **_attempt(execution, execution.times.end),
+                    **self._told(execution, execution.times.end),
                     outcome=execution.outcome,
                     reason=execution.reason,
                     attempts=execution.attempts,
@@ -584,6 +584,22 @@ class Dispatcher:
             self.interrupt = execution.interrupt
         self._end_early_if_told()
 
+    def _told(self, execution: Execution, end: float) -> dict[str, Any]:
+        """What every event of an attempt at a test holds."""
+        times, planned = execution.times, execution.planned
+        return {
+            "nodeid": planned.case.nodeid,
+            "lane": planned.lane,
+            "start": times.start,
+            "ready": times.ready or end,
+            "call_start": times.call_start or end,
+            "call_end": times.call_end or end,
+            "end": end,
+            "needs": tuple(fixture.id for fixture in planned.case.shared),
+            "cause": execution.cause,
+            "kept_from": "" if execution.cause else self._apart.waited_for(planned),
+        }
+
     def _end_early_if_told(self) -> None:
         self.interrupt = self.interrupt or self._announcer.interrupt
         if isinstance(self.interrupt, KeyboardInterrupt) and self._loop is not None:
@@ -595,10 +611,10 @@ class Dispatcher:
         self._sink(FindingMade(nodeid=nodeid, text=text, detail=detail))
 
     def _uncounted(self, execution: Execution) -> None:
-        self._sink(AttemptFinished(**_attempt(execution, execution.times.end)))
+        self._sink(AttemptFinished(**self._told(execution, execution.times.end)))
 
     def _cut_off(self, execution: Execution, waiting: str, end: float | None = None) -> None:
-        attempt = _attempt(execution, clock.monotonic() if end is None else end)
+        attempt = self._told(execution, clock.monotonic() if end is None else end)
         self._sink(CaseCutOff(**attempt, waiting=waiting))
 
     def _report_late(self, errors: list[BaseException]) -> None:
@@ -641,22 +657,6 @@ def _executor(concurrency: int) -> ThreadPoolExecutor:
 def _fair_loop() -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
     return loop.shared() if isinstance(loop, FairLoop) else contextlib.nullcontext()
-
-
-def _attempt(execution: Execution, end: float) -> dict[str, Any]:
-    """What every event of an attempt at a test holds."""
-    times, planned = execution.times, execution.planned
-    return {
-        "nodeid": planned.case.nodeid,
-        "lane": planned.lane,
-        "start": times.start,
-        "ready": times.ready or end,
-        "call_start": times.call_start or end,
-        "call_end": times.call_end or end,
-        "end": end,
-        "needs": tuple(fixture.id for fixture in planned.case.shared),
-        "cause": execution.cause,
-    }
 
 
 def _add_section(execution: Execution, text: str) -> None:

@@ -101,6 +101,7 @@ class Attempt(Event, frozen=True):
         end: When its own fixtures were torn down.
         needs: Ids of the shared fixtures that it used.
         cause: Why it ran once more; empty for a first attempt.
+        kept_from: For whose end it waited, as the two are kept apart; a node id, empty if it didn't.
     """
 
     nodeid: str
@@ -112,6 +113,7 @@ class Attempt(Event, frozen=True):
     end: float
     needs: tuple[str, ...] = ()
     cause: Cause = ""
+    kept_from: str = ""
 
 
 class CaseFinished(Attempt, frozen=True, kw_only=True):

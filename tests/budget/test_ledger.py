@@ -273,6 +273,17 @@ def test_too_few_places_bound_the_run() -> None:
     assert (book.effective_concurrency, book.peak) == (pytest.approx(2.0), 2)
 
 
+def test_a_test_that_is_kept_apart_waited_for_its_partner_and_for_no_place() -> None:
+    waited = replace(called("t::waits", 8, 10), kept_from="t::holds")
+    book = ledger([started(), loop(1), called("t::holds", 1, 8), called("t::free", 1, 2), waited, *finished(10, 10)])
+    assert [name for kind, name, *_ in steps(book) if kind == "test"] == ["t::holds", "t::waits"]
+    assert "queue" not in {kind for kind, *_ in steps(book)}
+    assert book.bounds[0].sentence == (
+        "one test of 7.00 s is 70 % of the run: t::holds; t::waits waited for t::holds, for they are kept apart"
+    )
+    assert "rows and keys of their own" in book.bounds[0].remedy
+
+
 def test_with_places_left_no_test_is_blamed_for_another() -> None:
     book = ledger([started(), collected(0, 1), loop(1), called("a", 1, 1.1), called("b", 1.2, 3), *finished(3, 3)])
     assert steps(book) == [("collect", "", "", 1.0), ("queue", "b", "", 0.2), ("test", "b", "call", 1.8)]
