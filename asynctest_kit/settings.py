@@ -78,6 +78,8 @@ _SERVICE_KEYS: Final = (
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
 _NO_SETTINGS: Final = ("ATK_WARM",)  # is over before there are any
+#: From this likeness on, two names are taken for one that is misspelt.
+_NEARLY: Final = 0.75
 _OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
 _MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "downgrade-to", "round-trip", "seeds")
@@ -353,10 +355,24 @@ def load(
 
 
 def no_unclaimed(settings: Settings) -> None:
-    """Raise SettingsError if a variable is for a service that nobody has declared."""
+    """Raise SettingsError if a variable is for a service that nobody has declared.
+
+    An image may be exported for another project's service: it counts only if its name is nearly that of one here.
+    """
     for variable in settings.unclaimed:
+        if _is_of_another_project(variable, settings.services):
+            continue
+
         known = [_service_variable(name, key) for name in settings.services for key in _SERVICE_VARIABLE_KEYS]
         raise _unknown_variable(variable, [*(f"ATK_{_variable(key)}" for key in _RUN_KEYS), *known])
+
+
+def _is_of_another_project(variable: str, services: Iterable[str]) -> bool:
+    from difflib import get_close_matches
+
+    name = variable.removeprefix("ATK_").removesuffix("_IMAGE")
+    known = [_variable(service) for service in services]
+    return variable.endswith("_IMAGE") and not get_close_matches(name, known, n=1, cutoff=_NEARLY)
 
 
 def has_services(*, paths: Sequence[str], directory: Path) -> bool:

@@ -288,6 +288,8 @@ def test_a_mistake_in_the_file_is_told(tmp_path: Path, table: str, line: str, wo
     [
         ({"ATK_BUGDET": "3"}, ["ATK_BUGDET", "Did you mean ATK_BUDGET?"]),
         ({"ATK_POSTGRE_URL": "x"}, ["ATK_POSTGRE_URL", "Did you mean ATK_POSTGRES_URL?"]),
+        ({"ATK_POSTGRE_IMAGE": "x"}, ["ATK_POSTGRE_IMAGE", "Did you mean ATK_POSTGRES_IMAGE?"]),
+        ({"ATK_ORDERS_DB_URL": "x"}, ["ATK_ORDERS_DB_URL", "ATK_POSTGRES_URL"]),
         ({"ATK_CONCURRENCY": "many"}, ["ATK_CONCURRENCY", '"many"', "whole number"]),
         ({"ATK_REDIS_STARTUP_TIMEOUT": "0"}, ["ATK_REDIS_STARTUP_TIMEOUT", "longer than 0"]),
     ],
@@ -296,6 +298,11 @@ def test_a_mistake_in_the_environment_is_told(tmp_path: Path, environ: dict[str,
     message = refusal(tmp_path, environ=environ)
     for word in words:
         assert word in message
+
+
+def test_an_image_that_is_exported_for_another_project_stops_nobody(tmp_path: Path) -> None:
+    settings = read(tmp_path, environ={"ATK_ORDERS_DB_IMAGE": "x", "ATK_KAFKA_IMAGE": "y"})
+    assert settings.services.keys() == set(KINDS)
 
 
 def test_a_bad_url_is_refused_without_its_password(tmp_path: Path) -> None:
