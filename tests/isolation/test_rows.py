@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import uuid
 
 import asyncpg
@@ -195,3 +196,15 @@ async def test_clean_ups_run_though_one_is_cancelled():
     with pytest.raises(asyncio.CancelledError):
         await task
     assert done == ["undone"]
+
+
+async def test_json_is_a_text_until_a_codec_makes_it_a_value(lease):
+    async with lease() as (pg, _):
+        make, state = RowMaker(pg), TableState(pg)
+        with pytest.raises(asyncpg.DataError, match="expected str, got dict"):
+            await make("plain", b={"key": 1})
+        assert (await make("plain", b='{"key": 1}'))["b"] == '{"key": 1}'
+        assert await state("plain") == [{"a": None, "b": '{"key": 1}'}]
+        await pg.set_type_codec("json", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+        assert (await make("plain", a=2, b={"key": [2]}))["b"] == {"key": [2]}
+        assert [row["b"] for row in await state("plain", without=["a"])] == [{"key": 1}, {"key": [2]}]
