@@ -39,7 +39,7 @@ from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, several, suspects
-from asynctest_kit.engine.stashed import AFTER_EACH, WAITS
+from asynctest_kit.engine.stashed import AFTER_EACH, TASKS, WAITS
 from asynctest_kit.engine.uncaught import Uncaught
 from asynctest_kit.engine.waits import Waits
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
@@ -151,7 +151,7 @@ class Dispatcher:
             around.enter_context(guard.installed())
             around.enter_context(collection.routed_comparison(config, self._compare))
             around.enter_context(watchdog.watching())
-            ledger = TaskLedger()
+            config.stash[TASKS] = ledger = TaskLedger()
             around.enter_context(ledger.installed(asyncio.get_running_loop()))
             async with Lifetimes.opened(self._sink, limit, loop, guarded=_guarded(self._plan)) as lifetimes:
                 self._lifetimes = lifetimes

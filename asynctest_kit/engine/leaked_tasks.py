@@ -38,7 +38,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Literal
 
 from asynctest_kit.engine.capture import current_output
-from asynctest_kit.engine.code_places import awaited_by, frame_of, is_machinery, place_in_code, waiting_at
+from asynctest_kit.engine.code_places import awaited_by, frame_of, is_machinery, is_users, place_in_code, waiting_at
 from asynctest_kit.engine.forced_end import end, keep_for_ever, wake
 
 if TYPE_CHECKING:
@@ -141,6 +141,16 @@ class TaskLedger:
     def has_none(self, output: CaseOutput) -> bool:
         """Whether a test has made no tasks that are still noted."""
         return not self._notes.get(output)
+
+    def whereabouts(self, task: asyncio.Task[Any]) -> str:
+        """Where a task of the running test was made, and where it waits, to be added to a sentence about it."""
+        notes = self._notes.get(current_output.get(), ())
+        made = next((place_in_code(code, at) for reference, code, at in notes if reference() is task), None)
+        waiting = waiting_at(task.get_coro())
+        places = [f"created at {made}"] if made is not None else []
+        if waiting is not None and is_users(waiting.file):
+            places.append(f"waiting at {waiting}")
+        return f" in a task {', '.join(places)}" if places else ""
 
     async def close(
         self,

@@ -9,12 +9,16 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asynctest_kit.engine.leaked_tasks import TaskLedger
     from asynctest_kit.engine.waits import Waits
 
-__all__ = ["AFTER_EACH", "WAITS", "waits_now"]
+__all__ = ["AFTER_EACH", "TASKS", "WAITS", "waits_now"]
 
 #: What is awaited after each test of a run in which everything runs one by one, with its node id.
 AFTER_EACH: pytest.StashKey[list[Callable[[str], Awaitable[None]]]] = pytest.StashKey()
+
+#: Knows which test made which task, and where.
+TASKS: pytest.StashKey[TaskLedger] = pytest.StashKey()
 
 #: The board of tests that wait for each other.
 WAITS: pytest.StashKey[Waits] = pytest.StashKey()

@@ -121,6 +121,10 @@ def _ignore(_remark: str) -> None:
     pass
 
 
+def _nowhere(_task: asyncio.Task[Any]) -> str:
+    return ""
+
+
 class _State(Enum):
     """Where the connection is, seen from the base."""
 
@@ -140,6 +144,7 @@ class Sandbox:
 
     Attributes:
         on_remark: Called with what is to be known if the test fails.
+        whereabouts: Tells of a task that is left in a statement where it is, to be added to a sentence.
         left_locks: After :meth:`end`: the session's advisory locks that the test took and didn't free, by their keys.
             Not known where functions of the schema take such locks: all tests would have to be asked.
     """
@@ -162,6 +167,7 @@ class Sandbox:
         self._guest_writes: list[str] = []
         self._borrowed: set[Borrower] = set()
         self._running = ""
+        self._runner: asyncio.Task[Any] | None = None
         self._operation: Callable[..., object] | None = None
         self._problems: list[str] = []
         self._ended = False
@@ -172,6 +178,7 @@ class Sandbox:
         self._reads_may_write = schema.effects.reads_may_write
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
+        self.whereabouts: Callable[[asyncio.Task[Any]], str] = _nowhere
         self.left_locks: tuple[str, ...] = ()
 
     @property
@@ -265,7 +272,7 @@ class Sandbox:
         if not plain:
             self._refuse(borrower, query)
         async with self._lock:
-            self._running = query
+            self._begins(query)
             self._operation = operation
             if said := remark(query):
                 self.on_remark(said)
@@ -292,7 +299,7 @@ class Sandbox:
             IsolationError: Another borrower's is open.
         """
         async with self._lock:
-            self._running = "BEGIN"
+            self._begins("BEGIN")
             await self._enter()
             if self._owner is not None:
                 raise IsolationError(
@@ -317,7 +324,7 @@ class Sandbox:
             asyncpg.PostgresError: A deferred constraint is violated.
         """
         async with self._lock:
-            self._running = "COMMIT"
+            self._begins("COMMIT")
             await self._enter()
             self._owner = None
             self._state = _State.ASTRAY
@@ -338,7 +345,7 @@ class Sandbox:
     async def roll_back(self) -> None:
         """Drop the open transaction, and its locks at once."""
         async with self._lock:
-            self._running = "ROLLBACK"
+            self._begins("ROLLBACK")
             self._guest_astray = False
             await self._enter()
             self._lose_guests()
@@ -354,7 +361,8 @@ class Sandbox:
         """
         self._ended = True
         if self._lock.locked():
-            return (*self._problems, f"it ended while a statement was running: {shown(self._running)}")
+            where = "" if self._runner is None else self.whereabouts(self._runner)
+            return (*self._problems, f"it ended while a statement was running{where}: {shown(self._running)}")
 
         self._note_leaks()
         if self._state is not _State.NEW and not self._connection.is_closed():
@@ -365,6 +373,9 @@ class Sandbox:
             # Statements prepared for tables that no longer exist would fail in the next test.
             await self._connection.reload_schema_state()
         return tuple(self._problems)
+
+    def _begins(self, query: str) -> None:
+        self._running, self._runner = query, asyncio.current_task()
 
     async def _enter(self) -> None:
         """Called with the lock: see that the sandbox is open, and clear up after an interrupted guest."""

@@ -19,7 +19,10 @@ _ADVERSARIES_TO_ONE = 4
 
 _TIME_OUT = r"took longer than its time-out of 0\.3 s"
 _OPEN = "it left a transaction open: neither committed nor rolled back"
-_RUNNING = "it ended while a statement was running"
+_RUNNING = (
+    r"it ended while a statement was running in a task created at \S*adversaries\.py:\d+ in "
+    r"_(leave_statement|kill_mid_statement).*: SELECT pg_sleep\(3\)"
+)
 
 #: What is told of those that fail, by the deed or the end that it comes of. No other test fails.
 TOLD = {
