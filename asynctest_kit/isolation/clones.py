@@ -31,7 +31,7 @@ import msgspec
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.postgres import connect, connect_arguments
 from asynctest_kit.isolation.slots import Slots
-from asynctest_kit.isolation.templates import SESSION_LOST, create, forced, needs_privilege
+from asynctest_kit.isolation.templates import SESSION_LOST, create, drop, needs_privilege
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -64,6 +64,10 @@ def _unmeasured(_what: Literal["clone", "drop"], _start: float, _end: float) -> 
     pass
 
 
+def _untold(_owner: str, _text: str) -> None:
+    pass
+
+
 class Clones:
     """A stock of clones; use it as an async context manager.
 
@@ -71,6 +75,7 @@ class Clones:
         template: What is cloned.
         expected: How many leases are to come, as far as is known: none is made in advance for those beyond.
         measured: Told of each that was made or dropped, and when (CLOCK_MONOTONIC).
+        told: Told whose a clone was, and what was left in it that would have kept it from being dropped.
 
     Raises:
         IsolationError: On exit: clones are left on the server.
@@ -82,10 +87,13 @@ class Clones:
         *,
         expected: int = 0,
         measured: Callable[[Literal["clone", "drop"], float, float], None] = _unmeasured,
+        told: Callable[[str, str], None] = _untold,
     ) -> None:
         self._template = template
         self._expected = expected
         self._measured = measured
+        self._told = told
+        self._owners: dict[str, str] = {}
         self._name = f"atk_run_{secrets.token_hex(6)}"
         self._made = 0
         self._slots: Slots[str] = Slots(
@@ -123,14 +131,18 @@ class Clones:
             )
 
     @asynccontextmanager
-    async def lease(self) -> AsyncIterator[Endpoint]:
+    async def lease(self, owner: str = "") -> AsyncIterator[Endpoint]:
         """A database of one test's own.
+
+        Args:
+            owner: Whose it is, for those who tell of it: a node id.
 
         Raises:
             MigrationError: The server's user may not create databases.
         """
         self._note_lease()
         name = await self._slots.take()
+        self._owners[name] = owner
         try:
             yield msgspec.structs.replace(self._template.server, database=name)
         finally:
@@ -194,12 +206,9 @@ class Clones:
         self._is_dropping = False
 
     async def _drop(self, name: str) -> None:
-        async def drop(connection: asyncpg.Connection) -> None:
-            await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
-
-        start = time.monotonic()
+        owner, start = self._owners.pop(name, ""), time.monotonic()
         try:
-            await self._trying(drop)
+            prepared = await self._trying(lambda connection: drop(connection, self._template.server, name))
         except _GONE as error:
             if self._template.server.provider == "external":  # any other has taken it along
                 self._left.append(f"{name} ({error})")
@@ -207,6 +216,12 @@ class Clones:
             self._left.append(f"{name} ({error})")
         else:
             self._measured("drop", start, time.monotonic())
+            if prepared:
+                self._told(
+                    owner,
+                    f"left prepared transactions in its own database ({', '.join(prepared)}), which were rolled back: "
+                    "COMMIT PREPARED or ROLLBACK PREPARED them",
+                )
 
     async def _trying(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Run it in a session, and if that was ended meanwhile, by a test, in another one."""

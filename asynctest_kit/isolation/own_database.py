@@ -7,12 +7,13 @@ by another test. It costs a clone of the template for each test.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.postgres import connect_arguments
 
 if TYPE_CHECKING:
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["OwnDatabase", "OwnPlace", "open_own_database", "whereabouts"]
+
+
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+#: Seconds that a connection may take to tell what it holds, when its test has ended.
+_PATIENCE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +47,44 @@ class OwnDatabase:
 
 
 @asynccontextmanager
-async def open_own_database(endpoint: Endpoint, *, init: Any = None) -> AsyncIterator[OwnDatabase]:
+async def open_own_database(
+    endpoint: Endpoint, *, init: Any = None, findings: list[str] | None = None
+) -> AsyncIterator[OwnDatabase]:
     """Connect to a database that is one test's own; at the end all connections are cut.
 
     Args:
         endpoint: The database.
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
+        findings: Where what the test leaves is added, in words; it harms nobody.
     """
     # With a least size the pool would connect again by itself, also to a server that the test has ended.
     pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=0, init=init)
     try:
-        yield OwnDatabase(endpoint, await pool.acquire(), pool)
+        connection = await pool.acquire()
+        yield OwnDatabase(endpoint, connection, pool)
+        if findings is not None:
+            findings += await _left(connection, pool)
     finally:
         # Nobody needs the connections clean, and one that the test has lost would be waited for.
         pool.terminate()
+
+
+async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]:
+    """What is open when the test has ended."""
+    found = []
+    unreturned = pool.get_size() - pool.get_idle_size() - (not connection.is_closed())
+    if unreturned > 0:
+        found.append(f"never gave {unreturned} connection(s) back to pg_pool, which were cut: use `async with`")
+    if connection.is_closed():
+        return found
+    if connection.is_in_transaction():
+        return [*found, "left a transaction of pg open, which was rolled back: commit it, or roll it back"]
+    with suppress(*_LOST):  # in a statement, or its server is gone or hangs
+        async with asyncio.timeout(_PATIENCE):
+            locks = await session_locks(connection)
+        if locks := await session_locks(connection):
+            found.append(f"left the session's advisory locks {', '.join(locks)} held by pg: call pg_advisory_unlock")
+    return found
 
 
 class OwnPlace:

@@ -407,9 +407,40 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
 async def _drop(server: Endpoint, keeper: asyncpg.Connection, name: str) -> None:
     connection = await connect(server) if keeper.is_closed() else keeper
     try:
-        await connection.execute(f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}')
+        await drop(connection, server, name)
     finally:
         connection.terminate()
+
+
+async def drop(connection: asyncpg.Connection, server: Endpoint, name: str) -> tuple[str, ...]:
+    """Drop a database by force, with what force alone doesn't end.
+
+    Returns:
+        The names of the transactions that were left prepared in it.
+    """
+    statement = f'DROP DATABASE IF EXISTS "{name}"{forced(connection)}'
+    try:
+        await connection.execute(statement)
+    except asyncpg.ObjectInUseError:
+        prepared = await _roll_back_prepared(connection, server, name)
+        if not prepared:
+            raise
+        await connection.execute(statement)
+        return prepared
+    return ()
+
+
+async def _roll_back_prepared(connection: asyncpg.Connection, server: Endpoint, name: str) -> tuple[str, ...]:
+    """Only a session of their database can do it."""
+    found = await connection.fetch("SELECT gid, quote_literal(gid) FROM pg_prepared_xacts WHERE database = $1", name)
+    if found:
+        inside = await connect(server, database=name)
+        try:
+            for _, quoted in found:
+                await inside.execute(f"ROLLBACK PREPARED {quoted}")
+        finally:
+            inside.terminate()
+    return tuple(gid for gid, _ in found)
 
 
 async def create(connection: asyncpg.Connection, name: str, template: Template) -> None:

@@ -154,6 +154,29 @@ ESCAPES = """
         connection = await asyncpg.connect(postgres.url)
         await connection.close()
 
+    @pytest.mark.atk(isolation="database")
+    async def test_leaves_its_own_open(pg_database):
+        opened.append(await asyncpg.connect(pg_database.url))
+
+    @pytest.mark.atk(isolation="database")
+    async def test_leaves_a_lock_of_its_own(pg):
+        await pg.execute("SELECT pg_advisory_lock(7)")
+
+    @pytest.mark.atk(isolation="database")
+    async def test_borrows_for_ever(pg_pool):
+        await pg_pool.acquire()
+
+    @pytest.mark.atk(isolation="database")
+    async def test_leaves_its_own_transaction(pg):
+        await pg.execute("BEGIN")
+
+    @pytest.mark.atk(isolation="database")
+    async def test_leaves_nothing_of_its_own(pg, pg_pool, pg_database):
+        connection = await asyncpg.connect(pg_database.url)
+        await connection.close()
+        async with pg_pool.acquire() as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(7)")
+
     async def test_keeps_locks(pg):
         await pg.execute("SELECT pg_advisory_lock(-42), pg_advisory_lock(1, 2), pg_advisory_xact_lock(3)")
 
@@ -274,6 +297,11 @@ async def test_locks_of_a_real_server(project, atk):
         rf"holds, {opened} test_leaves_a_connection\. .*: close it in the test or its fixture",
         "test_leaves_a_pool": rf"left a connection of a pool to {name} open: process \d+, idle, {opened} "
         r"test_leaves_a_pool\. .*: close the pool in the test or its fixture",
+        "test_leaves_its_own_open": r"left a connection to its own database atk_run_\w+ open, which was cut: "
+        rf"{opened} test_leaves_its_own_open\. Close it in the test or its fixture",
+        "test_leaves_a_lock_of_its_own": r"left the session's advisory locks 7 held by pg: call pg_advisory_unlock",
+        "test_borrows_for_ever": r"never gave 1 connection\(s\) back to pg_pool, which were cut: use `async with`",
+        "test_leaves_its_own_transaction": "left a transaction of pg open, which was rolled back: .*",
         "test_keeps_locks": r"left the session's advisory locks \(1, 2\), -42 held, which no rollback frees: .*",
     }
     assert found.keys() == expected.keys()

@@ -169,3 +169,22 @@ async def test_who_may_make_none_is_told_so(template, admin):
                     pass
     finally:
         await admin.execute("DROP ROLE no_maker")
+
+
+async def test_a_transaction_that_was_left_prepared_is_rolled_back_and_told(two_phased, migrations):
+    """No force drops a database that has one."""
+    told = []
+    template = await ensure_template(two_phased, migrations, root=Path("/"))
+    async with Clones(template, told=lambda *words: told.append(words)) as clones:
+        async with clones.lease("test_it"):
+            pass
+        async with clones.lease("test_them") as endpoint:
+            connection = await connect(endpoint)
+            await connection.execute("BEGIN; INSERT INTO parents VALUES (1); PREPARE TRANSACTION 'it''s left'")
+            await connection.close()
+    ((owner, text),) = told
+    assert owner == "test_them"
+    assert text.startswith("left prepared transactions in its own database (it's left), which were rolled back")
+    admin = await connect(two_phased)
+    assert await names(admin, clones) is None
+    await admin.close()
