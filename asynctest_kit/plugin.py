@@ -91,8 +91,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
     config.pluginmanager.register(escapes, "asynctest_kit-escapes")
-    told_once = ToldOnce(is_worker=hasattr(config, "workerinput"))
-    config.pluginmanager.register(told_once, "asynctest_kit-told-once")
+    once = ToldOnce(config, is_worker=hasattr(config, "workerinput"))
+    config.pluginmanager.register(once, "asynctest_kit-told-once")
     config.pluginmanager.register(hidden, "asynctest_kit-hidden")
     from asynctest_kit.fixtures.declared import DeclaredServices
 

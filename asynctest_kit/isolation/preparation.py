@@ -110,7 +110,7 @@ async def _missing(connection: asyncpg.Connection, database: Endpoint, name: str
     what = str(error).splitlines()[0]
     return (
         f'The extension "{name}" can\'t be made in {database.service} ({database.provider}, {database.detail}): '
-        f"{what}.{meant} {_WAYS[database.provider]} Available there: {', '.join(known)}."
+        f"{what}.{meant} {_WAYS[database.provider]}\nAvailable there: {', '.join(known)}."
     )
 
 

@@ -70,3 +70,24 @@ async def test_nothing_to_check_is_a_mistake(project, atk, arguments, message):
     told = await atk("migrations", "check", *arguments, cwd=project())
     assert told.code == 4
     assert told.err.startswith(f"atk: {message}")
+
+
+async def test_an_extension_that_is_not_there_is_told_in_full_once(project, atk):
+    root = project(
+        pyproject__toml='[tool.asynctest_kit.services.postgres]\nextensions = ["citex"]\n',
+        test_it__py="""
+            import pytest
+
+            @pytest.mark.parametrize("number", range(3))
+            async def test_it(pg, number):
+                pass
+
+            async def test_in_a_clone(pg_database):
+                pass
+        """,
+    )
+    run = await atk("run", cwd=root, **EMBEDDED)
+    assert run.code == 1, run.out
+    assert run.out.count("Did you mean citext?") >= 4
+    assert run.out.count("Available there: ") == 1
+    assert run.out.count("  told in full for test_it.py::test_") == 3
