@@ -97,7 +97,7 @@ from asynctest_kit.isolation.redis_users import Leftovers, Login, Users
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from asynctest_kit.isolation.redis_layout import Layout, Room
     from asynctest_kit.isolation.redis_names import Commands
@@ -362,6 +362,10 @@ class RedisLease:
         self.is_shown = False
         self.leftovers = Leftovers()
         self.loss = ""
+
+    def tell_tasks(self, whereabouts: Callable[[asyncio.Task[Any]], str]) -> None:
+        """Have it say of a task that is left in a command where it is, as a part of a sentence."""
+        self._pool.whereabouts = whereabouts
 
     @property
     def url(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -166,6 +167,10 @@ def connection_class(endpoint: Endpoint, *, guarded: bool = True) -> Any:
     return _GuardedConnection if guarded else Connection
 
 
+def _nowhere(_task: asyncio.Task[Any]) -> str:
+    return ""
+
+
 class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # generic in the stubs of some versions
     """One test's connections, of which the first is held for the next test.
 
@@ -184,7 +189,8 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
         self._held = held
         self._make = make
         self._made: list[Any] = []
-        self._lent: set[Any] = set()
+        self._lent: dict[Any, asyncio.Task[Any] | None] = {}
+        self.whereabouts: Callable[[asyncio.Task[Any]], str] = _nowhere
         self._ended = False
         self.is_broken = False
 
@@ -197,7 +203,11 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
     def at_work(self) -> tuple[str, ...]:
         """What connections that were not given back are doing, in words."""
         mend = "await it, or cancel it in the test or in the tear-down of the fixture that started it"
-        return tuple(f"it ended while {each.last} was waiting: {mend}" for each in self._lent if each.last in _BLOCKING)
+        return tuple(
+            f"it ended while {each.last} was waiting{'' if task is None else self.whereabouts(task)}: {mend}"
+            for each, task in self._lent.items()
+            if each.last in _BLOCKING
+        )
 
     def make_connection(self) -> Any:
         """The held one, or another."""
@@ -219,12 +229,12 @@ class LeasePool(ConnectionPool):  # type: ignore[type-arg, unused-ignore]  # gen
     def get_available_connection(self) -> Any:
         """Lend one, before it is waited for: a connection that still says hello is not the next test's either."""
         connection = super().get_available_connection()  # type: ignore[no-untyped-call, unused-ignore]
-        self._lent.add(connection)
+        self._lent[connection] = asyncio.current_task()
         return connection
 
     async def release(self, connection: Any) -> None:
         """Take one back."""
-        self._lent.discard(connection)
+        self._lent.pop(connection, None)
         await super().release(connection)
 
     @property

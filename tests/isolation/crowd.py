@@ -37,7 +37,7 @@ TOLD = {
     "leave a statement": _RUNNING,
     "be killed in mid-statement": _RUNNING,  # where its time was over before
     "leave a MULTI": "it left a MULTI open",
-    "stay blocked": "it ended while BLPOP was waiting",
+    "stay blocked": r"it ended while BLPOP was waiting in a task created at \S*adversaries\.py:\d+ in _block_on",
 }
 
 #: These ends can't be kept from it, whatever was done before.
