@@ -114,10 +114,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Start every service that a collected test needs, all at once, before the first test."""
     services_session = session_of(session.config)
-    needed = services_session.needed(session.items)
     try:
-        services_session.check_variables(needed)
+        services_session.check_variables(services_session.needed(session.items))
         services_session.place(session.items)
+        services_session.leave_out_shared(session.items)
+        needed = services_session.needed(session.items)
         if not session.config.option.collectonly and not services_session.is_for_show:
             services_session.prestart(needed)
     except SettingsError as error:

@@ -72,10 +72,11 @@ async def open_own_database(
 async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]:
     """What is open when the test has ended."""
     found = []
-    unreturned = pool.get_size() - pool.get_idle_size() - (not connection.is_closed())
+    is_open = _is_open(connection)
+    unreturned = pool.get_size() - pool.get_idle_size() - is_open
     if unreturned > 0:
         found.append(f"never gave {unreturned} connection(s) back to pg_pool, which were cut: use `async with`")
-    if connection.is_closed():
+    if not is_open:
         return found
     if connection.is_in_transaction():
         return [*found, "left a transaction of pg open, which was rolled back: commit it, or roll it back"]
@@ -85,6 +86,13 @@ async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]
         if locks := await session_locks(connection):
             found.append(f"left the session's advisory locks {', '.join(locks)} held by pg: call pg_advisory_unlock")
     return found
+
+
+def _is_open(connection: asyncpg.Connection) -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it is back in the pool, for it was lost
+        return False
 
 
 class OwnPlace:

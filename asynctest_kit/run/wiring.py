@@ -14,7 +14,7 @@ from asynctest_kit.fixtures import shared
 from asynctest_kit.fixtures.session import open_session, session_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from asynctest_kit.engine.events import Sink
     from asynctest_kit.fixtures.ahead import Ahead
@@ -78,9 +78,10 @@ class Wiring:
         self.session.ahead = self.ahead
         config.pluginmanager.register(shared, "asynctest_kit-shared")
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_collection_finish(self, session: pytest.Session) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collection_finish(self, session: pytest.Session) -> Generator[None]:
         """Remember what is needed, so that the next run starts it before pytest is imported."""
+        yield
         self.record.keep(session.config, sorted(session_of(session.config).needed(session.items)))
 
     @pytest.hookimpl(trylast=True)

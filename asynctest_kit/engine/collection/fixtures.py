@@ -28,12 +28,14 @@ __all__ = [
     "bound_function",
     "check_scope",
     "closure_key",
+    "cut_short",
     "definition_of",
     "fixture_names",
     "fixtures_defined_in",
     "has_fixtures",
     "is_awaited",
     "parameter_of",
+    "reached",
     "request_for",
     "request_like",
     "scope_instance",
@@ -129,6 +131,37 @@ def set_function(definition: pytest.FixtureDef[Any], function: Callable[..., Any
     """Let a fixture call ``function`` with the fixtures ``names``."""
     changed = cast("Any", definition)
     changed.func, changed.argnames = function, names
+
+
+def reached(item: pytest.Item, *, beyond: Collection[str] = ()) -> set[str]:
+    """The fixtures that ``item`` requests, itself or by others, but not by those called ``beyond``."""
+    info = cast("pytest.Function", item)._fixtureinfo
+    found: set[str] = set()
+    to_look_at = [*info.initialnames]
+    while to_look_at:
+        name = to_look_at.pop()
+        if name not in found:
+            found.add(name)
+            known = () if name in beyond else info.name2fixturedefs.get(name, ())
+            to_look_at += [requested for definition in known for requested in definition.argnames]
+    return found
+
+
+def cut_short(items: Iterable[pytest.Item], names: Collection[str]) -> None:
+    """Have the fixtures ``names`` request nothing and give None, so ``items`` don't need what only they requested."""
+    cut: list[pytest.FixtureDef[Any]] = []
+    for item in items:
+        definitions = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs
+        gone = reached(item) - reached(item, beyond=names)
+        closure = fixture_names(item)
+        cast("list[str]", closure)[:] = [name for name in closure if name not in gone]  # the info's list, too
+        cut += [definition for name in definitions.keys() & set(names) for definition in definitions[name]]
+    for definition in cut:
+        set_function(definition, _nothing, ())
+
+
+def _nothing() -> None:
+    pass
 
 
 def request_for(
