@@ -307,8 +307,8 @@ def test_a_bad_url_is_refused_without_its_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_url_leads_to_a_server_of_its_kind(tmp_path: Path, kind: str) -> None:
     variable = f"ATK_{kind.upper()}_URL"
-    told = refusal(tmp_path, environ={variable: "http://user:s3cret@127.0.0.1:1"})
-    assert f'environment variable {variable}: "http://" leads to no server of kind "{kind}". Allowed: ' in told
+    told = refusal(tmp_path, environ={variable: "ftp://user:s3cret@127.0.0.1:1"})
+    assert f'environment variable {variable}: "ftp://" leads to no server of kind "{kind}". Allowed: ' in told
     assert "s3cret" not in told
     for scheme in kind_of(ServiceSpec(name=kind, kind=kind)).schemes:
         url = f"{scheme}://127.0.0.1:1"

@@ -1,0 +1,47 @@
+"""MockServer: expectations over HTTP, for all tests at once.
+
+It writes down warnings alone: at its usual level every expectation that doesn't match a request is told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from asynctest_kit.provision.catalog.java import from_jar, no_login
+from asynctest_kit.provision.catalog.kind import ContainerPlan, Kind, Login, Site
+from asynctest_kit.provision.readiness.admin import AdminAnswer
+
+if TYPE_CHECKING:
+    from asynctest_kit.provision.service import ServiceSpec
+
+__all__ = ["MOCKSERVER"]
+
+_PORT = 1080
+
+
+def _container(spec: ServiceSpec, _login: Login) -> ContainerPlan:
+    return ContainerPlan(
+        environment={"MOCKSERVER_LOG_LEVEL": "WARN"} | spec.environment,
+        command=("-serverPort", str(_PORT), *spec.command),
+        memory=(),
+    )
+
+
+def _serve(site: Site, port: int) -> tuple[str, ...]:
+    properties = ("localBoundIP=127.0.0.1", "logLevel=WARN", "proxySetupLogging=false")
+    options = tuple(f"-Dmockserver.{one}" for one in properties)
+    return (*options, "-jar", str(site.jar), "-serverPort", str(port))
+
+
+MOCKSERVER = Kind(
+    name="mockserver",
+    title="MockServer",
+    schemes=("http", "https"),
+    tls_schemes=("https",),
+    port=_PORT,
+    image="mockserver/mockserver:mockserver-8.0.0",
+    handshake=AdminAnswer(server="MockServer", method="PUT", path="/mockserver/status", sign=b'"ports"'),
+    login=no_login,
+    container=_container,
+    embedded=from_jar(_serve),
+)
