@@ -285,8 +285,12 @@ class Settings:
 
     @property
     def usual_services(self) -> tuple[str, ...]:
-        """The names of those that are meant where none is named: all that something is said of, and a few more."""
-        said = {key.split(".")[1] for key in self.sources if key.startswith("services.")}
+        """The names of those that are meant where none is named: all that are declared, and a few more.
+
+        A variable that says where one could be had from declares none.
+        """
+        keys = (key for key, source in self.sources.items() if not source.startswith("environment"))
+        said = {key.split(".")[1] for key in keys if key.startswith("services.")}
         return tuple(name for name in self.services if name in _USUAL or name in said or name not in KINDS)
 
 

@@ -36,6 +36,7 @@ import msgspec
 
 from asynctest_kit.errors import AtkError
 from asynctest_kit.provision.service import Endpoint
+from asynctest_kit.provision.waiting import to_its_end
 from asynctest_kit.wiring import KIND_OF_IMAGES
 
 if TYPE_CHECKING:
@@ -281,9 +282,13 @@ class Proxy:
                 f" connections there: {said}. Give faults(...) a service that is up."
             ) from error
         writer.transport.abort()
-        self._server = await asyncio.start_server(self._admit, "127.0.0.1")
-        port = self._server.sockets[0].getsockname()[1]
+        server = await to_its_end(self._listen())  # cut short, it would leave its socket open
+        port = server.sockets[0].getsockname()[1]
         self.endpoint = msgspec.structs.replace(self._upstream, host="127.0.0.1", port=port, socket="")
+
+    async def _listen(self) -> asyncio.Server:
+        self._server = await asyncio.start_server(self._admit, "127.0.0.1")
+        return self._server
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the service."""

@@ -12,6 +12,7 @@ import base64
 import json as json_module
 import re
 import uuid
+from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from asynctest_kit.http.stub_products import BrokenAnswer, Lease, Reply, Wanted
+    from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["MockServer"]
 
@@ -52,7 +54,11 @@ class MockServer(Product):
 
     title = "MockServer"
     header = "X-MockServer-Namespace"
-    _has_namespaces = True
+
+    def __init__(self, server: Endpoint) -> None:
+        super().__init__(server)
+        self._has_namespaces = False
+        self._order = count(1)
 
     async def open(self, run: str, process: Mapping[str, Any]) -> None:
         """Ask for its version, and mark the run's process on an expectation that answers nothing."""
@@ -119,6 +125,7 @@ class MockServer(Product):
         if reply.times is not None:
             made["times"] = {"remainingTimes": reply.times, "unlimited": False}
         keys = ("scenarioName", "scenarioState", "newScenarioState")
+        made["priority"] = next(self._order)  # of equals MockServer takes the oldest
         return made | {key: value for key, value in zip(keys, reply.scenario, strict=True) if value is not None}
 
     def pattern(self, wanted: Wanted) -> dict[str, Any]:
@@ -217,7 +224,8 @@ class MockServer(Product):
         return {**pattern, "headers": {**headers, self.header: [lease]}}
 
     def _received(self, request: Mapping[str, Any]) -> Received:
-        query = urlencode(request.get("queryStringParameters", {}), doseq=True)
+        # In one order, for the server keeps none.
+        query = urlencode(sorted(request.get("queryStringParameters", {}).items()), doseq=True)
         headers = {name: ", ".join(values) for name, values in request.get("headers", {}).items()}
         return Received(
             method=request.get("method", ""),

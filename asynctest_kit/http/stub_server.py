@@ -114,13 +114,14 @@ class StubServer:
         server: Where it is.
         run: What all leases' ids begin with.
         title: What people call its kind.
+        product: How it is asked.
     """
 
     def __init__(self, server: Endpoint, product: Product, *, fixture: str) -> None:
         self.server = server
         self.run = secrets.token_hex(8)
         self.title = product.title
-        self._product = product
+        self.product = product
         self._fixture = fixture
         self._numbers = counting(1)
         self._stubs: dict[str, Sequence[Stub]] = {}
@@ -142,14 +143,14 @@ class StubServer:
             StubServerError: The server refuses one.
         """
         stubs = await asyncio.to_thread(self._read, place)
-        self._of_each = [stub for stub in stubs if self._product.has_state(stub)]
-        shared = [self._product.of_run(stub, self.run) for stub in stubs if not self._product.has_state(stub)]
+        self._of_each = [stub for stub in stubs if self.product.has_state(stub)]
+        shared = [self.product.of_run(stub, self.run) for stub in stubs if not self.product.has_state(stub)]
         if shared:
-            await self._product.add(shared)
+            await self.product.add(shared)
 
     def _read(self, place: Path) -> list[dict[str, Any]]:
-        files = self._product.files(place) if place.is_dir() else [place]
-        return [stub for file in files for stub in self._product.read(file)]
+        files = self.product.files(place) if place.is_dir() else [place]
+        return [stub for file in files for stub in self.product.read(file)]
 
     @asynccontextmanager
     async def lease(self, test: str) -> AsyncIterator[Stubs]:
@@ -159,10 +160,10 @@ class StubServer:
             StubServerError: The server does not do as it is asked.
         """
         lease = Lease(f"{self.run}.{next(self._numbers)}", self.run, test)
-        product = self._product
+        product = self.product
         self._stubs[lease.id] = ()
         try:
-            await product.begin(lease)
+            await to_its_end(product.begin(lease))
             async with open_lease_port(self.server, product.header, lease.id) as port:
                 stubs = Stubs(product, lease, server=self.server, port=port, fixture=self._fixture)
                 if self._of_each:
@@ -174,7 +175,7 @@ class StubServer:
 
     async def end(self, stubs: Stubs) -> Ended:
         """What became of a lease; its stubs and requests are removed."""
-        lease = stubs.headers[self._product.header]
+        lease = stubs.headers[self.product.header]
         unmatched = await self._unmatched.ask(lease)
         told_unmatched = await stubs.told_unmatched(unmatched)
         self._stubs[lease] = tuple(stubs.known.values())
@@ -186,7 +187,7 @@ class StubServer:
         return closed
 
     async def _end(self, leases: list[str]) -> dict[str, Closed]:
-        return await self._product.end({lease: self._stubs.get(lease, ()) for lease in leases})
+        return await self.product.end({lease: self._stubs.get(lease, ()) for lease in leases})
 
 
 @asynccontextmanager

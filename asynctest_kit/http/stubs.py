@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.stub_products import NOT_GIVEN, Reply, StubServerError, Wanted
+from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     import re
@@ -120,8 +121,9 @@ class Stubs:
         """
         bound = [self._product.of_lease(stub, self._lease) for stub in stubs]
         if bound:
+            # Cut short, they might be there after all that is the test's has been removed.
+            await to_its_end(self._product.add([made for made, _ in bound]))
             self.known |= {stub.id: stub for _, stub in bound}
-            await self._product.add([made for made, _ in bound])
         return [stub for _, stub in bound]
 
     async def load(self, *files: str | Path) -> list[Stub]:
@@ -190,7 +192,8 @@ class Stubs:
             lines.append(f"{self._lease.test} called {one.told()}, which nothing mocks on {self._product.title}.")
             nearest = sorted(zip(stubs, differences, strict=True), key=lambda pair: len(pair[1](one)))
             lines += ["Nearest stubs:"] if nearest else ["There are no stubs of this test."]
-            lines += [f"  {stub.told}  differs in: {', '.join(differs(one))}" for stub, differs in nearest[:_NEAREST]]
+            told = dict.fromkeys(f"  {stub.told}  differs in: {', '.join(differs(one))}" for stub, differs in nearest)
+            lines += list(told)[:_NEAREST]
         first = amiss[0]
         lines.append(
             f'Answer it with {self._fixture}.stub("{first.method}", "{first.path}", ...), or let it go unanswered with'

@@ -83,9 +83,7 @@ class WireMock(Product):
     def made(self, wanted: Wanted, reply: Reply) -> dict[str, Any]:
         """A mapping."""
         if reply.times is not None:
-            raise StubServerError(
-                "WireMock doesn't count a stub's answers: say scenario, state and next_state instead."
-            )
+            raise StubServerError("WireMock doesn't count a stub's answers: say scenario, state and next_state.")
         response: dict[str, Any] = {"status": reply.status, "headers": dict(reply.headers)}
         if reply.body is not None:
             response["body"] = reply.body
@@ -145,7 +143,7 @@ class WireMock(Product):
         """Look into the journal."""
         headers = {**pattern.get("headers", {}), self.header: {"equalTo": lease}}
         found = await self.admin.call("POST", "/__admin/requests/find", {**pattern, "headers": headers})
-        return [self._received(one) for one in reversed(found["requests"])]
+        return [self._received(one) for one in found["requests"]]
 
     async def unmatched(self, leases: Sequence[str]) -> dict[str, list[Received]]:
         """Look into the journal."""

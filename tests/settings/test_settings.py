@@ -361,3 +361,23 @@ def test_any_text_is_a_duration_or_is_refused_by_name(text: str) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="Allowed"):
         parse_duration(text)
+
+
+def test_a_server_of_stubs_has_a_jar_and_mappings(tmp_path: Path) -> None:
+    (tmp_path / "stubs").mkdir()
+    text = '[tool.asynctest_kit.services.rates]\nkind = "wiremock"\njar = "rates.jar"\nmappings = "stubs"'
+    rates = read(tmp_path, text).services["rates"]
+    assert (rates.kind, rates.jar, rates.mappings) == ("wiremock", tmp_path / "rates.jar", tmp_path / "stubs")
+    overruled = read(tmp_path, text, environ={"ATK_RATES_JAR": "other.jar", "ATK_WIREMOCK_JAR": "wiremock.jar"})
+    assert overruled.services["rates"].jar == tmp_path / "other.jar"
+    assert overruled.services["wiremock"].jar == tmp_path / "wiremock.jar"
+
+
+def test_other_services_have_neither(tmp_path: Path) -> None:
+    kinds = 'only services of the kinds "mockserver" and "wiremock" have it.'
+    (tmp_path / "stubs").mkdir()
+    for key, value in (("jar", "redis.jar"), ("mappings", "stubs")):
+        told = refusal(tmp_path, f'[tool.asynctest_kit.services.redis]\n{key} = "{value}"')
+        assert f"[tool.asynctest_kit.services.redis], {key}: {kinds}" in told
+    told = refusal(tmp_path, '[tool.asynctest_kit.services.wiremock]\nmappings = "missing"')
+    assert f'mappings: "missing" is no file and no folder: {tmp_path / "missing"} was looked for' in told

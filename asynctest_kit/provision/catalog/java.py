@@ -12,10 +12,14 @@ if TYPE_CHECKING:
 
     from asynctest_kit.provision.service import ServiceSpec
 
-__all__ = ["from_jar", "no_login"]
+__all__ = ["FOR_THE_IMAGE", "from_jar", "no_login"]
 
 #: Up sooner, and less of two cores: a server of stubs does not live long enough for the second compiler to pay.
 _BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
+
+
+#: The same for the Java in an image.
+FOR_THE_IMAGE = {"JAVA_TOOL_OPTIONS": " ".join(_BRIEF)}
 
 
 def no_login(_spec: ServiceSpec, _password: str) -> Login:

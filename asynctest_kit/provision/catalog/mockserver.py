@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asynctest_kit.provision.catalog.java import from_jar, no_login
+from asynctest_kit.provision.catalog.java import FOR_THE_IMAGE, from_jar, no_login
 from asynctest_kit.provision.catalog.kind import ContainerPlan, Kind, Login, Site
 from asynctest_kit.provision.readiness.admin import AdminAnswer
 
@@ -21,7 +21,7 @@ _PORT = 1080
 
 def _container(spec: ServiceSpec, _login: Login) -> ContainerPlan:
     return ContainerPlan(
-        environment={"MOCKSERVER_LOG_LEVEL": "WARN"} | spec.environment,
+        environment=FOR_THE_IMAGE | {"MOCKSERVER_LOG_LEVEL": "WARN"} | spec.environment,
         command=("-serverPort", str(_PORT), *spec.command),
         memory=(),
     )

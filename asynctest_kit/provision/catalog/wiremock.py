@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from asynctest_kit.provision.catalog.java import from_jar, no_login
+from asynctest_kit.provision.catalog.java import FOR_THE_IMAGE, from_jar, no_login
 from asynctest_kit.provision.catalog.kind import ContainerPlan, Kind, Login, Site
 from asynctest_kit.provision.readiness.admin import AdminAnswer
 
@@ -26,7 +26,7 @@ _OPTIONS = (
 
 
 def _container(spec: ServiceSpec, _login: Login) -> ContainerPlan:
-    return ContainerPlan(environment=spec.environment, command=(*_OPTIONS, *spec.command), memory=())
+    return ContainerPlan(environment=FOR_THE_IMAGE | spec.environment, command=(*_OPTIONS, *spec.command), memory=())
 
 
 def _serve(site: Site, port: int) -> tuple[str, ...]:
