@@ -24,6 +24,9 @@ __all__ = ["Stubs", "VerificationError"]
 #: A failure is shown where the test asked.
 __tracebackhide__ = True
 
+#: Seconds between the first two looks for requests that are still to come; then twice as many, and so on.
+_PAUSE: Final = 0.02
+
 #: How many of the nearest are shown.
 _NEAREST: Final = 3
 
@@ -165,20 +168,35 @@ class Stubs:
         path: str | re.Pattern[str] | None = None,
         *,
         count: int | None = None,
+        within: float = 0.0,
         query: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         json: Any = NOT_GIVEN,
     ) -> list[Received]:
         """Make sure that this test made such requests: ``count`` of them, or at least one. They are the result.
 
+        Args:
+            method: Their method; None for any.
+            path: Their path, as in :meth:`stub`; None for any.
+            count: How many.
+            within: Seconds in which they may still come.
+            query: Parameters that they have.
+            headers: Headers that they have.
+            json: What their body is; more keys than these may be there.
+
         Raises:
             VerificationError: It didn't; with those that come nearest.
         """
         wanted = _wanted(method, path, query, headers, json)
-        found = await self._find(self._product.pattern(wanted))
-        if len(found) == count or (count is None and found):
-            return found
-        raise VerificationError(await self._not_verified(wanted, found, count))
+        pattern, clock, pause = self._product.pattern(wanted), asyncio.get_running_loop().time, _PAUSE
+        deadline = clock() + within
+        while not _enough(found := await self._find(pattern), count):
+            left = deadline - clock()
+            if left <= 0 or (count is not None and len(found) > count):
+                raise VerificationError(await self._not_verified(wanted, found, count))
+            await asyncio.sleep(min(pause, left))  # nothing tells of a request
+            pause *= 2
+        return found
 
     async def told_unmatched(self, unmatched: Sequence[Received]) -> str:
         """What nothing answered, in words; empty if that was allowed."""
@@ -251,6 +269,10 @@ class Stubs:
             return lambda request: [name for name, one in each.items() if request not in met[json_module.dumps(one)]]
 
         return [differs_of(each) for each in conditions]
+
+
+def _enough(found: Sequence[Received], count: int | None) -> bool:
+    return bool(found) if count is None else len(found) == count
 
 
 def _wanted(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 TESTS = r"""
 import asyncio
@@ -81,6 +83,14 @@ async def test_a_server_of_stubs_of_any_name(rates, rates_server, client):
 
 
 
+async def test_beside_mocks_in_the_process(wiremock, mock_http, client):
+    mock_http.get("https://rates.example.org/").respond(text="mocked")
+    mock_http.let_through(wiremock.url)
+    await wiremock.stub("GET", "/tea", text="stubbed")
+    for url, text in (("https://rates.example.org/", "mocked"), (f"{wiremock.url}/tea", "stubbed")):
+        assert (await client.get(url)).text == text
+
+
 async def test_unmocked_on_wiremock(wiremock, client):
     await wiremock.stub("GET", "/users", query={"page": "1"}, optional=True)
     await client.get(f"{wiremock.url}/users?page=2&api_key=hidden")
@@ -102,6 +112,9 @@ async def test_not_called_on_wiremock(wiremock, client):
 async def test_not_called_on_mockserver(mockserver, client):
     await mockserver.stub("POST", "/pay", request_json={"amount": 1})
 """
+
+#: How many pass where 200 ask each server for their own answer: they, others, and those of the documentation.
+PASSED = 400 + 15 + 2
 
 #: What becomes of a test's call and tear-down, for those that don't pass.
 ODD = {
@@ -127,9 +140,35 @@ url = "{wiremock}"
 """
 
 _CONFTEST = """
-import os
-
+import httpx
 import pytest
+
+
+class Shop:
+    # What the tests in the documentation are about.
+
+    def __init__(self, client):
+        self._client = client
+
+    async def price(self, name, currency):
+        return 5 * (await self._client.get("/rates/eur")).json()[currency]
+
+    async def order(self, name):
+        await self._client.post("/pay", json={"amount": 5}, headers={"Idempotency-Key": "1"})
+
+
+@pytest.fixture
+async def shop():
+    clients = []
+
+    def opened(url):
+        clients.append(httpx.AsyncClient(base_url=url, verify=False, timeout=60))
+        return Shop(clients[-1])
+
+    yield opened
+    for client in clients:
+        await client.aclose()
+
 
 @pytest.fixture(scope="session")
 def anyio_backend():
@@ -164,6 +203,7 @@ _EXPECTATIONS = [
 def write(folder, *, count, wiremock):
     """Write the suite; ``wiremock`` is the URL of a server for the service ``rates``."""
     (folder / "test_it.py").write_text(TESTS.replace("COUNT", str(count)))
+    (folder / "test_docs.py").write_text(f"import pytest\n\npytestmark = pytest.mark.anyio\n\n\n{_documented()}")
     write_settings(folder, wiremock=wiremock)
     (folder / "conftest.py").write_text(_CONFTEST)
     mappings, files = folder / "stubs/wiremock/mappings", folder / "stubs/wiremock/__files"
@@ -173,6 +213,12 @@ def write(folder, *, count, wiremock):
     for name, content in _MAPPINGS.items():
         (mappings / name).write_text(json.dumps(content))
     (folder / "stubs/mockserver.json").write_text(json.dumps(_EXPECTATIONS))
+
+
+def _documented():
+    """The tests in the documentation."""
+    page = (Path(__file__).parents[2] / "docs/wiremock.md").read_text()
+    return "\n\n".join(re.findall(r"^```python\n(async def test_.*?)^```$", page, re.MULTILINE | re.DOTALL))
 
 
 def write_settings(folder, *, wiremock):

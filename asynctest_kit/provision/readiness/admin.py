@@ -5,6 +5,7 @@ Not by an HTTP client of the application's kind: those may be mocked while a tes
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,7 +27,7 @@ class Answer(NamedTuple):
 
 
 async def ask(address: Address, method: str, path: str, body: bytes = b"") -> Answer:
-    """One request, on a connection of its own.
+    """One request, on a connection of its own; as the address's user, below its path if it has any.
 
     Raises:
         OSError, EOFError: There was no answer.
@@ -34,8 +35,14 @@ async def ask(address: Address, method: str, path: str, body: bytes = b"") -> An
     reader, writer = await address.connect(tls=address.tls)
     try:
         # Of that version, so that the answer ends with the connection and is in one piece.
-        head = f"{method} {path} HTTP/1.0\r\nHost: {address.host}:{address.port}\r\nContent-Length: {len(body)}\r\n"
-        writer.write(f"{head}Content-Type: application/json\r\n\r\n".encode() + body)
+        lines = [
+            f"{method} {f'/{address.database}' if address.database else ''}{path} HTTP/1.0",
+            f"Host: {address.host}:{address.port}",
+            f"Content-Length: {len(body)}",
+            "Content-Type: application/json",
+            *_credentials(address),
+        ]
+        writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         answer = await reader.read()
     finally:
         writer.transport.abort()
@@ -44,6 +51,13 @@ async def ask(address: Address, method: str, path: str, body: bytes = b"") -> An
     if not answer:
         raise EOFError("the connection was closed without an answer")
     return Answer(int(told[:3]) if told[:3].isdigit() else 0, told or head[:80], content.encode())
+
+
+def _credentials(address: Address) -> list[str]:
+    if address.username is None:
+        return []
+    pair = f"{address.username}:{address.password or ''}".encode()
+    return [f"Authorization: Basic {base64.b64encode(pair).decode()}"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
