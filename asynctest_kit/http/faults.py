@@ -267,7 +267,7 @@ class Proxy:
         return fault
 
     async def serve(self) -> None:
-        """Listen.
+        """Make sure that the service is there, and listen.
 
         Raises:
             FaultProxyError: The service can't be reached.
@@ -282,6 +282,10 @@ class Proxy:
                 f" connections there: {said}. Give faults(...) a service that is up."
             ) from error
         writer.transport.abort()
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Listen."""
         server = await to_its_end(self._listen())  # cut short, it would leave its socket open
         port = server.sockets[0].getsockname()[1]
         self.endpoint = msgspec.structs.replace(self._upstream, host="127.0.0.1", port=port, socket="")

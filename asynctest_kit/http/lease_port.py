@@ -142,11 +142,7 @@ class _Marked(Fault):
 
 @asynccontextmanager
 async def open_lease_port(server: Endpoint, header: str, lease: str) -> AsyncIterator[Proxy]:
-    """A port at which ``server`` gets requests with ``header``, for as long as the block runs.
-
-    Raises:
-        FaultProxyError: The server can't be reached.
-    """
+    """A port at which ``server`` gets requests with ``header``, for as long as the block runs."""
     # What the code under test has is no key to the server's admin API.
     upstream = msgspec.structs.replace(server, scheme="http", query="", username=None, password=None)
     proxy = Proxy(upstream, seed=0, speaks_tls=server.scheme == "https")
@@ -156,7 +152,7 @@ async def open_lease_port(server: Endpoint, header: str, lease: str) -> AsyncIte
     marked.host = f"{server.host}:{server.port}" if server.provider == "external" else None
     marked.start()
     try:
-        await proxy.serve()
+        await proxy.listen()
         yield proxy
     finally:
         await proxy.aclose()
