@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import ssl
 import sys
 
 import anyio
@@ -219,6 +220,42 @@ async def test_code_that_passes_a_header_needs_no_port(stubs, client):
     assert (await client.get(f"{stubs.server.url}/tea", headers=stubs.headers)).text == "tea"
     (found,) = await stubs.verify("GET", "/tea", count=1)
     assert not {name.lower() for name in found.headers} & {name.lower() for name in stubs.headers}
+
+
+async def test_a_server_of_the_users_may_be_behind_tls(servers, tmp_path, monkeypatch):
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    made = ("-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate))
+    named = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    await anyio.run_process(["openssl", "req", "-x509", *made, *named])
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    wiremock = servers[1]["wiremock"]
+
+    async def carry(reader, writer):
+        async def copy(source, sink):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+            sink.close()
+
+        behind = await asyncio.open_connection(wiremock.host, wiremock.port)
+        await asyncio.gather(copy(reader, behind[1]), copy(behind[0], writer))
+
+    async with await asyncio.start_server(carry, "127.0.0.1", ssl=context) as terminator:
+        port = terminator.sockets[0].getsockname()[1]
+        outside = msgspec.structs.replace(wiremock, provider="external", scheme="https", host="localhost", port=port)
+        async with (
+            open_stub_server(outside, WireMock(outside), fixture="stubs") as opened,
+            opened.lease("test_shop") as stubs,
+            httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client,
+        ):
+            await stubs.add({"request": {"urlPath": "/host"}, "response": HOST})
+            assert stubs.url.startswith("http://127.0.0.1:")
+            assert (await client.get("/host")).text == "localhost"
+
+
+#: Answers with the name by which the server was called.
+HOST = {"status": 200, "body": "{{request.host}}", "transformers": ["response-template"]}
 
 
 async def test_a_lease_ends_with_a_check(opened):

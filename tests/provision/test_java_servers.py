@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 from zipfile import ZipFile
@@ -120,19 +121,22 @@ async def test_java_home_comes_before_the_path(tmp_path):
             raise AssertionError
 
 
-async def test_a_server_that_is_busy_is_waited_for():
-    statuses = ["503 Service Unavailable", "200 OK"]
+async def test_a_server_that_is_busy_is_waited_for_and_asked_as_its_url_says():
+    statuses, heads = ["503 Service Unavailable", "200 OK"], []
 
     async def answer(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
         status = statuses.pop(0)
         writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode() + json.dumps({"status": "healthy"}).encode())
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1")
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    url = f"http://ann:s3cret@127.0.0.1:{server.sockets[0].getsockname()[1]}/stubs"
     async with External().give(order_of(spec_of("wiremock", url=url))):
         assert statuses == []
+    for head in heads:
+        assert head.startswith(b"GET /stubs/__admin/health ")
+        assert base64.b64encode(b"ann:s3cret") in head
     server.close()
 
 
