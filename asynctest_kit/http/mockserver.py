@@ -2,7 +2,7 @@
 
 An expectation has the lease in a condition on the header; from MockServer 8 on also as its namespace, by which the
 server leaves others' expectations out before it compares anything. What no expectation of a lease matches, one of ours
-answers, so that it is known, and not passed on to where its Host header leads.
+answers, so that it is known.
 """
 
 from __future__ import annotations

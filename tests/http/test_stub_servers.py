@@ -83,6 +83,12 @@ async def test_outcomes_are_the_same_under_pytest(servers):
     assert odd(output) == stub_suite.ODD, output
 
 
+async def test_what_nothing_answered_is_told_of_a_test_that_failed_in_another_process(servers):
+    output = await run(servers[0], "pytest", "-q", "-p", "xdist", "-n", "1", "-k", "test_unmocked_and_failed")
+    assert odd(output) == {f"{kind} test_it.py::test_unmocked_and_failed" for kind in ("FAILED", "ERROR")}, output
+    assert "test_unmocked_and_failed called GET /nowhere, which nothing mocks on WireMock." in output
+
+
 async def test_what_nothing_answered_is_told_with_the_nearest_stubs(together):
     for name, title in (("wiremock", "WireMock"), ("mockserver", "MockServer")):
         told = rf"test_it.py::test_unmocked_on_{name} called GET /users\?.*api_key=\*\*\*.*, which nothing mocks on"

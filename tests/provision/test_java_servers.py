@@ -33,7 +33,7 @@ def spec_of(kind, **fields):
 
 
 async def is_stubbed(endpoint):
-    """Whether the server at ``endpoint`` takes a stub, and answers by it."""
+    """Whether the server at ``endpoint`` takes a stub, and answers by it; and nothing else, whatever it is called."""
     async with httpx.AsyncClient(base_url=endpoint.url, verify=False, timeout=60) as client:
         if endpoint.kind == "wiremock":
             stub = {"request": {"urlPath": "/tea"}, "response": {"status": 200, "body": "tea"}}
@@ -41,6 +41,7 @@ async def is_stubbed(endpoint):
         else:
             stub = {"httpRequest": {"path": "/tea"}, "httpResponse": {"statusCode": 200, "body": "tea"}}
             await client.put("/mockserver/expectation", json=[stub])
+        assert (await client.get("/milk", headers={"Host": "shop.example.org"})).status_code == 404
         return (await client.get("/tea")).text == "tea"
 
 
