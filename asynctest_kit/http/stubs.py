@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json as json_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.http.stub_products import NOT_GIVEN, Reply, StubServerError, Wanted
+from asynctest_kit.http.stub_products import NOT_GIVEN, BrokenAnswer, Reply, StubServerError, Wanted
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from asynctest_kit.http.faults import Proxy
-    from asynctest_kit.http.stub_products import BrokenAnswer, Closed, Lease, Product, Received, Stub
+    from asynctest_kit.http.stub_products import Closed, Lease, Product, Received, Stub
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["Stubs", "VerificationError"]
@@ -26,6 +26,9 @@ __tracebackhide__ = True
 
 #: Seconds between the first two looks for requests that are still to come; then twice as many, and so on.
 _PAUSE: Final = 0.02
+
+#: How many requests are listed.
+_LISTED: Final = 20
 
 #: How many of the nearest are shown.
 _NEAREST: Final = 3
@@ -101,6 +104,8 @@ class Stubs:
         Raises:
             StubServerError: The server refuses it.
         """
+        if fault is not None and fault not in get_args(BrokenAnswer):
+            raise StubServerError(f"fault={fault!r} is none. Allowed: {', '.join(get_args(BrokenAnswer))}.")
         if json is not NOT_GIVEN and text is not None:
             raise StubServerError(f"{self._fixture}.stub({method!r}, ...) has json and text: an answer has one body.")
         given = dict(headers or {})
@@ -206,12 +211,13 @@ class Stubs:
         stubs = list(self.known.values())
         differences = await self._differences([stub.pattern for stub in stubs])
         lines = []
-        for one in amiss:
+        for one in amiss[:_LISTED]:
             lines.append(f"{self._lease.test} called {one.told()}, which nothing mocks on {self._product.title}.")
             nearest = sorted(zip(stubs, differences, strict=True), key=lambda pair: len(pair[1](one)))
             lines += ["Nearest stubs:"] if nearest else ["There are no stubs of this test."]
-            told = dict.fromkeys(f"  {stub.told}  differs in: {', '.join(differs(one))}" for stub, differs in nearest)
+            told = dict.fromkeys(f"  {stub.told}  {_differing(differs(one))}" for stub, differs in nearest)
             lines += list(told)[:_NEAREST]
+        lines += [f"And {len(amiss) - _LISTED} more."] if len(amiss) > _LISTED else []
         first = amiss[0]
         lines.append(
             f'Answer it with {self._fixture}.stub("{first.method}", "{first.path}", ...), or let it go unanswered with'
@@ -225,11 +231,7 @@ class Stubs:
         if not missing:
             return ""
         lines = [f"{self._lease.test} mocked what nothing called:", *[f"  {stub.told}" for stub in missing]]
-        lines += (
-            ["It called:", *[f"  {one.told()}" for one in closed.requests]]
-            if closed.requests
-            else ["It called nothing."]
-        )
+        lines += ["It called:", *_listed(closed.requests)] if closed.requests else ["It called nothing."]
         lines.append(f"A stub that may go without a call is told to {self._fixture}.optional(stub).")
         return "\n".join(lines)
 
@@ -243,17 +245,14 @@ class Stubs:
         pattern = self._product.pattern(wanted)
         others = [one for one in await self._find({}) if one not in found]
         (differs,) = await self._differences([pattern])
-        asked = "at least once" if count is None else f"{count} times"
+        asked = "at least once" if count is None else _times(count)
         more = [name for name in self._product.conditions(pattern) if name not in ("method", "path")]
         by = f" with this {' and '.join(more)}" if more else ""
-        lines = [f"{self._lease.test} expected {wanted}{by} to be called {asked}; it was {len(found)} times."]
-        lines += ["These were:", *[f"  {one.told()}" for one in found]] if found else []
+        lines = [f"{self._lease.test} expected {wanted}{by} to be called {asked}; it was {_times(len(found))}."]
+        lines += ["These were:", *_listed(found)] if found else []
         if others:
             nearest = sorted(others, key=lambda one: len(differs(one)))[:_NEAREST]
-            lines += [
-                "Nearest requests:",
-                *[f"  {one.told()}  differs in: {', '.join(differs(one))}" for one in nearest],
-            ]
+            lines += ["Nearest requests:", *[f"  {one.told()}  {_differing(differs(one))}" for one in nearest]]
         elif not found:
             lines.append("It called nothing.")
         return "\n".join(lines)
@@ -271,6 +270,21 @@ class Stubs:
         return [differs_of(each) for each in conditions]
 
 
+def _differing(names: Sequence[str]) -> str:
+    if names:
+        return f"differs in: {', '.join(names)}"
+    return "differs in nothing: it was made later, or its scenario or its number of answers didn't allow it"
+
+
+def _listed(requests: Sequence[Received]) -> list[str]:
+    more = len(requests) - _LISTED
+    return [f"  {one.told()}" for one in requests[:_LISTED]] + ([f"  and {more} more"] if more > 0 else [])
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
 def _enough(found: Sequence[Received], count: int | None) -> bool:
     return bool(found) if count is None else len(found) == count
 
@@ -282,4 +296,8 @@ def _wanted(
     headers: Mapping[str, str] | None,
     json: Any,
 ) -> Wanted:
+    if isinstance(path, str) and (not path.startswith("/") or "?" in path):
+        raise StubServerError(
+            f"{path!r} is no path: one begins with / and has no query, which is told by query={{...}}."
+        )
     return Wanted(method=method, path=path, query=query or {}, headers=headers or {}, json=json)

@@ -150,7 +150,7 @@ async def test_verification_tells_what_comes_nearest(stubs, client):
         r'  POST /pay\?page=1  \{"amount": 1, "password": "\*\*\*"\}  differs in: headers, body', told[2]
     )
     assert told[4].startswith("  GET /pay  differs in: method, ")
-    with pytest.raises(VerificationError, match=r"(?s)to be called 1 times; it was 2 times\.\nThese were:\n  POST"):
+    with pytest.raises(VerificationError, match=r"(?s)to be called once; it was 2 times\.\nThese were:\n  POST"):
         await stubs.verify("POST", "/pay", count=1)
 
 
@@ -428,6 +428,22 @@ async def test_what_the_server_refuses_is_told_in_its_words(opened, stubs):
     assert stubs.known == {}
     with pytest.raises(StubServerError, match="has json and text: an answer has one body"):
         await stubs.stub("GET", "/tea", json=1, text="1")
+    with pytest.raises(StubServerError, match=r"fault='HICCUP' is none\. Allowed: CONNECTION_RESET_BY_PEER, "):
+        await stubs.stub("GET", "/tea", fault="HICCUP")
+    for path in ("tea", "/tea?page=1"):
+        with pytest.raises(StubServerError, match="is no path: one begins with / and has no query"):
+            await stubs.stub("GET", path)
+
+
+async def test_a_stub_that_came_too_late_is_told_so(opened):
+    async with opened.lease("test_shop") as stubs:
+        async with httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client:
+            for _ in range(22):
+                await client.get("/tea")
+        await stubs.stub("GET", "/tea")
+        ended = await opened.end(stubs)
+    with pytest.raises(UnmockedRequestError, match=r"(?s)GET /tea  differs in nothing: it was made later.*And 2 more"):
+        ended.check()
 
 
 async def test_how_often_an_answer_is_given(opened, stubs, client):
@@ -438,6 +454,7 @@ async def test_how_often_an_answer_is_given(opened, stubs, client):
     await stubs.stub("GET", "/tea", text="last")
     await stubs.stub("GET", "/tea", text="first", times=1)
     assert [(await client.get("/tea")).text for _ in range(2)] == ["first", "last"]
+    (await opened.end(stubs)).check()
 
 
 async def test_a_server_that_has_gone_is_told(servers):
