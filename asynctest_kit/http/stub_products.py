@@ -38,6 +38,9 @@ __all__ = [
     "Wanted",
 ]
 
+#: A failure is shown where the test asked.
+__tracebackhide__ = True
+
 #: Seconds for the server to answer, under whatever load.
 _PATIENCE: Final = 30.0
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["WireMock"]
 
+#: A failure is shown where the test asked.
+__tracebackhide__ = True
+
 _OURS: Final = "asynctest_kit"
 
 #: WireMock's usual priority, of which 1 is the highest; the run's stubs are below all of tests' by so much.
