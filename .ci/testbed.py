@@ -5,7 +5,8 @@
 
 A Docker Engine that answers is used as it is; without one, Debian's docker.io is installed and its daemon started. The
 official images are pulled where a registry is reachable; where none is, images with the same contract are made from
-Debian's packages. A registry's program is fetched for the tests that pull from one of their own. Every step is skipped
+Debian's packages. A registry's program is fetched for the tests that pull from one of their own. The jars of WireMock
+and MockServer come out of their npm packages; images of them are made with this machine's Java. Every step is skipped
 when its result is there, so the second call takes a moment. Needs only Python; root if something must be installed.
 Progress goes to standard error.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +35,8 @@ _RECIPES = Path(__file__).parent / "images"
 #: A shell, an HTTP server and little else, for tests of containers of any image; and the same with a HEALTHCHECK.
 _BUSYBOX = ("TESTS_BUSYBOX_IMAGE", "busybox:1.36", "asynctest-kit/busybox:testbed")
 _HEALTHCHECK = ("TESTS_HEALTHCHECK_IMAGE", "asynctest-kit/healthcheck:testbed")
+
+_JAVA_BASE = "asynctest-kit/java-servers:testbed"
 
 _STATE = Path(tempfile.gettempdir()) / f"asynctest_kit-testbed-{os.getuid()}"
 
@@ -54,6 +58,47 @@ class Image:
     own: str
     entrypoint: str
     changes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JavaServer:
+    """A server that Java runs: its npm package, how its jar is called in there, and its images' names."""
+
+    name: str
+    package: str
+    jar: str
+    official: str
+    port: int
+
+    @property
+    def file(self) -> Path:
+        """Where its jar is kept; the version is in the name."""
+        return _STATE / "jars" / f"{self.package.replace('@', '-')}.jar"
+
+    @property
+    def own(self) -> str:
+        """The image that is made here."""
+        return f"asynctest-kit/{self.name}:testbed"
+
+
+_JAVA_SERVERS = (
+    JavaServer("wiremock", "wiremock@3.13.2", "wiremock-standalone-*.jar", "wiremock/wiremock:3.13.2", 8080),
+    JavaServer(
+        "mockserver", "mockserver-node@8.0.0", "mockserver-netty-*.jar", "mockserver/mockserver:mockserver-8.0.0", 1080
+    ),
+)
+#: Of a Java installation what a server in a container doesn't need.
+_NOT_OF_JAVA = (
+    "demo",
+    "include",
+    "jmods",
+    "legal",
+    "man",
+    "src.zip",
+    "*.debuginfo",
+    "libawt_xawt.so",
+    "libsplashscreen.so",
+)
 
 
 def images(postgres: str) -> tuple[Image, ...]:
@@ -85,7 +130,8 @@ def images(postgres: str) -> tuple[Image, ...]:
 
 def main() -> None:
     """Provide engine and images; print the names."""
-    with _alone():
+    with _alone(), ThreadPoolExecutor() as pool:
+        fetching = {server: pool.submit(_fetched, server) for server in _JAVA_SERVERS}
         if not _engine_answers():
             _start_engine()
         wanted = images(postgres="")
@@ -95,10 +141,17 @@ def main() -> None:
             if missing:
                 _build()
         small = _small_images()
+        servers = [server for server in _JAVA_SERVERS if fetching[server].result() and _java()]
+        missing = [server for server in servers if not _has(server.official) and not _has(server.own, _java_recipe())]
+        if missing:
+            _build_java_servers(servers)
         if registry := _registry():
             print(f"export TESTBED_REGISTRY={registry}")
     for image in wanted:
         print(f"export {image.variable}={image.official if _has(image.official) else image.own}")
+    for server in servers:
+        image = server.official if _has(server.official) else server.own
+        print(f"export ATK_{server.name.upper()}_JAR={server.file}\nexport ATK_{server.name.upper()}_IMAGE={image}")
     for variable, name in small.items():
         print(f"export {variable}={name}")
 
@@ -200,6 +253,86 @@ def _small_images() -> dict[str, str]:
                 "docker", "build", "-q", "-t", healthcheck, "--label", f"asynctest_kit.recipe={_recipe_hash()}", folder
             )
     return {variable: busybox, other: healthcheck}
+
+
+def _java() -> Path | None:
+    """Where Java is; installed if it can be."""
+    if shutil.which("java") is None and os.geteuid() == 0 and shutil.which("apt-get") is not None:
+        _say("installing default-jre-headless")
+        _run("apt-get", "update", "-qq")
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        _run(
+            "apt-get",
+            "install",
+            "-y",
+            "-qq",
+            "--no-install-recommends",
+            "default-jre-headless",
+            environment=environment,
+        )
+    program = shutil.which("java")
+    if program is None:
+        _say("no Java: WireMock and MockServer are left out")
+        return None
+    return Path(program).resolve().parents[1]
+
+
+def _fetched(server: JavaServer) -> bool:
+    """Whether its jar is there, or could be taken out of its npm package."""
+    if server.file.exists():
+        return True
+    if shutil.which("npm") is None:
+        _say(f"no npm: {server.name} is left out")
+        return False
+    _say(f"fetching {server.package}")
+    with tempfile.TemporaryDirectory(dir=_STATE) as folder:
+        if not _try("npm", "pack", "--silent", server.package, "--pack-destination", folder, seconds=300):
+            _say(f"{server.package} can't be fetched: {server.name} is left out")
+            return False
+        (packed,) = Path(folder).glob("*.tgz")
+        _run("tar", "-xzf", str(packed), "--wildcards", f"*/{server.jar}", folder=Path(folder))
+        (jar,) = Path(folder).rglob(server.jar)
+        server.file.parent.mkdir(exist_ok=True)
+        jar.rename(server.file)
+    return True
+
+
+def _build_java_servers(servers: list[JavaServer]) -> None:
+    """One tree with Java and all the jars, and an image of it for each server."""
+    java = _java()
+    with tempfile.TemporaryDirectory(dir=_STATE) as folder:
+        root = Path(folder) / "root"
+        shutil.copytree(
+            java, root / "java", ignore=shutil.ignore_patterns(*_NOT_OF_JAVA), ignore_dangling_symlinks=True
+        )
+        for library in _libraries(root / "java"):
+            (root / library.parent.relative_to("/")).mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, root / library.relative_to("/"))
+        for server in servers:
+            os.link(server.file, root / f"{server.name}.jar")
+        (root / "tmp").mkdir(mode=0o1777)
+        (root / "tmp").chmod(0o1777)
+        _import_tree(root, _JAVA_BASE, ())
+    for server in servers:
+        _say(f"building {server.own}")
+        entrypoint = ", ".join(f'"{word}"' for word in ("/java/bin/java", "-jar", f"/{server.name}.jar"))
+        recipe = f"FROM {_JAVA_BASE}\nWORKDIR /tmp\nEXPOSE {server.port}\nENTRYPOINT [{entrypoint}]\n"
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "Dockerfile").write_text(recipe)
+            label = f"asynctest_kit.recipe={_java_recipe()}"
+            _run("docker", "build", "-q", "-t", server.own, "--label", label, folder)
+
+
+def _libraries(java: Path) -> set[Path]:
+    """The libraries of the system's that Java's own need."""
+    programs = [java / "bin/java", *(path for path in (java / "lib").rglob("*.so") if not path.is_symlink())]
+    listed = subprocess.run(["ldd", *programs], capture_output=True, text=True, check=False).stdout
+    return {path for path in map(Path, re.findall(r"(/\S+) \(0x", listed)) if java not in path.parents}
+
+
+def _java_recipe() -> str:
+    """What decides how those images look."""
+    return f"{_recipe_hash()}-{'-'.join(server.file.stem for server in _JAVA_SERVERS)}"
 
 
 def _import_busybox(name: str) -> None:

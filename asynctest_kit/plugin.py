@@ -25,6 +25,7 @@ from asynctest_kit.fixtures import (
     redis_refusals,
     services,
     sqlalchemy,
+    stubs,
     test_data,
 )
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
@@ -86,6 +87,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(sqlalchemy, "asynctest_kit-sqlalchemy")
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
     config.pluginmanager.register(http, "asynctest_kit-http")
+    config.pluginmanager.register(stubs, "asynctest_kit-stubs")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
@@ -100,6 +102,7 @@ def pytest_configure(config: pytest.Config) -> None:
     declared = DeclaredServices(session, config)
     try:
         declared.register(session.services_in_settings, "the settings")
+        declared.register_usual()
     except SettingsError as error:
         raise pytest.UsageError(str(error)) from None
     config.pluginmanager.register(declared, "asynctest_kit-declared")

@@ -51,13 +51,21 @@ __all__ = [
 ProviderChoice = Literal["auto", "docker", "embedded", "external"]
 
 #: The kinds of service that the catalogue can start. Each is also a service that needs no table in the settings.
-KINDS: Final = ("postgres", "redis")
+KINDS: Final = ("mockserver", "postgres", "redis", "wiremock")
+
+#: Those of them that every project has, unless it says otherwise.
+_USUAL: Final = ("postgres", "redis")
 
 #: How the files are called that can be loaded into a database.
 SEED_ENDINGS: Final = (".csv", ".json", ".sql", ".yaml", ".yml")
 
 #: How URLs of servers of a kind begin.
-_SCHEMES: Final = {"postgres": ("postgresql", "postgres"), "redis": ("redis", "rediss")}
+_SCHEMES: Final = {
+    "mockserver": ("http", "https"),
+    "postgres": ("postgresql", "postgres"),
+    "redis": ("redis", "rediss"),
+    "wiremock": ("http", "https"),
+}
 
 _TABLE: Final = "tool.asynctest_kit"
 AuditIsolation = Literal["", "suite", "each"]
@@ -73,14 +81,14 @@ _TABLES: Final = ("groups", "images", "overrides", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
-    "command", "container", "environment", "extensions", "image", "kind", "migrations", "needs", "once", "ports",
-    "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
+    "command", "container", "environment", "extensions", "image", "jar", "kind", "mappings", "migrations", "needs",
+    "once", "ports", "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
 )  # fmt: skip
-_SERVICE_VARIABLE_KEYS: Final = ("image", "provider", "startup-timeout", "url")
+_SERVICE_VARIABLE_KEYS: Final = ("image", "jar", "provider", "startup-timeout", "url")
 _NO_SETTINGS: Final = ("ATK_WARM",)  # is over before there are any
 #: From this likeness on, two names are taken for one that is misspelt.
 _NEARLY: Final = 0.75
-_OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|PROVIDER|STARTUP_TIMEOUT|URL)")
+_OF_A_SERVICE: Final = re.compile(r"ATK_[A-Z][A-Z0-9_]*_(IMAGE|JAR|PROVIDER|STARTUP_TIMEOUT|URL)")
 _MIGRATION_TOOLS: Final = ("alembic", "command", "sql")
 _MIGRATION_KEYS: Final = (*_MIGRATION_TOOLS, "downgrade-to", "round-trip", "seeds")
 _SETTING: Final = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
@@ -170,6 +178,8 @@ class ServiceSettings:
         needs: Names of services that must be ready before it starts, besides those that its templates name.
         once: Whether a container is run to its end, once, and is ready when it ended with exit code 0.
         container: How its container is made, beyond what its kind says.
+        jar: Absolute path of the server's jar, for what Java can run without a container.
+        mappings: Absolute path of the file or folder with the stubs that all tests have.
     """
 
     name: str
@@ -187,6 +197,8 @@ class ServiceSettings:
     needs: tuple[str, ...] = ()
     once: bool = False
     container: ContainerOptions = field(default_factory=ContainerOptions, repr=False)
+    jar: Path | None = None
+    mappings: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +284,16 @@ class Settings:
     )
     sources: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     unclaimed: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+    @property
+    def usual_services(self) -> tuple[str, ...]:
+        """The names of those that are meant where none is named: all that are declared, and a few more.
+
+        A variable that says where one could be had from declares none.
+        """
+        keys = (key for key, source in self.sources.items() if not source.startswith("environment"))
+        said = {key.split(".")[1] for key in keys if key.startswith("services.")}
+        return tuple(name for name in self.services if name in _USUAL or name in said or name not in KINDS)
 
 
 def load(
@@ -433,6 +455,7 @@ def _overruled(service: ServiceSettings, givens: _Givens, place: str, folder: Pa
         url=url,
         image=_last(givens, "image", _text, service.image),
         startup_timeout=_last(givens, "startup-timeout", _positive_duration, service.startup_timeout),
+        jar=_last(givens, "jar", _path, service.jar),
     )
 
 
@@ -655,6 +678,8 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         needs=_last(givens, "needs", _names, ()),
         once=_last(givens, "once", _truth, default=False),
         container=_last(givens, "container", _container, ContainerOptions()),
+        jar=_last(givens, "jar", _path, None),
+        mappings=_last(givens, "mappings", _existing, None),
     )
 
 
@@ -948,6 +973,14 @@ def _server_settings(given: _Given) -> dict[str, str]:
             )
         settings[name] = ("on" if value else "off") if isinstance(value, bool) else str(value)
     return settings
+
+
+def _existing(given: _Given) -> Path:
+    path = _path(given)
+    if not path.exists():
+        raise _error(given, f"is no file and no folder: {path} was looked for")
+
+    return path
 
 
 def _existing_file(given: _Given) -> Path:

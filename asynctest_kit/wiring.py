@@ -20,10 +20,13 @@ if TYPE_CHECKING:
     from asynctest_kit.container_options import ContainerOptions
     from asynctest_kit.containers import Port, Wait
 
-__all__ = ["FIELDS", "KIND_OF_IMAGES", "Prepared", "Wired", "check", "filled", "needed"]
+__all__ = ["FIELDS", "KIND_OF_IMAGES", "OF_STUBS", "Prepared", "Wired", "check", "filled", "needed"]
 
 #: The kind of a service that the catalogue knows nothing of: any image.
 KIND_OF_IMAGES: Final = "container"
+
+#: The kinds of servers of stubs, which tests share.
+OF_STUBS: Final = ("mockserver", "wiremock")
 
 #: What can be said of a service's endpoint.
 FIELDS: Final = ("database", "host", "password", "port", "scheme", "url", "username")
@@ -92,6 +95,14 @@ class Wired(Protocol):
         """Its variables."""
 
     @property
+    def jar(self) -> object | None:
+        """Its jar."""
+
+    @property
+    def mappings(self) -> object | None:
+        """The stubs that all tests have."""
+
+    @property
     def command(self) -> tuple[str, ...]:
         """Its arguments."""
 
@@ -158,6 +169,11 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
     if service.kind != "postgres":
         for key in service.preparation.given:
             raise SettingsError(f'{place(key)}: only services of kind "postgres" have it.')
+    if service.kind not in OF_STUBS:
+        for key, value in (("jar", service.jar), ("mappings", service.mappings)):
+            if value is not None:
+                kinds = " and ".join(f'"{kind}"' for kind in OF_STUBS)
+                raise SettingsError(f"{place(key)}: only services of the kinds {kinds} have it.")
     if service.kind != KIND_OF_IMAGES:
         for key in _given(service):
             raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')

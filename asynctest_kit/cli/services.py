@@ -38,7 +38,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
     with _told():
         settings = _settings({"provider": provider})
         seconds = _idle(idle)
-        wanted = _known(names, settings) or tuple(sorted(settings.services))
+        wanted = _known(names, settings) or tuple(sorted(settings.usual_services))
         from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.provision.catalog import spec_for
         from asynctest_kit.provision.client import Client

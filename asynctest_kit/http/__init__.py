@@ -2,5 +2,6 @@
 
 - :mod:`asynctest_kit.http.apps`: the application under test, and how it is reached
 - :mod:`asynctest_kit.http.mocks`: answers for HTTP calls, in the test's process
+- :mod:`asynctest_kit.http.stub_server`: answers by WireMock or MockServer, each test its own
 - :mod:`asynctest_kit.http.faults`: a proxy that makes connections slow, or breaks them
 """

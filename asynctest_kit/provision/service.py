@@ -29,6 +29,7 @@ __all__ = [
     "ServiceSpec",
     "ServiceState",
     "Stream",
+    "jar_variable",
     "same_container",
     "same_server",
     "url_variable",
@@ -59,6 +60,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         provider: Who should give it; ``auto`` tries docker, embedded, and takes a URL where one is set.
         image: Container image, or None for the catalogue's default.
         url: Where an external service is; None otherwise.
+        jar: Absolute path of the jar that the embedded provider runs, for the kinds that have one; None if none is set.
         environment: Extra environment variables of the service.
         command: Extra arguments of the service's command.
         startup_timeout: Seconds from asked, or from when all that it needs is ready, to ready; those for its image
@@ -84,6 +86,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     provider: ProviderChoice = "auto"
     image: str | None = None
     url: str | None = None
+    jar: str | None = None
     environment: dict[str, str] = {}
     command: tuple[str, ...] = ()
     startup_timeout: float = 60.0
@@ -238,6 +241,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 def url_variable(service: str) -> str:
     """The variable that gives the URL of a server to be used instead."""
     return f"ATK_{service.upper().replace('-', '_')}_URL"
+
+
+def jar_variable(service: str) -> str:
+    """The variable that gives the jar of a server that Java runs."""
+    return f"ATK_{service.upper().replace('-', '_')}_JAR"
 
 
 def _starred(parameter: str) -> str:

@@ -314,8 +314,8 @@ def test_a_bad_url_is_refused_without_its_password(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_url_leads_to_a_server_of_its_kind(tmp_path: Path, kind: str) -> None:
     variable = f"ATK_{kind.upper()}_URL"
-    told = refusal(tmp_path, environ={variable: "http://user:s3cret@127.0.0.1:1"})
-    assert f'environment variable {variable}: "http://" leads to no server of kind "{kind}". Allowed: ' in told
+    told = refusal(tmp_path, environ={variable: "ftp://user:s3cret@127.0.0.1:1"})
+    assert f'environment variable {variable}: "ftp://" leads to no server of kind "{kind}". Allowed: ' in told
     assert "s3cret" not in told
     for scheme in kind_of(ServiceSpec(name=kind, kind=kind)).schemes:
         url = f"{scheme}://127.0.0.1:1"
@@ -368,3 +368,23 @@ def test_any_text_is_a_duration_or_is_refused_by_name(text: str) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="Allowed"):
         parse_duration(text)
+
+
+def test_a_server_of_stubs_has_a_jar_and_mappings(tmp_path: Path) -> None:
+    (tmp_path / "stubs").mkdir()
+    text = '[tool.asynctest_kit.services.rates]\nkind = "wiremock"\njar = "rates.jar"\nmappings = "stubs"'
+    rates = read(tmp_path, text).services["rates"]
+    assert (rates.kind, rates.jar, rates.mappings) == ("wiremock", tmp_path / "rates.jar", tmp_path / "stubs")
+    overruled = read(tmp_path, text, environ={"ATK_RATES_JAR": "other.jar", "ATK_WIREMOCK_JAR": "wiremock.jar"})
+    assert overruled.services["rates"].jar == tmp_path / "other.jar"
+    assert overruled.services["wiremock"].jar == tmp_path / "wiremock.jar"
+
+
+def test_other_services_have_neither(tmp_path: Path) -> None:
+    kinds = 'only services of the kinds "mockserver" and "wiremock" have it.'
+    (tmp_path / "stubs").mkdir()
+    for key, value in (("jar", "redis.jar"), ("mappings", "stubs")):
+        told = refusal(tmp_path, f'[tool.asynctest_kit.services.redis]\n{key} = "{value}"')
+        assert f"[tool.asynctest_kit.services.redis], {key}: {kinds}" in told
+    told = refusal(tmp_path, '[tool.asynctest_kit.services.wiremock]\nmappings = "missing"')
+    assert f'mappings: "missing" is no file and no folder: {tmp_path / "missing"} was looked for' in told

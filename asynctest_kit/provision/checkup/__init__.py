@@ -39,12 +39,12 @@ async def examine(settings: Settings, environ: Mapping[str, str]) -> AsyncIterat
             wanted = {
                 name: service
                 for name, service in settings.services.items()
-                if (service.provider or settings.provider) in ("auto", "docker")
+                if name in settings.usual_services and (service.provider or settings.provider) in ("auto", "docker")
             }
             if wanted:
                 async for finding in examine_engine(engine, wanted):
                     yield finding
-        for name in sorted(settings.services):
+        for name in sorted(settings.usual_services):
             for finding in await examine_service(name, settings, engine):
                 yield finding
     for finding in examine_machine(settings.concurrency):

