@@ -22,6 +22,7 @@ from asynctest_kit.fixtures import (
     lock_waits,
     losses,
     migrations,
+    pacts,
     services,
     sqlalchemy,
     test_data,
@@ -85,6 +86,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(sqlalchemy, "asynctest_kit-sqlalchemy")
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
     config.pluginmanager.register(http, "asynctest_kit-http")
+    config.pluginmanager.register(pacts, "asynctest_kit-pacts")
+    config.pluginmanager.register(pacts.PactFiles(config), "asynctest_kit-pact-files")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
