@@ -41,8 +41,8 @@ _SHORTER = {"CHAOS": "1", "STUBBED_TESTS": "20"}
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
-    "faker", "freezegun", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock", "pytest-rerunfailures",
-    "pytest-xdist", "pyyaml", "trio", "websockets",
+    "faker", "freezegun", "hypothesis", "pact-python", "pact-python-cli", "psycopg[binary]", "pytest-asyncio",
+    "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "pyyaml", "trio", "websockets",
 )  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.
@@ -50,7 +50,7 @@ _LOWEST = (
     "pytest==8.4.0", "aiodocker==0.25.0", "anyio==4.14.0", "asyncpg==0.32.0", "click==8.1.8", "httpx==0.27.0",
     "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.1", "structlog==24.4.0",
     "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.30.0",
-    "websockets==14.0",
+    "pact-python==3.3.0", "pact-python-ffi==0.5.8.0", "pact-python-cli==1!0.10.9", "websockets==14.0",
 )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def public(session: nox.Session, pytest: str) -> None:
 @nox.session
 def demo(session: nox.Session) -> None:
     """The example: without any Docker in reach, on containers, and under plain pytest with the same outcomes."""
-    session.install(".[example]")
+    session.install(".[example,pact]")
     without_docker = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     session.run("atk", "run", "examples/shop", env=without_docker)
     environment = _test_bed()

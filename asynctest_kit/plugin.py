@@ -22,6 +22,7 @@ from asynctest_kit.fixtures import (
     lock_waits,
     losses,
     migrations,
+    pacts,
     redis_refusals,
     services,
     sqlalchemy,
@@ -88,6 +89,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(test_data, "asynctest_kit-test-data")
     config.pluginmanager.register(http, "asynctest_kit-http")
     config.pluginmanager.register(stubs, "asynctest_kit-stubs")
+    config.pluginmanager.register(pacts, "asynctest_kit-pacts")
+    config.pluginmanager.register(pacts.PactFiles(config), "asynctest_kit-pact-files")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")

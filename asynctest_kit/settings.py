@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 
 from asynctest_kit.container_options import ContainerOptions, ImageSource, PullPolicy
 from asynctest_kit.errors import SettingsError
+from asynctest_kit.pact_settings import PactSettings, pact_settings
 from asynctest_kit.setting_errors import listing as _listing
 from asynctest_kit.setting_errors import shown as _shown
 from asynctest_kit.setting_errors import suggestion as _suggestion
@@ -77,7 +78,7 @@ _RUN_KEYS: Final = (
     "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "record", "repeat",
     "report", "report-json", "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
-_TABLES: Final = ("groups", "images", "overrides", "services")
+_TABLES: Final = ("groups", "images", "overrides", "pact", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
@@ -251,6 +252,7 @@ class Settings:
         record: Whether HTTP exchanges that are replayed are made anew, by real calls.
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
         snapshots: Whether services start from prepared data, and prepared data are kept for the next run.
+        pact: What the project is called in its pacts, and where they are.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
         unclaimed: Variables for services that aren't here, and may be declared in Python yet.
@@ -279,6 +281,7 @@ class Settings:
     record: bool = False
     publish_openly: bool = False
     snapshots: bool = True
+    pact: PactSettings = field(default_factory=PactSettings)
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -326,8 +329,10 @@ def load(
     groups: Mapping[str, int] = {}
     overrides: tuple[Override, ...] = ()
     substitutes: dict[str, str] = {}
+    pact = PactSettings()
     if file:
         _add_table(file, table, run, services)
+        pact = pact_settings(table["pact"], f"{file}, [{_TABLE}.pact]") if "pact" in table else pact
         substitutes = _substitutes(file, table.get("images", {}))
         groups = _groups(file, table.get("groups", {}))
         overrides = _overrides(file, table.get("overrides", []))
@@ -367,6 +372,7 @@ def load(
         record=_last(run, "record", _truth, default=False),
         publish_openly=_last(run, "publish-openly", _truth, default=False),
         snapshots=_last(run, "snapshots", _truth, default=True),
+        pact=pact,
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
         unclaimed=MappingProxyType(unclaimed),

@@ -38,7 +38,8 @@ _MODULES = (
     *(
         module.name
         for module in pkgutil.walk_packages(asynctest_kit.__path__, f"{asynctest_kit.__name__}.")
-        if not module.name.endswith(("__main__", "alembic", "sqlalchemy")) and ".http" not in module.name
+        if not module.name.endswith(("__main__", "alembic", "cli.pact", "sqlalchemy"))
+        and not {"contracts", "http"} & set(module.name.split("."))
     ),
     "anyio.from_thread",
     "unittest.mock",

@@ -207,6 +207,44 @@ def check(services: tuple[str, ...], provider: str | None) -> None:
     try_out(services, provider)
 
 
+_OF_THE_PROGRAM = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": ["--help"]}
+
+
+@atk.group()
+def pact() -> None:
+    """Publish this project's pacts, verify those of its consumers, ask the broker: the program `pact`, with what the
+    settings know. Its output is passed on, and so is its exit code.
+    """  # noqa: D205  # as help
+
+
+@pact.command(context_settings=_OF_THE_PROGRAM, epilog="Every option is that of `pact broker publish`.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PATH]... [OPTION]...")
+def publish(arguments: tuple[str, ...]) -> None:
+    """Publish pact files, or those in folders (by default, in the settings' folder), as the version that git knows."""
+    from asynctest_kit.cli.pact import publish as publish_pacts
+
+    publish_pacts(arguments)
+
+
+@pact.command("can-i-deploy", context_settings=_OF_THE_PROGRAM, epilog="As options of `pact broker can-i-deploy`.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[OPTION]...")
+def can_i_deploy(arguments: tuple[str, ...]) -> None:
+    """Exit with 0 if a version gets on with what is deployed: --version 1.2 --to-environment production."""
+    from asynctest_kit.cli.pact import can_i_deploy as ask
+
+    ask(arguments)
+
+
+@pact.command(context_settings=_OF_THE_PROGRAM, epilog="Every other option is that of `pact verifier`.")
+@click.option("--app", metavar="URL|MODULE:NAME", help="Where the provider runs, or what is to be served.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[SOURCE]... [OPTION]...")
+def verify(arguments: tuple[str, ...], app: str | None) -> None:
+    """Verify a provider against pact files, folders of them, URLs; by default the broker's, or the settings' folder."""
+    from asynctest_kit.cli.pact import verify as verify_provider
+
+    verify_provider(arguments, app)
+
+
 @atk.command()
 @click.option("--provider", metavar="NAME", help="Who is to give services: auto (default), docker, embedded, external.")
 def doctor(provider: str | None) -> None:

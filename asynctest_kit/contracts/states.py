@@ -1,0 +1,98 @@
+"""The states of a provider: what its consumers give, and what the test does to bring each about.
+
+A handler is called with the state's parameters by name. It is
+
+- an async function (or a plain one), which brings the state about, or
+- an async generator, or a function that returns an async context manager: what comes after the ``yield`` takes the
+  state away again, when the interaction is over.
+
+What it returns or yields, if that is a mapping, the consumer's ``provider state`` generators get.
+
+Handlers run one after the other in one task, that of the test, with its context and its leases. All states of an
+interaction are taken away at once, the last first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from asynctest_kit.contracts.errors import PactError
+
+__all__ = ["StateHandler", "States"]
+
+StateHandler = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    state: str
+    action: str
+    parameters: Mapping[str, Any]
+    answer: asyncio.Future[Mapping[str, Any]]
+
+
+class States:
+    """Brings states about in the task that calls :meth:`work`.
+
+    Args:
+        handlers: By the names of states; ``""`` is asked for where an interaction is given none.
+    """
+
+    def __init__(self, handlers: Mapping[str, StateHandler]) -> None:
+        self._handlers = handlers
+        self._asked: asyncio.Queue[_Asked | None] = asyncio.Queue()
+
+    async def ask(self, state: str, action: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Have a state brought about (``setup``), or all of them taken away (``teardown``).
+
+        Raises:
+            PactError: Nobody knows how.
+            Exception: What the handler raised.
+        """
+        asked = _Asked(state, action, parameters, asyncio.get_running_loop().create_future())
+        self._asked.put_nowait(asked)
+        return await asked.answer
+
+    def end(self) -> None:
+        """Nobody asks any more."""
+        self._asked.put_nowait(None)
+
+    async def work(self) -> None:
+        """Do what is asked until the end; what is left then is taken away."""
+        async with AsyncExitStack() as left:
+            while (asked := await self._asked.get()) is not None:
+                try:
+                    answer = await self._do(asked, left)
+                except Exception as error:  # noqa: BLE001  # who asked is told
+                    if not asked.answer.done():
+                        asked.answer.set_exception(error)
+                else:
+                    if not asked.answer.done():
+                        asked.answer.set_result(answer)
+
+    async def _do(self, asked: _Asked, left: AsyncExitStack) -> Mapping[str, Any]:
+        if asked.action == "teardown":
+            await left.aclose()
+            return {}
+        handler = self._handlers.get(asked.state)
+        if handler is None:
+            if not asked.state:
+                return {}
+            known = ", ".join(map(repr, sorted(filter(None, self._handlers)))) or "none"
+            raise PactError(
+                f"Nobody brings about the state {asked.state!r}. Give an async function for it: "
+                f"states={{{asked.state!r}: ...}}. Known: {known}."
+            )
+        if inspect.isasyncgenfunction(handler):
+            handler = asynccontextmanager(handler)
+        found = handler(**asked.parameters)
+        if hasattr(found, "__aenter__"):
+            found = await left.enter_async_context(found)
+        elif isinstance(found, Awaitable):
+            found = await found
+        return found if isinstance(found, Mapping) else {}
