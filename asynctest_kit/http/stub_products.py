@@ -42,7 +42,7 @@ __all__ = [
 __tracebackhide__ = True
 
 #: Seconds for the server to answer, under whatever load.
-_PATIENCE: Final = 30.0
+_PATIENCE: Final = 60.0
 
 #: Calls to the server's admin API at once.
 _AT_ONCE: Final = 16

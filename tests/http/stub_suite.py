@@ -134,13 +134,17 @@ _SETTINGS = """
 filterwarnings = ["error"]
 [tool.asynctest_kit]
 provider = "embedded"
+timeout = "5m"
 [tool.asynctest_kit.services.wiremock]
 mappings = "stubs/wiremock"
+startup-timeout = "3m"
 [tool.asynctest_kit.services.mockserver]
 mappings = "stubs/mockserver.json"
+startup-timeout = "3m"
 [tool.asynctest_kit.services.rates]
 kind = "wiremock"
 url = "{wiremock}"
+startup-timeout = "1m"
 """
 
 _CONFTEST = """

@@ -266,7 +266,7 @@ HOST = {"status": 200, "body": "{{request.host}}", "transformers": ["response-te
 
 async def test_a_lease_ends_with_a_check(opened):
     async with opened.lease("test_shop") as stubs:
-        async with httpx.AsyncClient(base_url=stubs.url, verify=False) as client:
+        async with httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client:
             await stubs.stub("GET", "/tea")
             await stubs.stub("GET", "/milk")
             await client.get("/tea")
@@ -284,14 +284,17 @@ async def test_a_lease_ends_with_a_check(opened):
 
 async def test_what_may_be_missing_and_unanswered_is_not_told(opened):
     async with opened.lease("test_shop") as stubs:
-        async with httpx.AsyncClient(base_url=stubs.url, verify=False) as client:
+        async with httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client:
             stubs.optional(await stubs.stub("GET", "/tea"))
             await stubs.stub("GET", "/milk", optional=True)
             stubs.allow_unmatched("/health")
             await client.get("/healthy")
             (await opened.end(stubs)).check()
         stubs.allow_unmatched("/nothing")
-    async with opened.lease("test_shop") as stubs, httpx.AsyncClient(base_url=stubs.url, verify=False) as client:
+    async with (
+        opened.lease("test_shop") as stubs,
+        httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client,
+    ):
         await client.get("/health")
         with pytest.raises(UnmockedRequestError, match="There are no stubs of this test"):
             (await opened.end(stubs)).check()
@@ -317,7 +320,7 @@ async def test_nothing_is_left_of_a_lease_that_is_cancelled_anywhere(opened, aft
         async with opened.lease("test_shop") as stubs:
             leases.append(next(iter(stubs.headers.values())))
             await stubs.stub("GET", "/tea")
-            async with httpx.AsyncClient(base_url=stubs.url, verify=False) as client:
+            async with httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client:
                 await client.get("/tea")
             await opened.end(stubs)
 
@@ -393,7 +396,7 @@ async def test_what_a_killed_run_left_is_removed_by_the_next(opened, servers):
     assert lives[1]
     assert await next_run() == (0, False)
     assert opened.run in await product.marks()
-    async with httpx.AsyncClient(verify=False) as client:
+    async with httpx.AsyncClient(verify=False, timeout=60) as client:
         assert (await client.get(f"{opened.server.url}/tea")).status_code == 404
 
 

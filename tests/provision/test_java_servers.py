@@ -50,7 +50,7 @@ async def test_a_container_serves(engine, kind):
     image = os.environ.get(f"ATK_{kind.upper()}_IMAGE") or kind_of(spec_of(kind)).image
     if not await engine.has_image(image):
         pytest.skip(f"no Docker image {image}")
-    spec = spec_of(kind, image=image, startup_timeout=120)
+    spec = spec_of(kind, image=image, startup_timeout=300)
     async with Docker(session=f"java-{kind}", project="java") as docker, docker.give(order_of(spec)) as running:
         assert running.endpoint.url.startswith("http://127.0.0.1:")
         assert await is_stubbed(running.endpoint)
@@ -65,13 +65,13 @@ def jar():
 
 
 async def test_a_jar_serves_on_loopback_alone_and_its_process_ends(jar):
-    order = order_of(spec_of("wiremock", jar=jar, command=("--max-request-journal-entries", "7"), startup_timeout=120))
+    order = order_of(spec_of("wiremock", jar=jar, command=("--max-request-journal-entries", "7"), startup_timeout=300))
     async with Embedded().give(order) as running:
         endpoint = running.endpoint
         assert endpoint.detail.startswith("WireMock 3.")
         assert endpoint.detail.endswith(f" from {jar}")
         assert await is_stubbed(endpoint)
-        async with httpx.AsyncClient(verify=False) as client:
+        async with httpx.AsyncClient(verify=False, timeout=60) as client:
             for number in range(9):
                 await client.get(f"{endpoint.url}/{number}")
             assert (await client.get(f"{endpoint.url}/__admin/requests")).json()["meta"]["total"] == 7
