@@ -82,8 +82,8 @@ _TABLES: Final = ("groups", "images", "overrides", "pact", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
-    "command", "container", "environment", "extensions", "image", "jar", "kind", "mappings", "migrations", "needs",
-    "once", "ports", "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
+    "command", "container", "environment", "extensions", "image", "jar", "kind", "lease-header", "mappings",
+    "migrations", "needs", "once", "ports", "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "jar", "provider", "startup-timeout", "url")
 _NO_SETTINGS: Final = ("ATK_WARM",)  # is over before there are any
@@ -181,6 +181,7 @@ class ServiceSettings:
         container: How its container is made, beyond what its kind says.
         jar: Absolute path of the server's jar, for what Java can run without a container.
         mappings: Absolute path of the file or folder with the stubs that all tests have.
+        lease_header: The header by which tests are told apart; None for the usual one.
     """
 
     name: str
@@ -200,6 +201,7 @@ class ServiceSettings:
     container: ContainerOptions = field(default_factory=ContainerOptions, repr=False)
     jar: Path | None = None
     mappings: Path | None = None
+    lease_header: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -686,6 +688,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         container=_last(givens, "container", _container, ContainerOptions()),
         jar=_last(givens, "jar", _path, None),
         mappings=_last(givens, "mappings", _existing, None),
+        lease_header=_last(givens, "lease-header", _header, None),
     )
 
 
@@ -979,6 +982,13 @@ def _server_settings(given: _Given) -> dict[str, str]:
             )
         settings[name] = ("on" if value else "off") if isinstance(value, bool) else str(value)
     return settings
+
+
+def _header(given: _Given) -> str:
+    if isinstance(given.value, str) and re.fullmatch(r"[A-Za-z0-9-]+", given.value):
+        return given.value
+
+    raise _error(given, 'is no name of a header, e.g. "X-Request-Id"')
 
 
 def _existing(given: _Given) -> Path:

@@ -103,6 +103,10 @@ class Wired(Protocol):
         """The stubs that all tests have."""
 
     @property
+    def lease_header(self) -> object | None:
+        """The header by which tests are told apart."""
+
+    @property
     def command(self) -> tuple[str, ...]:
         """Its arguments."""
 
@@ -170,7 +174,8 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
         for key in service.preparation.given:
             raise SettingsError(f'{place(key)}: only services of kind "postgres" have it.')
     if service.kind not in OF_STUBS:
-        for key, value in (("jar", service.jar), ("mappings", service.mappings)):
+        keys = {"jar": service.jar, "mappings": service.mappings, "lease-header": service.lease_header}
+        for key, value in keys.items():
             if value is not None:
                 kinds = " and ".join(f'"{kind}"' for kind in OF_STUBS)
                 raise SettingsError(f"{place(key)}: only services of the kinds {kinds} have it.")

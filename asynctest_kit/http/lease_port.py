@@ -31,15 +31,15 @@ _SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(;.*)?$")
 
 
 class Marker:
-    """Puts header lines into each request of one connection.
+    """Puts a header into each request of one connection, in the place of any that has its name.
 
     Args:
-        lines: The lines, each with its end.
+        line: The header's line, with its end.
         host: What the ``Host`` header says instead of what the client wrote; None to leave it.
     """
 
-    def __init__(self, lines: bytes, host: str | None = None) -> None:
-        self._lines = lines
+    def __init__(self, line: bytes, host: str | None = None) -> None:
+        self._line = line
         self._host = host
         self._kept = b""
         self._passing = 0
@@ -103,13 +103,13 @@ class Marker:
         self._expect_body(lines)
         self._is_blind = any(_name(line) == b"upgrade" for line in lines) or first.startswith(b"CONNECT ")
         host = [] if self._host is None else [b"Host: " + self._host.encode()]
-        return b"\r\n".join((first, *host, *lines)) + b"\r\n" + self._lines + b"\r\n"
+        return b"\r\n".join((first, *host, *lines)) + b"\r\n" + self._line + b"\r\n"
 
     def _is_left_out(self, line: bytes) -> bool:
-        """Whether it would lead to HTTP/2, which we could not read, or is told otherwise."""
+        """Whether it is told otherwise, or would lead to HTTP/2, which we could not read."""
         name, value = _name(line), line.partition(b":")[2].strip().lower()
         is_http2 = (name == b"upgrade" and value == b"h2c") or name == b"http2-settings"
-        return is_http2 or (name == b"host" and self._host is not None)
+        return is_http2 or name == _name(self._line) or (name == b"host" and self._host is not None)
 
     def _expect_body(self, lines: list[bytes]) -> None:
         values = {_name(line): line.partition(b":")[2].strip() for line in lines}
@@ -124,9 +124,9 @@ def _name(line: bytes) -> bytes:
 
 
 class _Marked(Fault):
-    """Not wrong at all: each connection's requests have their lines."""
+    """Not wrong at all: each connection's requests have their header."""
 
-    lines = b""
+    line = b""
     host: str | None = None
 
     def __init__(self, proxy: Proxy) -> None:
@@ -134,7 +134,7 @@ class _Marked(Fault):
         self._markers: dict[Connection, Marker] = {}
 
     def begin(self, connection: Connection) -> None:
-        self._markers[connection] = Marker(self.lines, self.host)
+        self._markers[connection] = Marker(self.line, self.host)
 
     async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
         piece.data = self._markers[connection].feed(piece.data)
@@ -147,7 +147,7 @@ async def open_lease_port(server: Endpoint, header: str, lease: str) -> AsyncIte
     upstream = msgspec.structs.replace(server, scheme="http", query="", username=None, password=None)
     proxy = Proxy(upstream, seed=0, speaks_tls=server.scheme == "https")
     marked = _Marked(proxy)
-    marked.lines = f"{header}: {lease}\r\n".encode()
+    marked.line = f"{header}: {lease}\r\n".encode()
     # Only a server of the user's own may have others beside it, told apart by their names.
     marked.host = f"{server.host}:{server.port}" if server.provider == "external" else None
     marked.start()

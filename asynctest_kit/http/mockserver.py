@@ -58,8 +58,8 @@ class MockServer(Product):
     title = "MockServer"
     header = "X-MockServer-Namespace"
 
-    def __init__(self, server: Endpoint) -> None:
-        super().__init__(server)
+    def __init__(self, server: Endpoint, header: str | None = None) -> None:
+        super().__init__(server, header)
         self._has_namespaces = False
         self._order = count(1)
 
@@ -67,7 +67,8 @@ class MockServer(Product):
         """Ask for its version, and mark the run's process on an expectation that answers nothing."""
         version = str((await self.admin.call("PUT", "/mockserver/status")).get("version", ""))
         major = version.partition(".")[0]
-        self._has_namespaces = major.isdigit() and int(major) >= _NAMESPACES_SINCE
+        is_usual = self.header == MockServer.header  # the server looks for namespaces there
+        self._has_namespaces = is_usual and major.isdigit() and int(major) >= _NAMESPACES_SINCE
         mark = {
             "id": f"{run}.mark",
             "httpRequest": {"path": f"{_MARK}{run}"},

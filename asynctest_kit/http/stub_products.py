@@ -239,6 +239,10 @@ class Admin:
 class Product(ABC):
     """What one product calls things, and how it is asked.
 
+    Args:
+        server: Where it is.
+        header: Another header for the lease's id.
+
     Attributes:
         title: What people call it.
         header: Of the header with the lease's id.
@@ -247,7 +251,8 @@ class Product(ABC):
     title: str
     header: str
 
-    def __init__(self, server: Endpoint) -> None:
+    def __init__(self, server: Endpoint, header: str | None = None) -> None:
+        self.header = header or type(self).header
         self.admin = Admin(server, self.title)
 
     @abstractmethod

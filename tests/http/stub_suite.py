@@ -76,6 +76,7 @@ async def test_everybody_has_the_expectations_of_the_settings(mockserver, client
 
 
 async def test_a_server_of_stubs_of_any_name(rates, rates_server, client):
+    assert list(rates.headers) == ["X-Request-Id"]
     await rates.stub("GET", "/eur", text="1.08")
     assert (await client.get(f"{rates.url}/eur")).text == "1.08"
     assert (await client.get(f"{rates_server.url}/eur", headers=rates.headers)).text == "1.08"
@@ -143,6 +144,7 @@ mappings = "stubs/mockserver.json"
 startup-timeout = "3m"
 [tool.asynctest_kit.services.rates]
 kind = "wiremock"
+lease-header = "X-Request-Id"
 url = "{wiremock}"
 startup-timeout = "1m"
 """

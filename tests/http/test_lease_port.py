@@ -79,6 +79,11 @@ def test_a_head_without_end_passes_when_it_is_too_long():
     assert Marker(LINE).feed(long) == long
 
 
+def test_another_header_of_that_name_is_left_out():
+    told = b"GET / HTTP/1.1\r\nx-lease: b.2\r\nHost: x\r\n\r\n"
+    assert Marker(LINE).feed(told) == b"GET / HTTP/1.1\r\nHost: x\r\n" + LINE + b"\r\n"
+
+
 def test_a_server_of_the_users_is_called_by_its_own_name():
     marker = Marker(LINE, "stubs.example.org:443")
     told = b"GET /a?b=c HTTP/1.1\r\nHost: stubs.example.org:443\r\n" + LINE + b"\r\n"

@@ -264,6 +264,25 @@ async def test_a_server_of_the_users_may_be_behind_tls(servers, tmp_path, monkey
 HOST = {"status": 200, "body": "{{request.host}}", "transformers": ["response-template"]}
 
 
+@pytest.mark.parametrize("name", PRODUCTS)
+async def test_a_header_of_the_applications_may_tell_tests_apart(servers, name):
+    server, product = servers[1][name], PRODUCTS[name]
+    async with (
+        open_stub_server(server, product(server, "X-Request-Id"), fixture="stubs") as opened,
+        opened.lease("one") as one,
+        opened.lease("other") as other,
+        httpx.AsyncClient(base_url=server.url, verify=False, timeout=60) as client,
+    ):
+        for number, stubs in enumerate((one, other)):
+            await stubs.stub("GET", "/tea", text=str(number))
+            assert list(stubs.headers) == ["X-Request-Id"]
+        assert (await client.get("/tea", headers=one.headers)).text == "0"
+        assert (await client.get("/tea", headers=other.headers)).text == "1"
+        for stubs in (one, other):
+            await stubs.verify("GET", "/tea", count=1)
+            (await opened.end(stubs)).check()
+
+
 async def test_a_lease_ends_with_a_check(opened):
     async with opened.lease("test_shop") as stubs:
         async with httpx.AsyncClient(base_url=stubs.url, verify=False, timeout=60) as client:

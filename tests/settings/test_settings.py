@@ -383,8 +383,10 @@ def test_a_server_of_stubs_has_a_jar_and_mappings(tmp_path: Path) -> None:
 def test_other_services_have_neither(tmp_path: Path) -> None:
     kinds = 'only services of the kinds "mockserver" and "wiremock" have it.'
     (tmp_path / "stubs").mkdir()
-    for key, value in (("jar", "redis.jar"), ("mappings", "stubs")):
+    for key, value in (("jar", "redis.jar"), ("mappings", "stubs"), ("lease-header", "X-Id")):
         told = refusal(tmp_path, f'[tool.asynctest_kit.services.redis]\n{key} = "{value}"')
         assert f"[tool.asynctest_kit.services.redis], {key}: {kinds}" in told
+    told = refusal(tmp_path, '[tool.asynctest_kit.services.wiremock]\nlease-header = "X: 1"')
+    assert 'lease-header: "X: 1" is no name of a header, e.g. "X-Request-Id"' in told
     told = refusal(tmp_path, '[tool.asynctest_kit.services.wiremock]\nmappings = "missing"')
     assert f'mappings: "missing" is no file and no folder: {tmp_path / "missing"} was looked for' in told
