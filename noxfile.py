@@ -24,6 +24,7 @@ _TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
 
 #: Sizes of the benchmarks in CI; None for one that would fetch a suite of others.
 _SMALL = {
+    "api": ("--iterations", "128", "--rounds", "1"),
     "collecting": ("--files", "10", "--rounds", "1"),
     "leases": ("--iterations", "100", "--rounds", "1"),
     "mocks": ("--iterations", "50", "--rounds", "1"),
@@ -42,15 +43,15 @@ _SHORTER = {"CHAOS": "1", "STUBBED_TESTS": "20"}
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
     "faker", "freezegun", "hypothesis", "pact-python", "pact-python-cli", "psycopg[binary]", "pytest-asyncio",
-    "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "pyyaml", "trio", "websockets",
+    "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "python-jsonpath", "pyyaml", "trio", "websockets",
 )  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.
 _LOWEST = (
     "pytest==8.4.0", "aiodocker==0.25.0", "anyio==4.14.0", "asyncpg==0.32.0", "click==8.1.8", "httpx==0.27.0",
     "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.1", "structlog==24.4.0",
-    "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.30.0",
-    "pact-python==3.3.0", "pact-python-ffi==0.5.8.0", "pact-python-cli==1!0.10.9", "websockets==14.0",
+    "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.53.0", "python-jsonpath==1.3.0",
+    "pact-python==3.3.0", "pact-python-ffi==0.5.8.0", "pact-python-cli==1!0.10.9", "websockets==15.0",
 )  # fmt: skip
 
 

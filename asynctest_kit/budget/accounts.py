@@ -53,6 +53,8 @@ def ledger(events: Iterable[ev.Event]) -> Ledger:
         findings=facts.findings,
         waits=facts.waits,
         audits=facts.audits,
+        calls=facts.calls,
+        time_outs=facts.time_outs,
         unfinished=(*facts.started, *(one.nodeid for one in facts.cut_off)),
         cut_off=facts.cut_off,
         lanes=_lanes(firsts),

@@ -26,6 +26,7 @@ __all__ = [
     "Audit",
     "Bound",
     "BoundKind",
+    "Calls",
     "CutOff",
     "Finding",
     "Fixture",
@@ -40,6 +41,7 @@ __all__ = [
     "Step",
     "StepKind",
     "Test",
+    "TimeOut",
     "Verdict",
     "Wait",
     "covered",
@@ -163,6 +165,38 @@ class Wait(msgspec.Struct, frozen=True, kw_only=True):
     holder_is_test: bool
     statement: str
     holder_statement: str
+    start: float
+    end: float
+
+    @property
+    def seconds(self) -> float:
+        """Its duration."""
+        return self.end - self.start
+
+
+class Calls(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one route of the application under test, by all tests.
+
+    Attributes:
+        method: Their method.
+        route: Their path, without what names one thing of many.
+        count: How many.
+        seconds: The sum of their times.
+        longest: The time of the longest.
+    """
+
+    method: str
+    route: str
+    count: int
+    seconds: float
+    longest: float
+
+
+class TimeOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A test, or what it used, waited for ``what``, in words, and gave up."""
+
+    nodeid: str
+    what: str
     start: float
     end: float
 
@@ -312,6 +346,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
         findings: What tests did to others or left behind.
         waits: Who waited for another one's lock, in order of their start.
         audits: The services whose state was compared, by name; none if that was not asked for.
+        calls: Those of the application under test, by route: those that took most together first.
+        time_outs: Waits that ended in one, in order of their start.
         unfinished: Node ids of tests that did not end, because the run did, or the stream.
         cut_off: Those of them of which it is known where they waited.
         lanes: The lanes that had tests.
@@ -340,6 +376,8 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     waits: tuple[Wait, ...]
     audits: tuple[Audit, ...]
+    calls: tuple[Calls, ...]
+    time_outs: tuple[TimeOut, ...]
     unfinished: tuple[str, ...]
     cut_off: tuple[CutOff, ...]
     lanes: tuple[LaneShare, ...]

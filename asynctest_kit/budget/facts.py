@@ -7,11 +7,24 @@ boundaries in their order; the times of a test in theirs. What the rest of the b
 
 from __future__ import annotations
 
+from math import fsum
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from asynctest_kit.budget.entries import Attempt, Audit, CutOff, Finding, Fixture, Service, ServiceSpan, Test, Wait
+from asynctest_kit.budget.entries import (
+    Attempt,
+    Audit,
+    Calls,
+    CutOff,
+    Finding,
+    Fixture,
+    Service,
+    ServiceSpan,
+    Test,
+    TimeOut,
+    Wait,
+)
 from asynctest_kit.engine import events as ev
 
 if TYPE_CHECKING:
@@ -42,6 +55,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         findings: What tests did to others or left behind.
         waits: Who waited for another one's lock, in order of their start.
         audits: The services whose state was compared, by name.
+        calls: Those of the application under test, by route.
+        time_outs: Waits that ended in one, in order of their start.
         started: Start of each test that started and of whose end nothing is told, by node id.
         waiting: For each service, the ids of the fixtures that waited for it.
         dependants: The same, with the fixtures that need one of those.
@@ -61,6 +76,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     waits: tuple[Wait, ...]
     audits: tuple[Audit, ...]
+    calls: tuple[Calls, ...]
+    time_outs: tuple[TimeOut, ...]
     started: Mapping[str, float]
     waiting: Mapping[str, frozenset[str]]
     dependants: Mapping[str, frozenset[str]]
@@ -117,6 +134,8 @@ def gather(events: Sequence[ev.Event]) -> Facts:
         ),
         waits=tuple(sorted(_waits(kinds, frame), key=lambda wait: (wait.start, wait.nodeid))),
         audits=_audits(kinds),
+        calls=_calls(kinds),
+        time_outs=tuple(sorted(_time_outs(kinds, frame), key=lambda one: (one.start, one.nodeid, one.what))),
         started=started,
         waiting=waiting,
         dependants={name: _dependants(waiters, fixtures) for name, waiters in waiting.items()},
@@ -310,6 +329,30 @@ def _audits(kinds: _Kinds) -> tuple[Audit, ...]:
         )
         for service, events in sorted(found.items())
     )
+
+
+def _calls(kinds: _Kinds) -> tuple[Calls, ...]:
+    """By route, those that took most together first."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for event in kinds.of(ev.CallsFinished):
+        for call in event.calls:
+            times.setdefault((call.method, call.route), []).append(max(0.0, call.end - call.start))
+    found = (
+        Calls(method=method, route=route, count=len(took), seconds=fsum(took), longest=max(took))
+        for (method, route), took in times.items()
+    )
+    return tuple(sorted(found, key=lambda one: (-one.seconds, one.route, one.method)))
+
+
+def _time_outs(kinds: _Kinds, frame: _Frame) -> Iterable[TimeOut]:
+    """Those of calls, and what else gave up."""
+    found = [(one.nodeid, one.what, one.start, one.end) for one in kinds.of(ev.TimedOut)]
+    for event in kinds.of(ev.CallsFinished):
+        calls = (call for call in event.calls if call.timed_out)
+        found += [(event.nodeid, f"{call.method} {call.route}", call.start, call.end) for call in calls]
+    for nodeid, what, since, until in found:
+        start, end = frame.ordered(since, until)
+        yield TimeOut(nodeid=nodeid, what=what, start=start, end=end)
 
 
 def _cut_off(kinds: _Kinds, frame: _Frame) -> Iterable[CutOff]:

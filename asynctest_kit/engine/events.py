@@ -16,6 +16,8 @@ __all__ = [
     "AttemptFinished",
     "AuditDifference",
     "AuditFinished",
+    "Call",
+    "CallsFinished",
     "CaseCutOff",
     "CaseFinished",
     "CaseStarted",
@@ -35,6 +37,7 @@ __all__ = [
     "ServicePhase",
     "ServiceReady",
     "Sink",
+    "TimedOut",
     "WaitFinished",
 ]
 
@@ -180,6 +183,40 @@ class WaitFinished(Event, frozen=True, kw_only=True):
     holder_is_test: bool
     statement: str
     holder_statement: str
+    start: float
+    end: float
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of the application under test.
+
+    Attributes:
+        method: Its method.
+        route: Its path, without what names one thing of many.
+        start: When it began.
+        end: When its response had been read, or it failed.
+        timed_out: Whether it ended in a time-out.
+    """
+
+    method: str
+    route: str
+    start: float
+    end: float
+    timed_out: bool = False
+
+
+class CallsFinished(Event, frozen=True):
+    """A test called the application under test so, in order of the calls' ends."""
+
+    nodeid: str
+    calls: tuple[Call, ...]
+
+
+class TimedOut(Event, frozen=True):
+    """Of what a test used, something waited for ``what``, in words, from ``start`` to ``end``, and gave up."""
+
+    nodeid: str
+    what: str
     start: float
     end: float
 

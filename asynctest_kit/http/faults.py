@@ -25,11 +25,12 @@ import asyncio
 import errno
 import socket
 import struct
+import time
 import zlib
 from collections import deque
 from contextlib import asynccontextmanager, suppress
 from random import Random
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -42,7 +43,7 @@ from asynctest_kit.wiring import KIND_OF_IMAGES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Connection", "Fault", "FaultProxyError", "Faults", "Piece", "Proxy", "Toward", "open_faults"]
+__all__ = ["Connection", "Fault", "FaultProxyError", "Faults", "GivenUp", "Piece", "Proxy", "Toward", "open_faults"]
 
 #: Which way of a connection a fault is in.
 Toward = Literal["client", "service", "both"]
@@ -51,6 +52,12 @@ _CHUNK: Final = 1 << 16
 
 #: How much of what one side sent is kept while the other has to wait, in chunks.
 _KEPT: Final = 64
+
+#: Seconds between a client's last word and its end from which on it has waited for an answer.
+_A_WAIT: Final = 0.01
+
+#: Turns of the loop until who has just left is seen to have.
+_TURNS: Final = 3
 
 #: Bandwidth is dealt out in so many pieces a second.
 _PIECES: Final = 20
@@ -69,6 +76,8 @@ class FaultProxyError(AtkError):
 class Fault:
     """What is wrong with the connections that it hits, while it lasts. Made by the methods of :class:`Proxy`."""
 
+    kind = "a fault"
+
     def __init__(self, proxy: Proxy, toward: Toward, connections: int | None) -> None:
         if toward not in ("client", "service", "both"):
             raise FaultProxyError(f"toward={toward!r} is no way of a connection. Say 'client', 'service' or 'both'.")
@@ -80,19 +89,24 @@ class Fault:
         self._passing: dict[Connection, int] = {}
         self._over = asyncio.Event()
         self.connections = 0
+        self._ended: float | None = None
 
     async def __aenter__(self) -> Self:
         self.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.stop()
+        try:
+            await _see_who_left()
+        finally:
+            self.stop()
 
     def start(self) -> None:
         """Begin, with the connections that are open."""
         if self in self._proxy.faults:
             return
         self._over.clear()
+        self._ended = None
         self._proxy.faults.append(self)
         for connection in list(self._proxy.open):
             self.take(connection)
@@ -101,6 +115,7 @@ class Fault:
         """End: what was held up passes."""
         with suppress(ValueError):
             self._proxy.faults.remove(self)
+        self._ended = time.monotonic()
         self._over.set()
 
     def take(self, connection: Connection) -> None:
@@ -109,11 +124,16 @@ class Fault:
             return
         self._hit.add(connection)
         self.connections += 1
+        connection.hits.append(self)
         self.begin(connection)
 
     def is_on(self, connection: Connection, toward: Toward) -> bool:
         """Whether it is in this way of ``connection``."""
         return connection in self._hit and self._toward in (toward, "both") and not self._over.is_set()
+
+    def had_ended(self, at: float) -> bool:
+        """Whether it was over at a time on CLOCK_MONOTONIC."""
+        return self._ended is not None and self._ended < at
 
     def begin(self, connection: Connection) -> None:
         """Do what is to be done once."""
@@ -137,6 +157,7 @@ class Piece:
 
 
 class _Latency(Fault):
+    kind = "latency"
     seconds = jitter = 0.0
 
     async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
@@ -145,6 +166,7 @@ class _Latency(Fault):
 
 
 class _Bandwidth(Fault):
+    kind = "little bandwidth"
     rate = 0
 
     async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:
@@ -156,6 +178,7 @@ class _Bandwidth(Fault):
 
 
 class _Reset(Fault):
+    kind = "a reset"
     after = 0
 
     def begin(self, connection: Connection) -> None:
@@ -173,16 +196,25 @@ class _Reset(Fault):
 
 
 class _HalfOpen(Fault):
+    kind = "a half-open connection"
+
+    def had_ended(self, at: float) -> bool:  # noqa: ARG002
+        """Never: what it did remains."""
+        return False
+
     def begin(self, connection: Connection) -> None:
         connection.forget_service()
 
 
 class _Blackhole(Fault):
+    kind = "a blackhole"
+
     async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
         await self._wait(None)
 
 
 class _Corrupt(Fault):
+    kind = "corruption"
     probability = 1.0
 
     async def pass_on(self, connection: Connection, toward: Toward, piece: Piece) -> None:  # noqa: ARG002
@@ -192,6 +224,20 @@ class _Corrupt(Fault):
             wrong = bytearray(piece.data)
             wrong[place] ^= 1 << bit
             piece.data = bytes(wrong)
+
+
+class GivenUp(NamedTuple):
+    """A client waited for an answer that a fault kept from it, and closed its connection.
+
+    Attributes:
+        what: The service and the fault, in words.
+        start: When the client had sent what it sent last, in seconds on CLOCK_MONOTONIC.
+        end: When it closed.
+    """
+
+    what: str
+    start: float
+    end: float
 
 
 class Proxy:
@@ -208,6 +254,7 @@ class Proxy:
         unreached: How many of them the service did not take; such a one is reset.
         open: Those that are open.
         faults: Those that last.
+        given_up: The waits of clients that closed their connection while a fault kept the answer from them.
         random: Where what is random comes from.
     """
 
@@ -219,6 +266,7 @@ class Proxy:
         self.faults: list[Fault] = []
         self.random = Random(seed)  # noqa: S311  # faults, not secrets
         self.errors: list[BaseException] = []
+        self.given_up: list[GivenUp] = []
         self._upstream = upstream
         self._speaks_tls = speaks_tls
         self._tasks: set[asyncio.Task[None]] = set()
@@ -302,6 +350,12 @@ class Proxy:
 
     async def aclose(self) -> None:
         """End every connection."""
+        try:
+            await _see_who_left()
+        finally:
+            await self._end()
+
+    async def _end(self) -> None:
         self._is_over = True
         if self._server is not None:
             self._server.close()
@@ -348,6 +402,9 @@ class Connection:
         self._client = reader, writer
         self._service: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._is_dead = False
+        self._held = 0
+        self._asked = self._answered = 0.0
+        self.hits: list[Fault] = []
         self.task: asyncio.Task[None] | None = None
 
     async def carry(self) -> None:
@@ -385,9 +442,15 @@ class Connection:
             try:
                 data = await reader.read(_CHUNK)
             except OSError:
+                if toward == "service":
+                    self._left()
                 if toward == "service" or not self._is_dead:
                     raise
                 return
+            if toward == "service" and data:
+                self._asked = time.monotonic()
+            elif toward == "service":
+                self._left()
             await kept.put(Piece(data, asyncio.get_running_loop().time()))
 
     async def _pass(self, toward: Toward, kept: asyncio.Queue[Piece]) -> None:
@@ -397,7 +460,9 @@ class Connection:
             done: set[Fault] = set()
             while (fault := self._next(toward, done)) is not None:
                 done.add(fault)
+                self._held += 1
                 await fault.pass_on(self, toward, piece)
+                self._held -= 1
             if is_last:
                 self._end(toward)
                 return
@@ -413,8 +478,19 @@ class Connection:
             return
         assert self._service is not None  # noqa: S101  # it is connected
         writer = (self._service if toward == "service" else self._client)[1]
+        if toward == "client":
+            self._answered = time.monotonic()
         writer.write(data)
         await writer.drain()
+
+    def _left(self) -> None:
+        """The client has gone: note for how long it had waited, if a fault kept the answer from it."""
+        now = time.monotonic()
+        kinds = dict.fromkeys(one.kind for one in self.hits if not one.had_ended(self._asked))
+        is_waiting = self._held > 0 or self._asked > self._answered
+        if kinds and is_waiting and now - self._asked >= _A_WAIT:  # what says goodbye and goes has not waited
+            what = f"{self._proxy.endpoint.service} with {' and '.join(kinds)}"
+            self._proxy.given_up.append(GivenUp(what, self._asked, now))
 
     def _end(self, toward: Toward) -> None:
         """Say that one side sends no more."""
@@ -475,6 +551,11 @@ class Faults:
         await proxy.serve()
         return proxy
 
+    @property
+    def given_up(self) -> list[GivenUp]:
+        """The waits of clients that a fault kept an answer from."""
+        return [one for proxy in self._proxies for one in proxy.given_up]
+
     async def aclose(self) -> None:
         """End all.
 
@@ -500,6 +581,18 @@ async def open_faults(test: str) -> AsyncIterator[Faults]:
         yield opened
     finally:
         await opened.aclose()
+
+
+async def _see_who_left() -> None:
+    """Have those who closed their connections just now seen to have, while what they waited for is held up."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+async def _connect(upstream: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if upstream.socket:
+        return await asyncio.open_unix_connection(upstream.socket)
+    return await asyncio.open_connection(upstream.host, upstream.port)
 
 
 def _place(upstream: Endpoint) -> str:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
+from asynctest_kit.http.responses import TELLS_ERROR, Response
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from asynctest_kit.http.lifespan import ASGIApp, Message
 
-__all__ = ["TELLS_ERROR", "AppTransport", "ended", "error_of"]
-
-#: In a response's extensions: a function that tells what its application raised.
-TELLS_ERROR: Final = "asynctest_kit.error"
+__all__ = ["AppTransport", "ended"]
 
 #: How much an application may send ahead of its reader, in bytes.
 _AHEAD: Final = 1 << 16
@@ -39,8 +38,8 @@ _VERSIONS: Final = {"version": "3.0", "spec_version": "2.3"}
 class AppTransport(httpx.AsyncBaseTransport):
     """Has requests answered by ``app``.
 
-    A request whose application raises is answered with what it sent before, or with status 500;
-    :func:`error_of` tells the exception.
+    A request whose application raises is answered with what it sent before, or with status 500; the response's
+    ``error`` is the exception.
 
     Args:
         app: The application.
@@ -56,19 +55,17 @@ class AppTransport(httpx.AsyncBaseTransport):
         self.raise_app_exceptions = raise_app_exceptions
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def handle_async_request(self, request: httpx.Request) -> Response:
         """Answer ``request`` as soon as the application has begun to."""
         exchange = _Exchange(request)
-        task = asyncio.ensure_future(exchange.run(self.app, self._scope(request)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self.run(exchange.run(self.app, self._scope(request)))
         try:
             await exchange.begun()
             exchange.check(raises=self.raise_app_exceptions)
         except BaseException:
             exchange.disconnect()
             raise
-        return httpx.Response(
+        return Response(
             exchange.status,
             headers=exchange.headers,
             stream=_Body(exchange, raises=self.raise_app_exceptions),
@@ -78,6 +75,21 @@ class AppTransport(httpx.AsyncBaseTransport):
     async def aclose(self) -> None:
         """End what still runs."""
         await ended(self._tasks)
+
+    def run(self, answering: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Have the application answer in a task of its own, which ends with this at the latest."""
+        task = asyncio.ensure_future(answering)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def websocket_scope(self, request: httpx.Request, subprotocols: Sequence[str]) -> dict[str, Any]:
+        """The scope of a WebSocket that begins with ``request``."""
+        scope = self._scope(request)
+        del scope["method"]
+        secure = scope["scheme"] in ("https", "wss")
+        more = {"subprotocols": list(subprotocols), "extensions": {"websocket.http.response": {}}}
+        return {**scope, "type": "websocket", "scheme": "wss" if secure else "ws", **more}
 
     def _scope(self, request: httpx.Request) -> dict[str, Any]:
         url = request.url
@@ -101,21 +113,20 @@ class AppTransport(httpx.AsyncBaseTransport):
 class _Exchange:
     """One request and what comes of it."""
 
+    # Most exchanges need no more than a few of their own.
+    status = 500
+    headers: Sequence[tuple[bytes, bytes]] = ()
+    error: BaseException | None = None
+    _incoming: AsyncIterator[bytes] | None = None
+    _reader: asyncio.Future[None] | None = None
+    _gone: asyncio.Event | None = None
+    _room: asyncio.Event | None = None
+    _has_received = _has_begun = _is_complete = _is_over = _is_alone = False
+    _size = 0
+
     def __init__(self, request: httpx.Request) -> None:
-        self.status = 500
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.error: BaseException | None = None
         self._request = request
-        self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
-        self._sends_body = request.method != "HEAD"
-        self._incoming: AsyncIterator[bytes] | None = None
-        self._has_received = False
-        self._has_begun = self._is_complete = self._is_over = self._is_alone = False
         self._chunks: deque[bytes] = deque()
-        self._size = 0
-        self._reader: asyncio.Future[None] | None = None
-        self._gone: asyncio.Event | None = None
-        self._room: asyncio.Event | None = None
 
     async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
         """Have ``app`` answer."""
@@ -185,7 +196,7 @@ class _Exchange:
         elif kind == "http.response.body":
             if not self._has_begun or self._is_complete:
                 raise RuntimeError(f"The application sent a body {'after its end' if self._has_begun else 'first'}.")
-            if (body := message.get("body", b"")) and self._sends_body:
+            if (body := message.get("body", b"")) and self._request.method != "HEAD":
                 self._chunks.append(body)
                 self._size += len(body)
             if not message.get("more_body", False):
@@ -199,6 +210,7 @@ class _Exchange:
 
     async def begun(self) -> None:
         """Wait for the response to begin."""
+        await asyncio.sleep(0)  # all that most applications need, and no timer
         while not self._has_begun:
             await self._next("the response")
 
@@ -229,16 +241,17 @@ class _Exchange:
         """Wait for the application to do something."""
         loop = asyncio.get_running_loop()
         reader = self._reader = loop.create_future()
-        timer = loop.call_later(self._timeout, self._expire, reader, what) if self._timeout is not None else None
+        timeout = self._request.extensions.get("timeout", {}).get("read")
+        timer = None if timeout is None else loop.call_later(timeout, self._expire, reader, f"{timeout:g} s", what)
         try:
             await reader
         finally:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, reader: asyncio.Future[None], what: str) -> None:
+    def _expire(self, reader: asyncio.Future[None], limit: str, what: str) -> None:
         if not reader.done():
-            message = f"{self._timeout:g} s were not enough for {what}"
+            message = f"{limit} were not enough for {what}"
             reader.set_exception(httpx.ReadTimeout(message, request=self._request))
 
 
@@ -257,12 +270,6 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         self._exchange.disconnect()
-
-
-def error_of(response: httpx.Response) -> BaseException | None:
-    """What the application under test raised while it made ``response``, if it is known."""
-    told = response.extensions.get(TELLS_ERROR)
-    return told() if told is not None else None
 
 
 async def ended(tasks: set[asyncio.Task[None]]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.errors import AtkError
@@ -34,7 +34,12 @@ async def running(app: ASGIApp) -> AsyncIterator[dict[str, Any]]:
     lifespan = _Lifespan(app)
     try:
         await lifespan.start()
-        yield lifespan.state
+        try:
+            yield lifespan.state
+        except (Exception, asyncio.CancelledError):
+            with suppress(AppError):
+                await lifespan.stop()
+            raise
         await lifespan.stop()
     finally:
         await lifespan.aclose()

@@ -74,7 +74,7 @@ class Scrubber:
         try:
             text = content.decode()
             if "json" in kind and text:
-                return {"json": self._within(json.loads(text))}
+                return {"json": self.within(json.loads(text))}
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(content).decode()}
         except ValueError:
@@ -87,10 +87,11 @@ class Scrubber:
     def _value(self, name: str, value: str) -> str:
         return STARS if self.is_secret(name) else value
 
-    def _within(self, value: Any) -> Any:
+    def within(self, value: Any) -> Any:
+        """A value of JSON, at any depth."""
         if isinstance(value, dict):
-            return {key: STARS if self.is_secret(key) else self._within(one) for key, one in value.items()}
-        return [self._within(one) for one in value] if isinstance(value, list) else value
+            return {key: STARS if self.is_secret(key) else self.within(one) for key, one in value.items()}
+        return [self.within(one) for one in value] if isinstance(value, list) else value
 
 
 def secrets_of(variables: Mapping[str, str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import warnings
 from collections import deque
 from contextlib import asynccontextmanager
 from functools import partial
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from asynctest_kit.http.lifespan import ASGIApp, Message, Receive, Send
 
 __all__ = ["Errors", "listening", "needs_uvicorn", "on_socket"]
+
+_BACKLOG: Final = 2048
 
 #: Exceptions of an application that are remembered, of which somebody may ask.
 _REMEMBERED: Final = 256
@@ -63,7 +66,9 @@ async def on_socket(app: ASGIApp) -> AsyncIterator[tuple[str, Errors]]:
     async with running(app) as state:
         errors = Errors(app)
         config = Config(errors, lifespan="off", log_config=None, interface="asgi3")
-        config.load()
+        with warnings.catch_warnings():  # versions before 0.50 use a part of websockets that warns of its end
+            warnings.simplefilter("ignore", DeprecationWarning)
+            config.load()
         served = ServerState()
         served.default_headers = list(config.encoded_headers)
 
@@ -85,7 +90,10 @@ async def on_socket(app: ASGIApp) -> AsyncIterator[tuple[str, Errors]]:
 
 def listening() -> socket.socket:
     """A socket of the loopback interface, on a port that nobody else has, which takes connections from now on."""
-    made = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    # With its protocol named: asyncio sets TCP_NODELAY on no other.
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    made.bind(("127.0.0.1", 0))
+    made.listen(_BACKLOG)
     made.setblocking(False)
     return made
 

@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, Final
 
 from uvicorn import Config, Server
@@ -32,7 +33,8 @@ class _Server(Server):
         """As of uvicorn."""
         await super().startup(sockets=sockets)
         if self.started:
-            os.write(self.ready, b"1")
+            with suppress(BrokenPipeError):  # nobody waits any more, and standard input ends next
+                os.write(self.ready, b"1")
             os.close(self.ready)
 
 
@@ -44,19 +46,20 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     sys.argv = [spec["target"]]
     sys.path += [entry for entry in spec["path"] if entry not in sys.path]
-    threading.Thread(target=_end_with, args=(life,), daemon=True).start()
     server = _Server(Config(spec["target"], factory=spec["factory"], use_colors=False))
     server.ready = spec["ready"]
+    threading.Thread(target=_end_with, args=(life, server), daemon=True).start()
     server.run(sockets=[socket.socket(fileno=spec["socket"])])
     if not server.started:
         raise SystemExit(3)
 
 
-def _end_with(life: int) -> None:
+def _end_with(life: int, server: Server) -> None:
     while os.read(life, 1):
         pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_GRACE)
+    if server.started:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_GRACE)
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 

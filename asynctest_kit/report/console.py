@@ -102,6 +102,8 @@ def render(ledger: Ledger, verdict: Verdict, *, console: Console, is_short: bool
     _print_slowest(ledger, page)
     _print_verdicts(ledger, page)
     _print_audits(ledger, page)
+    _print_calls(ledger, page)
+    _print_time_outs(ledger, page)
     _print_waits(ledger, page)
     _print_findings(ledger, page)
     _print_concurrency(ledger, page)
@@ -326,6 +328,37 @@ def _print_audits(ledger: Ledger, page: _Page) -> None:
         one.nodeid for audit in ledger.audits for one in audit.differences
     ):
         page.labelled("", "Which test did it: atk run --audit-isolation=each")
+
+
+def _print_calls(ledger: Ledger, page: _Page) -> None:
+    if not ledger.calls:
+        return
+
+    page.line()
+    total = duration(fsum(one.seconds for one in ledger.calls))
+    count = sum(one.count for one in ledger.calls)
+    page.labelled(
+        "calls", (f"{several(count, 'call')} of {several(len(ledger.calls), 'route')}, {total} together", "dim")
+    )
+    for one in ledger.calls[:_NAMED]:
+        more = f"{page.dot}{several(one.count, 'call')}, at most {duration(one.longest)}"
+        page.line(f"{duration(one.seconds):>10}  {one.method} {one.route}", (more, "dim"))
+    if len(ledger.calls) > _NAMED:
+        page.labelled("", f"and {len(ledger.calls) - _NAMED} more")
+
+
+def _print_time_outs(ledger: Ledger, page: _Page) -> None:
+    if not ledger.time_outs:
+        return
+
+    page.line()
+    lost = duration(fsum(one.seconds for one in ledger.time_outs))
+    page.labelled("time-outs", (f"{several(len(ledger.time_outs), 'wait')} for nothing, {lost} together", "dim"))
+    for one in sorted(ledger.time_outs, key=lambda one: -one.seconds)[:_NAMED]:
+        page.line(f"{duration(one.seconds):>10}  ", page.nodeid(one.nodeid, page.width - 12))
+        page.paragraph("", f"waited for {one.what}")
+    if len(ledger.time_outs) > _NAMED:
+        page.labelled("", f"and {len(ledger.time_outs) - _NAMED} more")
 
 
 def _print_waits(ledger: Ledger, page: _Page) -> None:

@@ -253,6 +253,25 @@ class Bound(msgspec.Struct, frozen=True, kw_only=True):
     remedy: Annotated[str, Meta(description="For people: what would change it.")]
 
 
+class Calls(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one route of the application under test."""
+
+    method: str
+    route: Annotated[str, Meta(description="The path, without what names one thing of many.")]
+    calls: Annotated[int, Meta(ge=1, description="How many.")]
+    sum_s: Duration
+    longest_s: Duration
+
+
+class TimeOut(msgspec.Struct, frozen=True, kw_only=True):
+    """A wait that ended in a time-out."""
+
+    nodeid: str
+    what: Annotated[str, Meta(description="What was waited for: a call, or a service with a fault.")]
+    start_s: Moment
+    duration_s: Duration
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """A run of asynctest_kit. Keys ending in _s are seconds; moments count from the run's start."""
 
@@ -267,6 +286,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     findings: Annotated[tuple[Finding, ...], Meta(description="What tests did to others or left behind.")]
     waits: Annotated[tuple[Wait, ...], Meta(description="Who waited for another one's lock, in order of their start.")]
     audits: Annotated[tuple[Audit, ...], Meta(description="Of --audit-isolation; empty without it.")]
+    calls: Annotated[tuple[Calls, ...], Meta(description="Of the application under test, by route, longest first.")]
+    time_outs: Annotated[tuple[TimeOut, ...], Meta(description="Waits that ended in one, in order of their start.")]
     unfinished: Annotated[tuple[str, ...], Meta(description="Node ids of tests that did not end, because the run did.")]
     cut_off: Annotated[tuple[CutOff, ...], Meta(description="Where those of them waited of which it is known.")]
     concurrency: Concurrency
@@ -311,6 +332,11 @@ def report(ledger: budget.Ledger, verdict: budget.Verdict) -> Report:
         findings=tuple(Finding(nodeid=one.nodeid, text=one.text, detail=one.detail) for one in ledger.findings),
         waits=tuple(_wait(wait) for wait in ledger.waits),
         audits=tuple(_audit(audit) for audit in ledger.audits),
+        calls=tuple(_calls(one) for one in ledger.calls),
+        time_outs=tuple(
+            TimeOut(nodeid=one.nodeid, what=one.what, start_s=_s(one.start), duration_s=_s(one.seconds))
+            for one in ledger.time_outs
+        ),
         unfinished=ledger.unfinished,
         cut_off=tuple(_one_cut_off(one) for one in ledger.cut_off),
         concurrency=_concurrency(ledger),
@@ -406,6 +432,16 @@ def _wait(wait: budget.Wait) -> Wait:
         holder_statement=wait.holder_statement,
         start_s=_s(wait.start),
         duration_s=_s(wait.seconds),
+    )
+
+
+def _calls(calls: budget.Calls) -> Calls:
+    return Calls(
+        method=calls.method,
+        route=calls.route,
+        calls=calls.count,
+        sum_s=_s(calls.seconds),
+        longest_s=_s(calls.longest),
     )
 
 

@@ -28,6 +28,8 @@ _AnyEvent = (
     | ev.FindingMade
     | ev.WaitFinished
     | ev.AuditFinished
+    | ev.CallsFinished
+    | ev.TimedOut
     | ev.FixtureFinished
     | ev.ServicePhase
     | ev.ServiceReady

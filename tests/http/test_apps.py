@@ -17,7 +17,6 @@ import pytest
 import sample_app
 
 from asynctest_kit.http.apps import AppError, opened_app, serve
-from asynctest_kit.http.in_process import error_of
 from asynctest_kit.provision.service import Endpoint
 
 pytestmark = pytest.mark.anyio
@@ -41,6 +40,15 @@ async def test_lifespan_runs_around_the_calls(reached):
     async with calling(reached(sample_app.make(log))) as client:
         assert log == ["up"]
         assert (await client.post("/echo", content=b"hi")).json()["state"] is True
+    assert log == ["up", "down"]
+
+
+@IN_LOOP
+async def test_lifespan_ends_in_order_where_the_block_fails(reached):
+    log = []
+    with pytest.raises(LookupError, match="of the test"):
+        async with opened_app(reached(sample_app.make(log, fails="shutdown"))):
+            raise LookupError("of the test")
     assert log == ["up", "down"]
 
 
@@ -108,8 +116,8 @@ async def test_exception_of_the_application_is_known():
     async with calling(sample_app.make()) as client:
         response = await client.get("/fail")
         assert response.status_code == 500
-        assert str(error_of(response)) == "planted"
-        assert error_of(await client.get("/echo")) is None
+        assert str(response.error) == "planted"
+        assert (await client.get("/echo")).error is None
 
 
 async def test_exception_of_the_application_is_raised_if_asked_for():
@@ -261,11 +269,18 @@ async def test_a_process_that_doesnt_start_shows_its_last_words():
     assert SECRET not in message
 
 
-async def test_a_process_that_is_never_ready_says_what_it_answered():
-    with pytest.raises(
-        AppError, match=r"not ready within 0\.5 s: /nothing answered status 404\. It wrote:\n(.|\n)*404"
-    ):
-        async with opened_app(serve("sample_app:app", ready="/nothing", timeout=0.5)):
+async def test_an_application_that_is_never_ready_says_what_it_answered():
+    with pytest.raises(AppError, match=r"was not ready within 0\.5 s: /nothing answered (status 404|nothing)\."):
+        async with opened_app(serve(sample_app.make(), ready="/nothing", timeout=0.5)):
+            pass
+
+
+async def test_a_process_that_never_starts_up_says_so():
+    message = (
+        r"sample_app:hanging, in a process of its own, was not ready within 0\.5 s: its lifespan's start-up has not"
+    )
+    with pytest.raises(AppError, match=message):
+        async with opened_app(serve("sample_app:hanging", factory=True, timeout=0.5)):
             pass
 
 

@@ -237,6 +237,44 @@ async def test_a_half_open_connection_stays_dead_and_new_ones_are_none(faults, e
         answer.cancel()
 
 
+@pytest.mark.parametrize("kind", ["latency", "bandwidth", "half-open", "blackhole"])
+@pytest.mark.parametrize("is_stopped", [False, True], ids=["on", "over"])
+async def test_who_gives_up_waiting_is_noted(echo, kind, is_stopped):
+    async with open_faults("a test") as faults:
+        proxy = await faults(echo)
+        async with contextlib.AsyncExitStack() as stack:
+            fault = FAULTS[kind](proxy)
+            async with connected(proxy) as (reader, writer):
+                writer.write(b"before")
+                await reader.readexactly(6)
+                await stack.enter_async_context(fault)
+                writer.write(b"after")
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.readexactly(5), 0.1)
+            if not is_stopped:
+                stack.pop_all()
+    (found,) = faults.given_up
+    assert found.what.startswith(f"{echo} with ")
+    assert 0.05 < found.end - found.start < 30
+
+
+async def test_who_is_answered_or_only_leaves_has_not_given_up(echo):
+    async with open_faults("a test") as faults:
+        proxy = await faults(echo)
+        async with proxy.latency(0.05):
+            async with connected(proxy) as (reader, writer):
+                writer.write(b"asked")
+                await reader.readexactly(5)
+                writer.write(b"goodbye")
+            async with connected(proxy) as (_, writer):
+                writer.write(b"goodbye")
+        async with connected(proxy) as (reader, writer):
+            async with proxy.blackhole():
+                writer.write(b"held up")
+            await reader.readexactly(7)
+    assert faults.given_up == []
+
+
 async def test_a_new_connection_is_reset(faults, echo):
     proxy = await faults(echo)
     async with proxy.reset() as fault:

@@ -127,6 +127,13 @@ class Recorder:
             )
         )
 
+    def called(self, nodeid: str, *calls: tuple[str, str, float, float, bool]) -> None:
+        made = (
+            ev.Call(method=method, route=route, start=ORIGIN + start, end=ORIGIN + end, timed_out=timed_out)
+            for method, route, start, end, timed_out in calls
+        )
+        self.events.append(ev.CallsFinished(nodeid, tuple(made)))
+
     def finish(self, loop_end: float, end: float, exit_code: int = 0) -> None:
         self.events.append(ev.LoopFinished(at=ORIGIN + loop_end))
         self.events.append(ev.RunFinished(at=ORIGIN + end, exit_code=exit_code))
@@ -310,4 +317,19 @@ def lock_waits() -> list[ev.Event]:
     return run.events
 
 
-ALL = (small, cold, big, interrupted, cut_off, run_again, lock_waits, service_failed, nothing_collected)
+def calls() -> list[ev.Event]:
+    """Two tests call one route of their application; one of them waits for nothing twice."""
+    run = Recorder()
+    run.collect(0.1, 0.2, 2)
+    run.loop(0.2)
+    one, two = "tests/test_users.py::test_read", "tests/test_users.py::test_retry"
+    run.case(one, 0.2, 0.2, 0.2, 0.9, 1.0)
+    run.case(two, 0.2, 0.2, 0.2, 3.0, 3.0)
+    run.called(one, ("GET", "/users/{}", 0.3, 0.4, False), ("POST", "/users", 0.5, 0.55, False))
+    run.called(two, ("GET", "/users/{}", 0.3, 1.3, True))
+    run.events.append(ev.TimedOut(two, "postgres with a blackhole", ORIGIN + 1.4, ORIGIN + 1.9))
+    run.finish(3.0, 3.1)
+    return run.events
+
+
+ALL = (small, cold, big, interrupted, cut_off, run_again, lock_waits, calls, service_failed, nothing_collected)

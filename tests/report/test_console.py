@@ -92,6 +92,20 @@ def test_second_attempts_are_told_with_their_cost_and_what_would_change_it() -> 
     assert "raise the concurrency" not in text
 
 
+def test_calls_and_time_outs_are_told() -> None:
+    text = printed(sample_runs.calls)
+    words = " ".join(text.split())
+    assert "calls 3 calls of 2 routes, 1.15 s together" in words
+    assert "1.10 s GET /users/{} · 2 calls, at most 1.00 s" in words
+    assert "50 ms POST /users · 1 call, at most 50 ms" in words
+    assert "time-outs 2 waits for nothing, 1.50 s together" in words
+    assert "1.00 s tests/test_users.py::test_retry waited for GET /users/{}" in words
+    assert "0.50 s tests/test_users.py::test_retry waited for postgres with a blackhole" in words
+    without = printed(sample_runs.small)
+    assert "calls" not in without
+    assert "time-outs" not in without
+
+
 def test_who_waited_for_a_lock_is_told_with_the_holder_and_what_would_change_it() -> None:
     text = printed(sample_runs.lock_waits)
     words = " ".join(text.split())

@@ -1,0 +1,184 @@
+"""Requests to a real server, on connections of our own.
+
+The pools of httpx are what mocks stand in for; these are not, so that a test calls its application while it mocks what
+that calls. A connection carries one request at a time (HTTP/1.1), is kept for the next, and is left after an answer
+that says that the server has failed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections import defaultdict
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Final
+
+import httpcore
+import httpx
+
+from asynctest_kit.http.responses import TELLS_ERROR, Response
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from asynctest_kit.http.served import Errors
+
+__all__ = ["SocketTransport", "Verify", "ssl_context"]
+
+#: How a server's certificate is checked: as usual, not at all, by the authorities in a file, or by a context.
+Verify = bool | str | ssl.SSLContext
+
+#: Methods that may be sent again, if a connection that was kept turns out to be closed.
+_REPEATABLE: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"TRACE"})
+
+#: What a connection that was closed meanwhile does to a request.
+_STALE: Final = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
+
+_FAILED: Final = 500
+
+
+#: Scheme, host and port.
+_Place = tuple[bytes, bytes, int]
+
+
+@lru_cache
+def _context(verify: bool | str) -> ssl.SSLContext:
+    """One for all clients: to make it takes longer than many tests."""
+    if not isinstance(verify, str):
+        return httpx.create_ssl_context(verify=verify)
+    return ssl.create_default_context(cafile=verify)
+
+
+def ssl_context(verify: Verify) -> ssl.SSLContext:
+    """The context that all who check certificates so share."""
+    return verify if isinstance(verify, ssl.SSLContext) else _context(verify)
+
+
+class SocketTransport(httpx.AsyncBaseTransport):
+    """Sends requests where their URLs say.
+
+    Args:
+        verify: How a server's certificate is checked.
+        errors: Tells what an application in this process raised.
+    """
+
+    def __init__(self, verify: Verify = True, errors: Errors | None = None) -> None:
+        self._verify = verify
+        self._errors = errors
+        self._backend = httpcore.AnyIOBackend()
+        self._idle: defaultdict[_Place, list[_Connection]] = defaultdict(list)
+        self._open: set[_Connection] = set()
+
+    async def handle_async_request(self, request: httpx.Request) -> Response:
+        """Send it, and give what comes back, as soon as it begins."""
+        url = request.url
+        sent = httpcore.Request(
+            method=request.method,
+            url=httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
+        with _told_as_httpx(request):
+            connection = await self._kept(sent.url.origin)
+            if connection is not None:
+                try:
+                    return await self._ask(connection, sent)
+                except _STALE:
+                    if sent.method not in _REPEATABLE or not isinstance(request.stream, httpx.ByteStream):
+                        raise
+            return await self._ask(await self._connect(sent), sent)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        self._idle.clear()
+        while self._open:
+            await self._open.pop().http.aclose()
+
+    async def _kept(self, origin: httpcore.Origin) -> _Connection | None:
+        idle = self._idle[_place(origin)]
+        while idle:
+            connection = idle.pop()
+            if not connection.http.has_expired():
+                return connection
+            self._open.discard(connection)
+            await connection.http.aclose()
+        return None
+
+    async def _connect(self, request: httpcore.Request) -> _Connection:
+        origin, timeout = request.url.origin, request.extensions.get("timeout", {}).get("connect")
+        host = origin.host.decode("ascii")
+        stream = await self._backend.connect_tcp(host, origin.port, timeout=timeout)
+        address = stream.get_extra_info("client_addr")
+        if origin.scheme == b"https":
+            stream = await stream.start_tls(ssl_context(self._verify), server_hostname=host, timeout=timeout)
+        connection = _Connection(httpcore.AsyncHTTP11Connection(origin, stream), _place(origin), address)
+        self._open.add(connection)
+        return connection
+
+    async def _ask(self, connection: _Connection, request: httpcore.Request) -> Response:
+        try:
+            response = await connection.http.handle_async_request(request)
+        except BaseException:
+            self._open.discard(connection)
+            raise
+        extensions = response.extensions
+        if self._errors is not None:
+            extensions = {**extensions, TELLS_ERROR: partial(self._errors.of, connection.address)}
+        body = _Body(self, connection, response)
+        return Response(response.status, headers=response.headers, stream=body, extensions=extensions)
+
+    async def leave(self, connection: _Connection, status: int) -> None:
+        """Keep a connection whose response has been read, or close it."""
+        if not connection.http.is_idle() or status >= _FAILED:
+            self._open.discard(connection)
+            await connection.http.aclose()
+        elif connection in self._open:
+            self._idle[connection.place].append(connection)
+
+
+class _Connection:
+    def __init__(self, http: httpcore.AsyncHTTP11Connection, place: _Place, address: Any) -> None:
+        self.http = http
+        self.place = place
+        self.address = address
+
+
+class _Body(httpx.AsyncByteStream):
+    """A response's body as it comes."""
+
+    def __init__(self, transport: SocketTransport, connection: _Connection, response: httpcore.Response) -> None:
+        self._transport = transport
+        self._connection = connection
+        self._response = response
+        self._is_closed = False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        with _told_as_httpx(None):
+            async for part in self._response.stream:  # type: ignore[union-attr]
+                yield part
+
+    async def aclose(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            try:
+                await self._response.aclose()
+            finally:
+                await self._transport.leave(self._connection, self._response.status)
+
+
+def _place(origin: httpcore.Origin) -> _Place:
+    return origin.scheme, origin.host, origin.port
+
+
+@contextmanager
+def _told_as_httpx(request: httpx.Request | None) -> Iterator[None]:
+    """Tell errors by the names of httpx, which are those of httpcore."""
+    try:
+        yield
+    except Exception as error:
+        for kind in type(error).__mro__:
+            known = getattr(httpx, kind.__name__, None)
+            if kind.__module__.startswith("httpcore") and known is not None:
+                raise known(str(error), **({} if request is None else {"request": request})) from error
+        raise

@@ -1,0 +1,107 @@
+"""A request and its response for people: bodies shortened, secrets starred, and what the application raised."""
+
+from __future__ import annotations
+
+import json
+import sysconfig
+import traceback
+from typing import TYPE_CHECKING, Final
+
+import httpx
+
+if TYPE_CHECKING:
+    from asynctest_kit.http.responses import Response
+    from asynctest_kit.http.scrubbing import Scrubber
+
+__all__ = ["transcript"]
+
+#: Characters of a body that are shown.
+_SHOWN: Final = 2000
+
+#: Lines of a traceback that are shown where no frame is the application's own.
+_LAST_FRAMES: Final = 3
+
+#: Headers that every client sends, and that say nothing of a test.
+_USUAL: Final = frozenset({"accept", "accept-encoding", "connection", "host", "user-agent"})
+
+#: Headers that are URLs.
+_URLS: Final = frozenset({"content-location", "location", "origin", "referer"})
+
+_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+
+def transcript(response: Response, scrubber: Scrubber) -> str:
+    """What was sent and what came back."""
+    request = response.request
+    parts = [
+        "request",
+        _indented(f"{request.method} {scrubber.shown(request.url)}\n{_headers(request.headers, scrubber)}"),
+        _indented(_body_of_request(request, scrubber)),
+        f"response{_after(response)}",
+        _indented(f"{response.status_code} {response.reason_phrase}\n{_headers(response.headers, scrubber)}"),
+        _indented(_body_of_response(response, scrubber)),
+    ]
+    error = response.error
+    if error is not None:
+        parts += ["the application raised", _indented(_traceback(error))]
+    return "\n".join(part for part in parts if part)
+
+
+def _headers(headers: httpx.Headers, scrubber: Scrubber) -> str:
+    shown = [(name, value) for name, value in scrubber.headers(headers) if name.lower() not in _USUAL]
+    return "\n".join(f"{name}: {_url(value, scrubber) if name.lower() in _URLS else value}" for name, value in shown)
+
+
+def _url(value: str, scrubber: Scrubber) -> str:
+    try:
+        return scrubber.shown(httpx.URL(value))
+    except httpx.InvalidURL:
+        return value
+
+
+def _body_of_request(request: httpx.Request, scrubber: Scrubber) -> str:
+    try:
+        return _body(request.content, request.headers.get("content-type", ""), scrubber)
+    except httpx.RequestNotRead:
+        return "(a body that was streamed)"
+
+
+def _body_of_response(response: Response, scrubber: Scrubber) -> str:
+    try:
+        return _body(response.content, response.headers.get("content-type", ""), scrubber)
+    except httpx.ResponseNotRead:
+        return "(a body that was streamed)"
+
+
+def _body(content: bytes, kind: str, scrubber: Scrubber) -> str:
+    if not content:
+        return ""
+    told = scrubber.body(content, kind)
+    if "base64" in told:
+        return f"({len(content)} bytes)"
+    text = told["text"] if "text" in told else json.dumps(told["json"], indent=2, ensure_ascii=False)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…\n({len(text)} characters)"
+
+
+def _after(response: Response) -> str:
+    try:
+        return f", after {response.elapsed.total_seconds() * 1000:.0f} ms"
+    except RuntimeError:  # it isn't at its end
+        return ""
+
+
+def _traceback(error: BaseException) -> str:
+    """An exception with those frames that are no library's, or the last ones if all are."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<frozen"))]
+    own = [frame for frame in own if "/asynctest_kit/http/" not in frame.filename]
+    lines = traceback.format_list(own or frames[-_LAST_FRAMES:])
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    lines += traceback.format_exception_only(error)
+    if cause is not None:
+        lines.append(f"(from {''.join(traceback.format_exception_only(cause)).rstrip()})")
+    return "".join(lines).rstrip()
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" if line else "" for line in text.strip("\n").split("\n")) if text else ""

@@ -1,0 +1,349 @@
+"""WebSockets to the application under test: in process without a socket, else by the library ``websockets``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+from asynctest_kit.errors import AtkError
+from asynctest_kit.http.in_process import AppTransport
+from asynctest_kit.http.responses import check
+from asynctest_kit.http.scrubbing import Scrubber
+from asynctest_kit.http.sockets import Verify, ssl_context
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    import httpx
+
+    from asynctest_kit.http.lifespan import ASGIApp, Message
+
+__all__ = ["WebSocket", "WebSocketClosedError", "WebSocketRefusedError", "opened_websocket"]
+
+#: A failure is shown where the test called.
+__tracebackhide__ = True
+
+#: The code of a connection that its holder left without a word.
+_ABNORMAL: Final = 1006
+
+_NORMAL: Final = 1000
+
+_FAILED: Final = 1011
+
+#: Headers of the handshake that the library makes itself.
+_OF_HANDSHAKE: Final = frozenset(
+    {"accept", "accept-encoding", "connection", "host", "sec-websocket-protocol", "upgrade"}
+)
+
+
+class WebSocketRefusedError(AtkError):
+    """The application did not take a WebSocket.
+
+    Attributes:
+        status: Of its answer.
+        body: Of its answer.
+    """
+
+    def __init__(self, message: str, status: int, body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.body = body
+
+
+class WebSocketClosedError(AtkError):
+    """A WebSocket is closed.
+
+    Attributes:
+        code: Why, as a number.
+        reason: Why, in words.
+    """
+
+    def __init__(self, message: str, code: int, reason: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class _Channel(Protocol):
+    subprotocol: str | None
+
+    async def send(self, data: str | bytes) -> None: ...
+
+    async def receive(self) -> str | bytes: ...
+
+    async def close(self, code: int, reason: str) -> None: ...
+
+
+class WebSocket:
+    """An open WebSocket; ``async for message in ws`` ends when the application closes it.
+
+    Attributes:
+        path: Where.
+        subprotocol: What the application chose of those that were offered.
+    """
+
+    def __init__(self, channel: _Channel, path: str, timeout: float | None) -> None:
+        self.path = path
+        self.subprotocol = channel.subprotocol
+        self._channel = channel
+        self._timeout = timeout
+
+    async def send(self, data: str | bytes) -> None:
+        """Send a message.
+
+        Raises:
+            WebSocketClosedError: It is closed.
+        """
+        await self._channel.send(data)
+
+    async def send_json(self, value: Any) -> None:
+        """Send a message of text with a value as JSON."""
+        await self.send(json.dumps(value))
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            WebSocketClosedError: It is closed.
+            TimeoutError: There was none in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._channel.receive()
+        except TimeoutError:
+            raise TimeoutError(f"WebSocket {self.path}: no message within {self._timeout:g} s") from None
+
+    async def receive_json(self) -> Any:
+        """The next message, as JSON."""
+        return json.loads(await self.receive())
+
+    async def expect(self, expected: Any) -> Any:
+        """Hold the next message against what is expected, and return it.
+
+        Args:
+            expected: As text or bytes if this is one, or a pattern, else as JSON; see
+                :mod:`asynctest_kit.http.matching`.
+
+        Raises:
+            ExpectationError: It is another one.
+        """
+        message: Any = await self.receive()
+        if not isinstance(expected, (str, bytes)) and not hasattr(expected, "search"):
+            with suppress(ValueError):
+                message = json.loads(message)
+        check(f"the next message of WebSocket {self.path}", expected, message, Scrubber())
+        return message
+
+    async def close(self, code: int = _NORMAL, reason: str = "") -> None:
+        """Close it."""
+        await self._channel.close(code, reason)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str | bytes:
+        try:
+            return await self.receive()
+        except WebSocketClosedError:
+            raise StopAsyncIteration from None
+
+
+@asynccontextmanager
+async def opened_websocket(
+    request: httpx.Request, transport: httpx.AsyncBaseTransport, subprotocols: Sequence[str], verify: Verify
+) -> AsyncIterator[WebSocket]:
+    """Open one, which is closed with the block.
+
+    Args:
+        request: What begins it.
+        transport: What would carry that.
+        subprotocols: That are offered.
+        verify: How a server's certificate is checked.
+
+    Raises:
+        WebSocketRefusedError: The application doesn't take it.
+    """
+    timeout: float | None = request.extensions["timeout"]["read"]
+    if isinstance(transport, AppTransport):
+        opening = _in_process(request, transport, subprotocols, timeout)
+    else:
+        opening = _on_socket(request, subprotocols, verify, timeout)
+    async with AsyncExitStack() as stack:
+        try:
+            channel = await stack.enter_async_context(opening)
+        except TimeoutError:
+            raise TimeoutError(f"WebSocket {request.url.path}: no handshake within {timeout:g} s") from None
+        yield WebSocket(channel, request.url.path, timeout)
+
+
+@asynccontextmanager
+async def _in_process(
+    request: httpx.Request, transport: AppTransport, subprotocols: Sequence[str], within: float | None
+) -> AsyncIterator[_Channel]:
+    channel = _AppChannel(request.url.path, raises=transport.raise_app_exceptions)
+    transport.run(channel.run(transport.app, transport.websocket_scope(request, subprotocols)))
+    try:
+        async with asyncio.timeout(within):
+            await channel.open()
+        yield channel
+    finally:
+        await channel.close(_NORMAL, "")  # the task ends by itself, or with its transport
+
+
+class _AppChannel:
+    """The client's end of a WebSocket whose other end is an application in this process."""
+
+    subprotocol: str | None = None
+
+    def __init__(self, path: str, *, raises: bool) -> None:
+        self._path = path
+        self._raises = raises
+        self._to_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._from_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._is_closed = False
+        self._to_app.put_nowait({"type": "websocket.connect"})
+
+    async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
+        error: BaseException | None = None
+        try:
+            await app(scope, self._to_app.get, self._take)
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            raise
+        except BaseException as raised:  # noqa: BLE001  # whoever receives is told
+            error = raised
+        finally:
+            self._from_app.put_nowait({"type": "ended", "error": error})
+
+    async def _take(self, message: Message) -> None:
+        if self._is_closed and message["type"] == "websocket.send":
+            await asyncio.sleep(0)
+            return
+        self._from_app.put_nowait(message)
+
+    async def open(self) -> None:
+        message = await self._from_app.get()
+        kind = message["type"]
+        if kind == "websocket.accept":
+            self.subprotocol = message.get("subprotocol")
+            return
+        self._is_closed = True
+        if kind == "ended":
+            error = message["error"]
+            if error is not None and (self._raises or not isinstance(error, Exception)):
+                raise error
+            raise WebSocketRefusedError(f"WebSocket {self._path}: {_ended(error)}", 500) from error
+        if kind == "websocket.http.response.start":
+            body = (await self._from_app.get()).get("body", b"")
+            raise _refused(self._path, message["status"], body)
+        raise _refused(self._path, 403, b"")
+
+    async def send(self, data: str | bytes) -> None:
+        if self._is_closed:
+            raise _closed(self._path, _ABNORMAL, "")
+        self._to_app.put_nowait({"type": "websocket.receive", "text" if isinstance(data, str) else "bytes": data})
+
+    async def receive(self) -> str | bytes:
+        if self._is_closed and self._from_app.empty():
+            raise _closed(self._path, _ABNORMAL, "")
+        message = await self._from_app.get()
+        if message["type"] == "websocket.send":
+            data: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
+            return data
+        self._end()
+        error = message.get("error")
+        if error is not None:
+            if self._raises or not isinstance(error, Exception):
+                raise error
+            raise _closed(self._path, _FAILED, _ended(error)) from error
+        raise _closed(self._path, message.get("code", _NORMAL), message.get("reason") or "")
+
+    async def close(self, code: int, reason: str) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._to_app.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
+
+    def _end(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._to_app.put_nowait({"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""})
+
+
+@asynccontextmanager
+async def _on_socket(
+    request: httpx.Request, subprotocols: Sequence[str], verify: Verify, within: float | None
+) -> AsyncIterator[_Channel]:
+    if find_spec("websockets") is None:
+        raise AtkError("WebSockets on a real socket need websockets: pip install 'asynctest_kit[api]'")
+    from websockets.asyncio.client import connect
+    from websockets.exceptions import InvalidStatus
+
+    url = request.url.copy_with(scheme={"https": "wss"}.get(request.url.scheme, "ws"))
+    connecting = connect(
+        str(url),
+        additional_headers=[(name, value) for name, value in request.headers.items() if name not in _OF_HANDSHAKE],
+        subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]  # a NewType of str
+        ssl=ssl_context(verify) if url.scheme == "wss" else None,
+        open_timeout=within,
+        user_agent_header=None,
+        proxy=None,
+    )
+    try:
+        connection = await connecting
+    except InvalidStatus as refused:
+        raise _refused(request.url.path, refused.response.status_code, bytes(refused.response.body or b"")) from None
+    async with connection:
+        yield _SocketChannel(connection, request.url.path)
+
+
+class _SocketChannel:
+    def __init__(self, connection: Any, path: str) -> None:
+        self.subprotocol: str | None = connection.subprotocol
+        self._connection = connection
+        self._path = path
+
+    async def send(self, data: str | bytes) -> None:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            await self._connection.send(data)
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+
+    async def receive(self) -> str | bytes:
+        from websockets.exceptions import ConnectionClosed
+
+        try:
+            message: str | bytes = await self._connection.recv()
+        except ConnectionClosed as closed:
+            raise self._closed(closed) from None
+        return message
+
+    async def close(self, code: int, reason: str) -> None:
+        await self._connection.close(code, reason)
+
+    def _closed(self, closed: Any) -> WebSocketClosedError:
+        received = closed.rcvd
+        if received is None:
+            return _closed(self._path, _ABNORMAL, "")
+        return _closed(self._path, received.code, received.reason)
+
+
+def _refused(path: str, status: int, body: bytes) -> WebSocketRefusedError:
+    told = f": {body[:200].decode(errors='replace')}" if body else ""
+    return WebSocketRefusedError(
+        f"WebSocket {path}: the application refused it with status {status}{told}", status, body
+    )
+
+
+def _closed(path: str, code: int, reason: str) -> WebSocketClosedError:
+    told = f": {reason}" if reason else ""
+    return WebSocketClosedError(f"WebSocket {path} is closed, with code {code}{told}", code, reason)
+
+
+def _ended(error: BaseException | None) -> str:
+    if error is None:
+        return "the application returned without accepting it"
+    return f"the application raised {type(error).__name__}: {error}"
