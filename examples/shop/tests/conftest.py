@@ -1,4 +1,4 @@
-"""The shop over its real PostgreSQL and Redis (``pg``, ``pg_pool`` and ``redis`` come from asynctest_kit).
+"""The shop over its real PostgreSQL and Redis (``api``, ``pg``, ``pg_pool`` and ``redis`` come from asynctest_kit).
 
 E-mail addresses and SKUs are made unique, because two open transactions that insert the same key wait for each other.
 """
@@ -16,6 +16,7 @@ from payment_provider import PaymentProvider
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from starlette.applications import Starlette
 
 from shop.app import create_app
 from shop.cache import Cache
@@ -88,13 +89,9 @@ def shop(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_
 
 
 @pytest.fixture
-async def api(
-    pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_policy: PaymentPolicy
-) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(pool=pg_pool, redis=redis, http=payments_http, payment_policy=payment_policy)
-
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.test") as client:
-        yield client
+def app(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_policy: PaymentPolicy) -> Starlette:
+    """What the fixture ``api`` calls."""
+    return create_app(pool=pg_pool, redis=redis, http=payments_http, payment_policy=payment_policy)
 
 
 @pytest.fixture

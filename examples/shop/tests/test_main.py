@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import httpx
+import asyncpg
 import pytest
+from asynctest_kit.http.apps import serve
+from asynctest_kit.http.client import Api
+from asynctest_kit.http.matching import exactly
 
 from shop import main
 from shop.database import sqlalchemy_url
@@ -15,15 +18,25 @@ async def test_service_starts_from_its_environment(monkeypatch, postgres, redis_
     monkeypatch.setenv("DATABASE_URL", postgres.url)
     monkeypatch.setenv("REDIS_URL", redis_url)
     monkeypatch.setenv("PAYMENTS_URL", "http://payments.test")
-    app = main.app()
 
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://shop.test") as api,
-    ):
-        response = await api.get("/healthz")
+    async with Api(main.app()) as api:
+        (await api.get("/healthz")).expect(200, json=exactly({"database": "up", "cache": "up"}))
 
-    assert (response.status_code, response.json()) == (200, {"database": "up", "cache": "up"})
+
+@pytest.fixture
+def app(pg_database, redis_url):
+    """The service as in production: in a process of its own, on a database that is the test's own."""
+    environment = {"DATABASE_URL": pg_database, "REDIS_URL": redis_url, "PAYMENTS_URL": "http://payments.test"}
+    return serve("shop.main:app", factory=True, env=environment, ready="/healthz")
+
+
+@pytest.mark.anyio
+async def test_served_service_stores_a_user(api, pg_database):
+    user = {"email": "ada@example.com", "name": "Ada"}
+    (await api.post("/api/users", json=user)).expect(201, json={"id": int, **user})
+
+    async with asyncpg.create_pool(pg_database.url, min_size=1, max_size=1) as pool:
+        assert await pool.fetchval("SELECT name FROM users") == "Ada"
 
 
 def test_missing_settings_are_named():
