@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, cast
 
@@ -325,6 +325,8 @@ class Api(Session):
 
     Args:
         app: What the fixture ``app`` may return; see :mod:`asynctest_kit.http.apps`.
+        base_url: What its URLs begin with, where it is reached without a socket: ``"https://shop.example.org"`` for an
+            application that wants another host, or whose cookies are for https only.
         headers: Of every call.
         cookies: That it has at first.
         auth: ``("user", "password")``, :class:`Bearer`, or another one of httpx.
@@ -341,6 +343,7 @@ class Api(Session):
         self,
         app: App,
         *,
+        base_url: str = "",
         headers: Mapping[str, str] | None = None,
         cookies: Mapping[str, str] | None = None,
         auth: Any = None,
@@ -352,6 +355,7 @@ class Api(Session):
         on_call: Callable[[Call], None] | None = None,
     ) -> None:
         self._app = app
+        self._base_url = base_url
         self._raises = raise_app_exceptions
         self._shares = (Scrubber(secret_names), verify, on_call)
         self._closing = AsyncExitStack()
@@ -368,6 +372,8 @@ class Api(Session):
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             opened = await stack.enter_async_context(opened_app(self._app, raise_app_exceptions=self._raises))
+            if self._base_url:
+                opened = self._elsewhere(opened)
             transport = self._transport(opened)
             stack.push_async_callback(transport.aclose)
             self._connect(_Connected(opened, transport, *self._shares))
@@ -378,6 +384,14 @@ class Api(Session):
         for session in self._connected.sessions if self._connected is not None else ():
             session._disconnect()  # noqa: SLF001
         return await self._closing.__aexit__(*error)  # type: ignore[arg-type]
+
+    def _elsewhere(self, opened: OpenedApp) -> OpenedApp:
+        if opened.transport is None:
+            raise AtkError(
+                f"Api(..., base_url={self._base_url!r}): the application is on a real socket, at {opened.base_url}. "
+                "Only one that is called in process can be called as if it were elsewhere."
+            )
+        return replace(opened, base_url=self._base_url)
 
     def _transport(self, opened: OpenedApp) -> httpx.AsyncBaseTransport:
         if opened.asgi is not None and opened.transport is not None:

@@ -101,7 +101,7 @@ async def user(request: Request):
 
 async def login(request: Request):
     response = Response(status_code=204)
-    response.set_cookie("session", (await request.json())["name"])
+    response.set_cookie("session", (await request.json())["name"], secure="secure" in request.query_params)
     return response
 
 

@@ -163,6 +163,19 @@ async def test_who_asks(api):
     (await api.get("/users/1")).expect(json={"asks": None})
 
 
+async def test_an_application_in_process_may_seem_to_be_elsewhere(sample):
+    async with Api(sample, base_url="https://shop.example.org") as api:
+        await api.post("/login?secure=1", json={"name": "ann"})
+        (await api.get("/me")).expect(200, json={"name": "ann"})
+        assert str((await api.get("/me")).url) == "https://shop.example.org/me"
+    async with Api(sample) as api:
+        await api.post("/login?secure=1", json={"name": "ann"})
+        (await api.get("/me")).expect(200, json={"name": None})
+    with pytest.raises(AtkError, match="the application is on a real socket, at http://127"):
+        async with Api(serve(sample), base_url="https://shop.example.org"):
+            pass
+
+
 async def test_files_are_sent_and_fetched(api, tmp_path):
     file = ("a.txt", b"content", "text/plain")
     response = await api.post("/upload", data={"title": "A"}, files={"file": file})
