@@ -9,6 +9,7 @@ tasks are done.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from asynctest_kit.http.lifespan import ASGIApp, Message
 
 __all__ = ["AppTransport", "ended"]
+
+#: As a server would log it: what comes after a response has nobody else to be told.
+_LOGGER: Final = logging.getLogger("asynctest_kit.app")
 
 #: How much an application may send ahead of its reader, in bytes.
 _AHEAD: Final = 1 << 16
@@ -139,8 +143,9 @@ class _Exchange:
         except asyncio.CancelledError:
             self.error = RuntimeError("The application was cancelled.")
             raise
-        except BaseException as error:  # noqa: BLE001  # whoever waits for the response is told
+        except BaseException as error:  # whoever waits for the response is told
             self.error = error
+            _LOGGER.exception("Exception in the application under test")
         finally:
             if not self._has_begun:
                 self.headers = [(b"content-type", b"text/plain; charset=utf-8")]

@@ -112,12 +112,13 @@ async def test_many_at_once(reached):
                 group.create_task(ask(number))
 
 
-async def test_exception_of_the_application_is_known():
+async def test_exception_of_the_application_is_known(caplog):
     async with calling(sample_app.make()) as client:
         response = await client.get("/fail")
         assert response.status_code == 500
         assert str(response.error) == "planted"
         assert (await client.get("/echo")).error is None
+    assert "Exception in the application under test" in caplog.text
 
 
 async def test_exception_of_the_application_is_raised_if_asked_for():
