@@ -280,11 +280,12 @@ async def _on_socket(
     from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus
 
+    offered: Any = list(subprotocols) or None  # a type of the library's own
     url = request.url.copy_with(scheme={"https": "wss"}.get(request.url.scheme, "ws"))
     connecting = connect(
         str(url),
         additional_headers=[(name, value) for name, value in request.headers.items() if name not in _OF_HANDSHAKE],
-        subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]  # a NewType of str
+        subprotocols=offered,
         ssl=ssl_context(verify) if url.scheme == "wss" else None,
         open_timeout=within,
         user_agent_header=None,

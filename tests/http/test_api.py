@@ -25,6 +25,7 @@ from asynctest_kit.http.mocks import MockHttp
 from asynctest_kit.http.responses import ExpectationError
 from asynctest_kit.http.sse import Event, parsed
 from asynctest_kit.http.websocket import WebSocketClosedError, WebSocketRefusedError
+from asynctest_kit.provision.service import Endpoint
 
 pytestmark = pytest.mark.anyio
 
@@ -416,6 +417,16 @@ async def calls_until_it_fails(api):
         with contextlib.suppress(httpx.HTTPError):  # it dies as it is asked
             await api.get("/me")
         await asyncio.sleep(0.01)
+
+
+async def test_a_service_is_called_at_its_endpoint(sample):
+    async with opened_app(serve(sample)) as opened:
+        port = int(opened.base_url.rpartition(":")[2])
+        endpoint = Endpoint(
+            service="shop", kind="container", provider="docker", scheme="tcp", host="127.0.0.1", port=port
+        )
+        async with Api(endpoint) as api:
+            (await api.get("/users/1")).expect(200, json={"name": "Ada"})
 
 
 async def test_outside_of_its_block_it_is_told(sample):
