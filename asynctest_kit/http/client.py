@@ -303,7 +303,8 @@ class Session:
         auth = self._client._build_request_auth(request)  # noqa: SLF001  # httpx has no public name for it
         request = next(auth.sync_auth_flow(request))
         shared = self._shared
-        async with opened_websocket(request, shared.transport, tuple(subprotocols), shared.verify) as websocket:
+        opening = opened_websocket(request, shared.transport, subprotocols, shared.verify, shared.scrubber)
+        async with opening as websocket:
             yield websocket
 
     def _failed(self, error: httpx.HTTPError, method: str, url: str, start: float) -> None:

@@ -129,7 +129,7 @@ class Response(httpx.Response):
                 continue
             found = [Difference((), wanted, there)] if wanted is MISSING else [*differences(wanted, there)]
             for one in found:
-                hides = kind == "cookie" or self.scrubber.is_secret(name)
+                hides = kind == "cookie" or (there is not MISSING and self.scrubber.header(name, there) != there)
                 yield f"{kind} {name}: {_told(one, self.scrubber, hides=hides)}"
 
     def _of_json(self, expected: Any, paths: Mapping[str, Any]) -> Iterator[str]:
@@ -175,7 +175,8 @@ def _told(one: Difference, scrubber: Scrubber, *, hides: bool = False) -> str:
     if one.received is MISSING:
         return f"expected {shown(one.expected)}, and it is not there"
     hides = hides or any(isinstance(step, str) and scrubber.is_secret(step) for step in one.path)
-    received = STARS if hides else shown(scrubber.within(one.received))
+    kept = scrubber.text(one.received) if isinstance(one.received, str) else scrubber.within(one.received)
+    received = STARS if hides else shown(kept)
     kind = f" ({type(one.received).__name__})" if isinstance(one.expected, type) else ""
     return f"expected {shown(one.expected)}, received {received}{kind}"
 

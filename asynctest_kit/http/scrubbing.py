@@ -26,6 +26,9 @@ _SECRET_HEADERS: Final = re.compile(r"authorization|cookie|signature|credential"
 #: Headers that tell how a body came, which is kept as it is without all that; and those that differ each time.
 OF_TRANSFER: Final = frozenset({"connection", "content-encoding", "content-length", "date", "transfer-encoding"})
 
+#: Headers that are URLs.
+_URLS: Final = frozenset({"content-location", "location", "origin", "referer"})
+
 #: The password in a URL.
 _IN_URL: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 
@@ -68,6 +71,26 @@ class Scrubber:
         """Names and values."""
         kept = [(name, value) for name, value in headers.multi_items() if name.lower() not in OF_TRANSFER]
         return [[name, self._value(name, value)] for name, value in kept]
+
+    def header(self, name: str, value: str) -> str:
+        """A header's value for people."""
+        if self.is_secret(name):
+            return STARS
+        if name.lower() not in _URLS:
+            return value
+        try:
+            return self.shown(httpx.URL(value))
+        except httpx.InvalidURL:
+            return value
+
+    def text(self, text: str) -> str:
+        """A text for people, which may be JSON."""
+        if not text.lstrip().startswith(("{", "[")):
+            return text
+        try:
+            return json.dumps(self.within(json.loads(text)), ensure_ascii=False)
+        except ValueError:
+            return text
 
     def body(self, content: bytes, kind: str) -> dict[str, Any]:
         """A body of the media type ``kind``: as JSON, as text, or else in base64."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from asynctest_kit.http.scrubbing import OF_TRANSFER
+
 if TYPE_CHECKING:
     from asynctest_kit.http.responses import Response
     from asynctest_kit.http.scrubbing import Scrubber
@@ -21,11 +23,8 @@ _SHOWN: Final = 2000
 #: Lines of a traceback that are shown where no frame is the application's own.
 _LAST_FRAMES: Final = 3
 
-#: Headers that every client sends, and that say nothing of a test.
-_USUAL: Final = frozenset({"accept", "accept-encoding", "connection", "host", "user-agent"})
-
-#: Headers that are URLs.
-_URLS: Final = frozenset({"content-location", "location", "origin", "referer"})
+#: Headers that say nothing of a test.
+_UNTOLD: Final = OF_TRANSFER | {"accept", "accept-encoding", "host", "user-agent"}
 
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -48,15 +47,8 @@ def transcript(response: Response, scrubber: Scrubber) -> str:
 
 
 def _headers(headers: httpx.Headers, scrubber: Scrubber) -> str:
-    shown = [(name, value) for name, value in scrubber.headers(headers) if name.lower() not in _USUAL]
-    return "\n".join(f"{name}: {_url(value, scrubber) if name.lower() in _URLS else value}" for name, value in shown)
-
-
-def _url(value: str, scrubber: Scrubber) -> str:
-    try:
-        return scrubber.shown(httpx.URL(value))
-    except httpx.InvalidURL:
-        return value
+    shown = [(name, value) for name, value in headers.multi_items() if name.lower() not in _UNTOLD]
+    return "\n".join(f"{name}: {scrubber.header(name, value)}" for name, value in shown)
 
 
 def _body_of_request(request: httpx.Request, scrubber: Scrubber) -> str:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.in_process import AppTransport
 from asynctest_kit.http.responses import check
-from asynctest_kit.http.scrubbing import Scrubber
 from asynctest_kit.http.sockets import Verify, ssl_context
 
 if TYPE_CHECKING:
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     import httpx
 
     from asynctest_kit.http.lifespan import ASGIApp, Message
+    from asynctest_kit.http.scrubbing import Scrubber
 
 __all__ = ["WebSocket", "WebSocketClosedError", "WebSocketRefusedError", "opened_websocket"]
 
@@ -85,11 +85,12 @@ class WebSocket:
         subprotocol: What the application chose of those that were offered.
     """
 
-    def __init__(self, channel: _Channel, path: str, timeout: float | None) -> None:
+    def __init__(self, channel: _Channel, path: str, timeout: float | None, scrubber: Scrubber) -> None:
         self.path = path
         self.subprotocol = channel.subprotocol
         self._channel = channel
         self._timeout = timeout
+        self._scrubber = scrubber
 
     async def send(self, data: str | bytes) -> None:
         """Send a message.
@@ -134,7 +135,7 @@ class WebSocket:
         if not isinstance(expected, (str, bytes)) and not hasattr(expected, "search"):
             with suppress(ValueError):
                 message = json.loads(message)
-        check(f"the next message of WebSocket {self.path}", expected, message, Scrubber())
+        check(f"the next message of WebSocket {self.path}", expected, message, self._scrubber)
         return message
 
     async def close(self, code: int = _NORMAL, reason: str = "") -> None:
@@ -153,7 +154,11 @@ class WebSocket:
 
 @asynccontextmanager
 async def opened_websocket(
-    request: httpx.Request, transport: httpx.AsyncBaseTransport, subprotocols: Sequence[str], verify: Verify
+    request: httpx.Request,
+    transport: httpx.AsyncBaseTransport,
+    subprotocols: Sequence[str],
+    verify: Verify,
+    scrubber: Scrubber,
 ) -> AsyncIterator[WebSocket]:
     """Open one, which is closed with the block.
 
@@ -162,6 +167,7 @@ async def opened_websocket(
         transport: What would carry that.
         subprotocols: That are offered.
         verify: How a server's certificate is checked.
+        scrubber: Tells what messages hide.
 
     Raises:
         WebSocketRefusedError: The application doesn't take it.
@@ -176,7 +182,7 @@ async def opened_websocket(
             channel = await stack.enter_async_context(opening)
         except TimeoutError:
             raise TimeoutError(f"WebSocket {request.url.path}: no handshake within {timeout:g} s") from None
-        yield WebSocket(channel, request.url.path, timeout)
+        yield WebSocket(channel, request.url.path, timeout, scrubber)
 
 
 @asynccontextmanager
