@@ -54,7 +54,7 @@ _CHUNK: Final = 1 << 16
 _KEPT: Final = 64
 
 #: Seconds between a client's last word and its end from which on it has waited for an answer.
-_A_WAIT: Final = 0.01
+_A_WAIT: Final = 0.1
 
 #: Turns of the loop until who has just left is seen to have.
 _TURNS: Final = 3

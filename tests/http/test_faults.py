@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -265,9 +266,10 @@ async def test_who_is_answered_or_only_leaves_has_not_given_up(echo):
             async with connected(proxy) as (reader, writer):
                 writer.write(b"asked")
                 await reader.readexactly(5)
-                writer.write(b"goodbye")
-            async with connected(proxy) as (_, writer):
-                writer.write(b"goodbye")
+            with socket.create_connection((proxy.endpoint.host, proxy.endpoint.port)) as leaving:
+                leaving.sendall(b"goodbye")
+            while proxy.connections < 2 or proxy.open:  # noqa: ASYNC110  # nobody tells
+                await asyncio.sleep(0.01)
         async with connected(proxy) as (reader, writer):
             async with proxy.blackhole():
                 writer.write(b"held up")
