@@ -180,7 +180,9 @@ class Protocol(asyncio.Protocol):
 
 
 class Transport:
-    """A wire that takes all."""
+    """A wire that takes all. As uvloop's it holds nothing back, which takes a running loop."""
+
+    __slots__ = ("_protocol",)
 
     def __init__(self, protocol):
         self._protocol = protocol
