@@ -199,6 +199,8 @@ def suite(tmp_path_factory):
 async def run(folder, *command, **environment):
     """Run it; what it said, and the pacts that there are then."""
     options = ("-p", "no:cacheprovider", "--tb=short", "-rfE", "-q")
+    addopts = os.environ["PYTEST_ADDOPTS"].replace("-p no:pact", "")  # pact-python's own plugin is there, as for users
+    environment |= {"PYTEST_ADDOPTS": addopts}
     done = await preloaded.finished(["-m", *command, *options], cwd=folder, env=os.environ | environment)
     return done.stdout + done.stderr, pacts(folder)
 
@@ -254,6 +256,10 @@ async def test_fifty_at_once_write_what_they_write_one_at_a_time(suite, together
     folder = copied(suite, tmp_path / "spread")
     output, spread = await run(folder, "pytest", "-n", "2", "test_fifty.py")
     assert spread == shared(together[1]), output
+    folder = copied(suite, tmp_path / "by-option")
+    output, by_option = await run(folder, "pytest", "--atk", "test_fifty.py", TOGETHER="1")
+    assert by_option == shared(together[1])
+    assert "exclusive" not in output
 
 
 def copied(suite, folder):
