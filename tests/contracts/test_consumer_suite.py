@@ -284,6 +284,11 @@ async def test_a_part_of_the_tests_leaves_what_the_others_say(suite, together, t
     assert written.keys() - unchanged == {f"shop-bank{n}.json" for n in (1, 3, 4)}  # those of 41, 43 and 44
     was, now = (told(each["shop-bank1.json"]) for each in (together[1], written))
     assert was - now == {"transfer 41", "booked 41"}
+    (folder / "below").mkdir()
+    (folder / "test_fifty.py").write_text(FIFTY.replace("range(50)", "range(40)"))
+    output, later = await run(folder, "pytest", "--rootdir=.", "below/../test_fifty.py::test_account[1]")
+    assert "1 passed" in output
+    assert later == written
 
 
 def told(pact):
