@@ -5,8 +5,8 @@ in every run: a fixture or two, for a sixth of the start-up of a small run, sinc
 So their loading waits until one of their fixtures is looked up, by a test, a fixture or an override of theirs. What is
 named with ``-p``, required by ``required_plugins`` or to be listed is loaded as ever.
 
-pact-python's plugin tells the library which test a thread is at, around every test: with many on a thread it would be
-wrong, and since it changes what they share, each would have to run alone.
+pact-python's plugin tells its library, around every test, which one the thread is at: with many on a thread it would be
+wrong.
 
 hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find
 that there is nothing to tell. It is let go of when the tests are collected.

@@ -48,6 +48,7 @@ _HARMLESS_MODULES = (
     "anyio.",
     "asynctest_kit.",
     "faker.",
+    "pact.testing.",  # whose autouse fixture tells its library, for the log, which test the thread is at
     "pytest_asyncio.",
     "respx.",
 )

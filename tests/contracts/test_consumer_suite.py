@@ -199,6 +199,8 @@ def suite(tmp_path_factory):
 async def run(folder, *command, **environment):
     """Run it; what it said, and the pacts that there are then."""
     options = ("-p", "no:cacheprovider", "--tb=short", "-rfE", "-q")
+    addopts = os.environ["PYTEST_ADDOPTS"].replace("-p no:pact", "")  # pact-python's own plugin is there, as for users
+    environment |= {"PYTEST_ADDOPTS": addopts}
     done = await preloaded.finished(["-m", *command, *options], cwd=folder, env=os.environ | environment)
     return done.stdout + done.stderr, pacts(folder)
 
@@ -254,6 +256,10 @@ async def test_fifty_at_once_write_what_they_write_one_at_a_time(suite, together
     folder = copied(suite, tmp_path / "spread")
     output, spread = await run(folder, "pytest", "-n", "2", "test_fifty.py")
     assert spread == shared(together[1]), output
+    folder = copied(suite, tmp_path / "by-option")
+    output, by_option = await run(folder, "pytest", "--atk", "test_fifty.py", TOGETHER="1")
+    assert by_option == shared(together[1])
+    assert "exclusive" not in output
 
 
 def copied(suite, folder):
@@ -278,6 +284,11 @@ async def test_a_part_of_the_tests_leaves_what_the_others_say(suite, together, t
     assert written.keys() - unchanged == {f"shop-bank{n}.json" for n in (1, 3, 4)}  # those of 41, 43 and 44
     was, now = (told(each["shop-bank1.json"]) for each in (together[1], written))
     assert was - now == {"transfer 41", "booked 41"}
+    (folder / "below").mkdir()
+    (folder / "test_fifty.py").write_text(FIFTY.replace("range(50)", "range(40)"))
+    output, later = await run(folder, "pytest", "--rootdir=.", "below/../test_fifty.py::test_account[1]")
+    assert "1 passed" in output
+    assert later == written
 
 
 def told(pact):

@@ -162,6 +162,14 @@ async def test_a_state_that_can_not_be_taken_away_is_told_though_every_interacti
         await verifier(bank, states={"an account": an_account}, consumers=["shop"])
 
 
+async def test_a_state_may_skip_the_test(verifier, bank):
+    async def an_account(number, cents):
+        pytest.skip("no accounts here")
+
+    with pytest.raises(pytest.skip.Exception, match="no accounts here"):
+        await verifier(bank, states={"an account": an_account}, consumers=["shop"])
+
+
 async def test_headers_reach_the_provider_and_no_command_line(verifier, bank):
     async with opened_app(serve(bank)) as opened:
         await verifier(opened.base_url, only="no account", headers={"Authorization": "Bearer s3cret"})
