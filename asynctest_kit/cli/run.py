@@ -92,7 +92,11 @@ class _Run:
         from asynctest_kit.run.engine import engine_for
 
         engine = engine_for(self.settings, self.events.append)
-        code = self._pytest(engine, client)
+        try:
+            code = self._pytest(engine, client)
+        finally:
+            if self.ahead is not None:  # pytest has ended before it knew of that
+                self.ahead.close()
         from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.run.reports import report
 
