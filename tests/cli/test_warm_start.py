@@ -337,14 +337,15 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     (installed / "plugin-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nplugin = plugin\n")
     for name in ("plugin.py", "checks_of_theirs.py"):
         (kept.root / name).rename(installed / name)
+    path = os.pathsep.join((str(installed), *filter(None, [os.environ.get("PYTHONPATH")])))
     await kept.has_process()
-    await kept.atk(PYTHONPATH=str(installed))
+    await kept.atk(PYTHONPATH=path)
     await kept.has_process()
-    warm = await kept.atk(PYTHONPATH=str(installed))
+    warm = await kept.atk(PYTHONPATH=path)
     assert kept.seen[0], warm.err
     assert "assert 3 == 2" in warm.out, warm
     await kept.has_process()
-    with_thread = await kept.atk(PYTHONPATH=str(installed), PLUGIN_STARTS_A_THREAD="1")
+    with_thread = await kept.atk(PYTHONPATH=path, PLUGIN_STARTS_A_THREAD="1")
     assert not kept.seen[0], with_thread
     with anyio.fail_after(120):
         await until(lambda: not any("warm.spare" in command for command in processes_in(kept.root)))
