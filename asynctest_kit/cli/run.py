@@ -48,7 +48,7 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn
         here = Path.cwd()
         settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
         with raising():
-            code = _Run(settings, arguments, started).run()
+            code = _Run(settings, here, arguments, started).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
     except Terminated:
@@ -73,8 +73,9 @@ def _leave(code: int, message: str = "") -> NoReturn:
 class _Run:
     """One run, from loaded settings to exit code."""
 
-    def __init__(self, settings: Settings, arguments: Sequence[str], started: float) -> None:
+    def __init__(self, settings: Settings, here: Path, arguments: Sequence[str], started: float) -> None:
         self.settings = settings
+        self.here = here
         self.arguments = arguments
         self.started = started
         self.record = Record(settings.root, tuple(arguments))
@@ -92,12 +93,16 @@ class _Run:
         from asynctest_kit.run.engine import engine_for
 
         engine = engine_for(self.settings, self.events.append)
-        code = self._pytest(engine, client)
+        try:
+            code = self._pytest(engine, client)
+        finally:
+            if self.ahead is not None:  # pytest has ended before it knew of that
+                self.ahead.close()
         from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.run.reports import report
 
         code = report(self.events, self.settings, engine, code)
-        leave_a_process(self.settings.root, self.plugins)
+        leave_a_process(self.here, self.settings.root, self.plugins)
         return code
 
     def _client_for_last_runs_services(self) -> Client | None:

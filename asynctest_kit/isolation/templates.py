@@ -56,6 +56,7 @@ __all__ = [
     "create",
     "ensure_template",
     "forced",
+    "is_of",
     "needs_privilege",
     "open_clone",
     "open_run_database",
@@ -193,6 +194,12 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
     return Template(server, name, settings)
 
 
+async def is_of(template: Template, migrations: Migrations | None, *, root: Path, preparation: Preparation) -> bool:
+    """Whether a template is that of these migrations as they are now."""
+    digest = await asyncio.to_thread(digest_of, migrations, preparation, root=root)
+    return template.name == _name(template.server, digest)
+
+
 @asynccontextmanager
 async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     """This run's own database, cloned from the template; databases of runs that died are dropped.
@@ -230,8 +237,9 @@ async def _run_database(keeper: asyncpg.Connection, name: str, template: Templat
         yield endpoint
     finally:
         dropping.cancel()
-        with suppress(asyncio.CancelledError, asyncpg.PostgresError, *SESSION_LOST):
-            await dropping
+        await asyncio.wait((dropping,))  # not its outcome: the next run drops what this one can't
+        if not dropping.cancelled():
+            dropping.exception()
     if template.server.provider == "external":
         await _drop(template.server, keeper, name)
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import json
 import os
+import select
 import signal
+import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -14,6 +18,7 @@ import pytest
 
 from asynctest_kit.cli.warm import meeting, spare
 from asynctest_kit.cli.warm.recipe import Recipe
+from asynctest_kit.provision import runtime
 
 pytestmark = [
     pytest.mark.anyio,
@@ -48,8 +53,9 @@ SUITE = """
         main = sys.modules["__main__"]
         seen = {
             "arguments": sys.argv, "all": sys.orig_argv, "path": sys.path, "main": [main.__file__, main.__spec__.name],
-            "where": os.getcwd(), "environ": dict(os.environ), "input": sys.stdin.read(), "flags": sys.flags[:],
+            "where": os.getcwd(), "environ": dict(os.environ), "flags": sys.flags[:],
             "umask": os.umask(0o22), "interrupt": str(signal.getsignal(signal.SIGHUP)), "terminal": sys.stdout.isatty(),
+            "input": sys.stdin and sys.stdin.read(), "given": os.path.realpath("/proc/self/fd/9"),
         }
         Path("seen.txt").write_text(repr((is_warm, seen)))
         what = Path("what.txt").read_text()
@@ -102,7 +108,7 @@ class Kept:
             "asynctest_kit",
             *(arguments or ("run", "-q", "-s")),
             cwd=self.root,
-            env=self.environ | {"ATK_WARM": "tell"} | environ,
+            env=self.environ | {"ATK_WARM": "tell", "PWD": str(self.root)} | environ,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -162,15 +168,21 @@ def told(run: Ended) -> list[str]:
     return [line.partition(" in ")[0] for line in run.out.splitlines()[:2]]
 
 
+def as_of_shell(line: str) -> tuple[str, ...]:
+    """What starts a command with something that a shell can do to it."""
+    return ("sh", "-c", f'{line} "$@"', "sh")
+
+
 async def test_a_warm_run_is_as_a_cold_one(kept):
-    cold = await kept.atk(ATK_WARM="0")
+    start = as_of_shell("exec 9<what.txt; exec")
+    cold = await kept.atk(ATK_WARM="0", start=start)
     is_warm, seen_cold = kept.seen
     assert cold.code == 0, cold
     assert not is_warm
     await kept.has_process()
     await kept.atk()  # it leaves one that has imported what a run has
     await kept.has_process()
-    warm = await kept.atk()
+    warm = await kept.atk(start=start)
     is_warm, seen_warm = kept.seen
     assert is_warm, warm
     for name, value in seen_cold["environ"].items():
@@ -179,6 +191,7 @@ async def test_a_warm_run_is_as_a_cold_one(kept):
     del seen_cold["environ"], seen_warm["environ"]
     assert seen_warm == seen_cold
     assert seen_warm["input"] == "typed"
+    assert seen_warm["given"] == str(kept.root / "what.txt")
     assert warm.code == 0
     assert warm.err == cold.err == ""
     assert told(warm) == told(cold) == [".", "1 passed"]  # not a warning more
@@ -191,7 +204,7 @@ async def test_the_end_is_the_runs(kept):
         assert kept.seen[0], ended
         assert ended.code == code, ended
         if what != "fail":  # it could leave nobody
-            await kept.atk(ATK_WARM="0")
+            await kept.atk(ATK_WARM="0", start=as_of_shell("trap '' CHLD; exec"))
     assert "assert 1 == 2" not in ended.out
 
 
@@ -224,6 +237,11 @@ async def test_a_run_that_is_stopped_and_killed_takes_the_tests_along(kept):
 
 async def test_what_differs_is_a_cold_run_that_leaves_one_like_it(kept):
     await kept.has_process()
+    closed = await kept.atk(start=as_of_shell("exec <&-; exec"))
+    assert closed.err.startswith("atk: not a warm start: a standard stream of this run's is closed")
+    assert closed.code == 0, closed
+    assert not kept.seen[0]
+    assert kept.seen[1]["input"] is None
     first = await kept.atk(NEW="1")
     assert first.err.startswith("atk: not a warm start: another environment: NEW")
     assert first.code == 0
@@ -253,46 +271,179 @@ async def test_it_ends_with_the_services(kept):
     assert not kept.socket.exists()
 
 
+#: Modules whose import is seen, from a test that leaves its folder.
+OWN = """
+    import os
+    import sys
+    from pathlib import Path
+
+    import sre_parse
+    import statistics
+
+    def test_imports():
+        assert statistics.IS_OURS
+        Path("seen.txt").write_text(repr(("asynctest_kit.cli.warm.spare" in sys.modules, {})))
+        os.chdir("/")
+"""
+
+
+async def test_what_a_suite_imports_it_imports_in_every_run(kept, project):
+    (kept.root / "test_seen.py").unlink()
+    project(pyproject__toml=PROJECT.replace("error", "default"), test_own__py=OWN, statistics__py="IS_OURS = True")
+    cold = await kept.atk(ATK_WARM="0")
+    assert "1 passed, 1 warning" in cold.out
+    await kept.has_process()
+    await kept.atk()
+    await kept.has_process()
+    warm = await kept.atk()
+    assert kept.seen[0], warm.err
+    assert told(warm)[0] == told(cold)[0] == "."
+    assert "1 passed, 1 warning" in warm.out
+
+
+PLUGIN = """
+    import os
+    import threading
+    import time
+
+    import pytest
+
+    pytest.register_assert_rewrite("checks_of_theirs")
+    if "PLUGIN_STARTS_A_THREAD" in os.environ:
+        threading.Thread(target=time.sleep, args=(3600,)).start()
+"""
+
+
+def processes_in(folder: Path) -> list[str]:
+    """What runs there."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
+
+
+async def test_plugins_are_as_in_a_cold_run(kept, project):
+    project(
+        plugin__py=PLUGIN, checks_of_theirs__py="def check(value): assert value == 2",
+        test_seen__py=SUITE + "        import checks_of_theirs; checks_of_theirs.check(len('abc'))",
+    )  # fmt: skip
+    installed = kept.root / "installed"
+    (installed / "plugin-1.dist-info").mkdir(parents=True)
+    (installed / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
+    (installed / "plugin-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nplugin = plugin\n")
+    for name in ("plugin.py", "checks_of_theirs.py"):
+        (kept.root / name).rename(installed / name)
+    path = os.pathsep.join((str(installed), *filter(None, [os.environ.get("PYTHONPATH")])))
+    await kept.has_process()
+    await kept.atk(PYTHONPATH=path)
+    await kept.has_process()
+    warm = await kept.atk(PYTHONPATH=path)
+    assert kept.seen[0], warm.err
+    assert "assert 3 == 2" in warm.out, warm
+    await kept.has_process()
+    with_thread = await kept.atk(PYTHONPATH=path, PLUGIN_STARTS_A_THREAD="1")
+    assert not kept.seen[0], with_thread
+    with anyio.fail_after(120):
+        await until(lambda: not any("warm.spare" in command for command in processes_in(kept.root)))
+
+
+def end_before_it_begins(listener: socket.socket) -> list[str]:
+    """Be a process that waits, and ends with a run's word that it should go unread; give the run's arguments."""
+    connection, _ = listener.accept()
+    with connection:
+        line = b""
+        while not line.endswith(b"\n"):
+            line += connection.recv(1 << 16)
+        connection.sendall(json.dumps({"process": os.getpid()}).encode() + b"\n")
+        select.select([connection], [], [])
+    return json.loads(line)["arguments"]
+
+
+async def test_one_that_ends_before_the_run_begins_is_none(project):
+    kept = Kept(project(test_own__py=SUITE.replace("redis", "").replace('await .set("key", "value")', "")))
+    runtime.base_directory()
+    kept.socket.parent.mkdir(mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(kept.socket))
+        listener.listen()
+        ending = asyncio.create_task(asyncio.to_thread(end_before_it_begins, listener))
+        run = await kept.atk()
+        assert (await ending)[1:] == ["run", "-q", "-s"]
+    kept.socket.unlink()
+    assert run.err.startswith("atk: not a warm start: the process that waited has ended")
+    assert run.code == 0, run
+    assert not kept.seen[0]
+
+
 def test_only_a_private_folder_is_used(tmp_path):
     folder = tmp_path / "warm"
     assert not meeting.is_private(str(folder))
     folder.mkdir(mode=0o700)
+    tmp_path.chmod(0o700)
     assert meeting.is_private(str(folder))
     folder.chmod(0o750)
     assert not meeting.is_private(str(folder))
     (tmp_path / "link").symlink_to(tmp_path)
     assert not meeting.is_private(str(tmp_path / "link"))
+    folder.chmod(0o700)
+    tmp_path.chmod(0o755)
+    assert not meeting.is_private(str(folder))
 
 
-async def test_reasons_to_refuse(monkeypatch):
-    waiting = spare._Spare(dict(os.environ), frozenset(sys.modules), dict(spare._written()))
-    request = meeting.request() | {"is_traced": False}
+async def test_reasons_to_refuse(monkeypatch, tmp_path):
+    monkeypatch.setattr(meeting, "is_traced", lambda: False)
+    files = dict(spare._written())
+    written = max(files.values())
+    waiting = spare._Spare(dict(os.environ), frozenset(), files, written + 1, (str(tmp_path),))
+    request = meeting.request()
     monkeypatch.setattr(meeting, "request", lambda: request)
     me = os.getpid()
     assert waiting.refusal(request, me) == ""
     for change, reason in (
         ({"executable": "/other/python"}, "another executable"),
         ({"flags": ["other"]}, "another flags"),
-        ({"is_traced": True}, "a debugger, profiler or coverage is at it"),
         ({"environ": {**os.environ, "B": "1", "A": "1"}}, "another environment: A, B"),
-        ({"modules": [*sys.modules, "pydevd"]}, "modules of its own: pydevd"),
+        ({"modules": [*sys.modules, "pydevd", "runpy"]}, "modules of its own: pydevd"),
+        ({"descriptors": [0, 1, 2, 7, 8]}, "a descriptor that is in use: 7"),
     ):
-        assert waiting.refusal(request | change, me) == reason
+        assert waiting.refusal(request | change, me, frozenset({0, 7})) == reason
     assert waiting.refusal(request, 1) != ""  # another process's limits, control group or user
+    for name in ("anyio", "conftest", "unheard"):
+        (tmp_path / name).mkdir()
+    assert waiting.refusal(request, me) == ""  # no modules
+    (tmp_path / "anyio" / "__init__.py").touch()
+    (tmp_path / "httpx.py").touch()
+    hidden = f"a library's name for a module of its own: {tmp_path}/anyio, {tmp_path}/httpx"
+    edited = replace(waiting, folders=(), began=written)  # while it imported, so nobody knows which it has
+    assert waiting.refusal(request, me) == hidden
+    assert edited.refusal(request, me) == "files of what is imported have changed"
+    monkeypatch.setattr(meeting, "is_traced", lambda: True)
+    assert edited.refusal(request, me) == "a debugger, profiler or coverage is at what waited"
+    monkeypatch.setattr(meeting, "is_traced", lambda: False)
     monkeypatch.setattr(spare, "_changed", lambda _: 1)
-    assert waiting.refusal(request, me) == "files of what is imported have changed"
+    assert replace(waiting, folders=()).refusal(request, me) == "files of what is imported have changed"
 
 
-def test_recipes(tmp_path):
+def test_recipes(tmp_path, monkeypatch):
+    importlib.import_module("calendar")
+    monkeypatch.syspath_prepend(str(tmp_path / "of_tests"))
     recipe = Recipe.of_this_run(tmp_path, ["some_plugin.of_ours"])
     assert "asyncpg" in recipe.modules or "asyncpg" not in sys.modules
     assert "pytest" in recipe.modules
     assert not any(
         name.partition(".")[0] in {"test_warm_start", "conftest", "coverage", "__main__"} for name in recipe.modules
     )
+    assert recipe.folders == (str(tmp_path / "of_tests"),)
+    near = Recipe.of_this_run(tmp_path, None).folders
+    assert str(tmp_path) in near
     file = tmp_path / "recipe"
     recipe.keep(file)
     assert Recipe.kept(file) == recipe
+    assert "calendar" not in recipe.modules  # what a test imports, it imports
     for text in ("", "{}", '{"root": 1}', "[]"):
         file.write_text(text)
         assert Recipe.kept(file) is None

@@ -158,6 +158,36 @@ async def test_even():
         code=1,
         shows="1 passed, 1 error",
     ),
+    "a hook gives one of many like tests another list of fixtures": Suite(
+        conftest="""
+import pytest
+
+@pytest.fixture
+def name(request):
+    return request.node.name
+
+@pytest.fixture
+def own(name, request):
+    request.function.own = name
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.name == "test_third":
+            item.fixturenames = [*item.fixturenames, "own"]
+""",
+        test="""
+async def test_first(name):
+    assert name == "test_first"
+
+async def test_second(name):
+    assert name == "test_second"
+
+async def test_third(name):
+    assert name == test_third.own == "test_third"
+""",
+        shows="3 passed",
+    ),
     "a hook fails a test": Suite(
         conftest="""
 import pytest

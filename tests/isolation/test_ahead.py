@@ -180,12 +180,13 @@ class Protocol(asyncio.Protocol):
 
 
 class Transport:
-    """A wire that takes all. As uvloop's it holds nothing back, which takes a running loop."""
+    """A wire that takes all at once, as uvloop's."""
 
-    __slots__ = ("_protocol",)
+    __slots__ = ("_protocol", "pieces")
 
     def __init__(self, protocol):
         self._protocol = protocol
+        self.pieces = []
 
     def is_closing(self):
         return False
@@ -196,15 +197,22 @@ class Transport:
     def set_protocol(self, protocol):
         self._protocol = protocol
 
-    def write(self, _):
-        pass
+    def write(self, data):
+        self.pieces.append(bytes(data))
+
+    def writelines(self, pieces):
+        self.pieces += pieces
+
+
+class Wire(Transport):
+    """A wire that can be told to wait, as asyncio's."""
 
 
 class Connection:
     """The part of asyncpg's connection that is used."""
 
-    def __init__(self, protocol):
-        self._transport = Transport(protocol)
+    def __init__(self, protocol, transport=Transport):
+        self._transport = transport(protocol)
 
 
 def message(kind, size=0):
@@ -246,3 +254,29 @@ def test_stream_without_our_answers_is_asyncpgs(told, begun, between, rest, cuts
         connection._transport.get_protocol().data_received(stream)
     assert protocol.received == expected
     assert connection._transport.get_protocol() is protocol
+
+
+async def test_it_goes_in_one_piece_with_what_follows_and_alone_if_nothing_does():
+    connection = Connection(Protocol(), Wire)
+    wire = connection._transport
+    ahead.tell(connection, "ROLLBACK")
+    ahead.begin(connection)
+    assert wire.pieces == []
+    wire.write(memoryview(b"own"))
+    wire.write(b"more")
+    (first, second), wire.pieces = wire.pieces, []
+    assert first.startswith(b"Q")
+    assert b"ROLLBACK" in first
+    assert b"BEGIN" in first
+    assert first.endswith(b"own")
+    assert second == b"more"
+    await asyncio.sleep(0)
+    assert wire.pieces == []
+    ahead.tell(connection, "ROLLBACK")
+    wire.writelines([b"its", b"own"])
+    (third,), wire.pieces = wire.pieces, []
+    assert third.endswith(b"ROLLBACK\0itsown")
+    ahead.tell(connection, "ROLLBACK")
+    await asyncio.sleep(0)
+    assert [piece[-9:] for piece in wire.pieces] == [b"ROLLBACK\0"]
+    assert vars(wire) == {}

@@ -18,6 +18,11 @@ __all__ = ["hand_over"]
 #: As pytest's, for an internal error.
 _LOST = 3
 
+#: Seconds in which what waits must answer. It takes hundredths.
+_PATIENCE = 10.0
+
+_ENDED = "the process that waited has ended"
+
 _OFF = frozenset({"0", "false", "no", "off"})
 
 
@@ -33,29 +38,44 @@ def hand_over() -> None:
     if not os.path.exists(path) or not meeting.is_private(meeting.directory()):  # noqa: PTH110  # pathlib loads slowly
         return
 
+    if meeting.is_traced():
+        reason, status = "a debugger, profiler or coverage is at it", None
+    else:
+        reason, status = _handed_over(path)
+    if reason:
+        if wanted == "tell":
+            sys.stderr.write(f"atk: not a warm start: {reason}\n")
+        return
+    _end_as(status)
+
+
+def _handed_over(path: str) -> tuple[str, int | None]:
+    """Why what waits there doesn't run this run; empty if it did, then with the status it ended with, if known."""
     import json
     import socket
 
-    connection = socket.socket(socket.AF_UNIX)
     try:
-        connection.connect(path)
-        line = json.dumps(meeting.request()).encode() + b"\n"
-        sent = socket.send_fds(connection, [line], [0, 1, 2])
-        connection.sendall(line[sent:])
-        answers = connection.makefile("rb")
-        answer = json.loads(answers.readline() or b"{}")
-    except (OSError, ValueError):  # it ends just now; one of our descriptors is closed; a name that isn't text
-        connection.close()
-        return
-    if "process" not in answer:
-        connection.close()
-        if wanted == "tell":
-            sys.stderr.write(f"atk: not a warm start: {answer.get('refused', 'the process that waited has ended')}\n")
-        return
-    with _Signals(answer["process"]):
-        connection.sendall(b"go\n")
-        last = answers.readline()
-    _end_as(json.loads(last)["status"] if last else None)
+        request = meeting.request()  # before a socket takes the number of a stream that is closed
+    except OSError as error:
+        return str(error), None
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_PATIENCE)
+        try:
+            line = json.dumps(request).encode() + b"\n"
+            connection.connect(path)
+            sent = socket.send_fds(connection, [line], request["descriptors"])  # type: ignore[arg-type]
+            connection.sendall(line[sent:])
+            answers = connection.makefile("rb")
+            answer = json.loads(answers.readline() or b"{}")
+            if "process" not in answer:
+                return answer.get("refused", _ENDED), None
+            with _Signals(answer["process"]):
+                connection.settimeout(None)
+                connection.sendall(b"go\n")
+                last = answers.readline()
+        except (OSError, ValueError) as error:  # it ends, and has not begun
+            return f"{_ENDED} ({error})", None
+    return "", json.loads(last)["status"] if last else None
 
 
 class _Signals:
@@ -63,6 +83,7 @@ class _Signals:
 
     def __init__(self, process: int) -> None:
         self._process = process
+        self._before: dict[int, object] = {}
 
     def __enter__(self) -> None:
         import signal
@@ -73,14 +94,19 @@ class _Signals:
             self._take(number, lambda number, _: self._send(number))
         self._take(signal.SIGTSTP, lambda *_: self._stop())
 
-    def __exit__(self, *_: object) -> None:
-        """They stay with us: what comes now finds nobody."""
+    def __exit__(self, kind: object, *_: object) -> None:
+        """They stay with us, for what comes now finds nobody; unless that one never began."""
+        import signal
+
+        if kind is not None:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _take(self, number: int, handler: object) -> None:
         import signal
 
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            self._before[number] = signal.signal(number, handler)  # type: ignore[arg-type]
 
     def _send(self, number: int) -> None:
         with suppress(ProcessLookupError):  # it has just ended

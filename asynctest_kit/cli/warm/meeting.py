@@ -2,7 +2,7 @@
 
 Imported by every ``atk run`` before anything else, so it imports next to nothing.
 
-One message each way is a line of JSON. The first, a :func:`request`, comes with the descriptors 0, 1 and 2.
+One message each way is a line of JSON. The first, a :func:`request`, comes with its ``descriptors``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import os
 import stat
 import sys
 
-__all__ = ["directory", "is_private", "is_read_later", "request", "socket_path"]
+__all__ = ["directory", "is_private", "is_read_later", "is_traced", "is_unbuffered", "request", "socket_path"]
 
+_STANDARD = (0, 1, 2)
 _READ_LATER = frozenset({"_", "COLUMNS", "LINES", "OLDPWD", "PYTEST_ADDOPTS", "SHLVL"})
 
 
@@ -30,7 +31,11 @@ def directory() -> str:
 
 
 def is_private(path: str) -> bool:
-    """Whether ``path`` is a folder that only this user can enter."""
+    """Whether ``path`` is a folder that only this user can enter, in another such."""
+    return _is_ours(os.path.dirname(path)) and _is_ours(path)  # noqa: PTH120  # pathlib loads slowly
+
+
+def _is_ours(path: str) -> bool:
     try:
         status = os.lstat(path)
     except OSError:
@@ -45,20 +50,48 @@ def socket_path() -> str:
 
 
 def request() -> dict[str, object]:
-    """What this process is, as far as another process can't see it."""
+    """What this process is, as far as another process can't see it.
+
+    Raises:
+        OSError: One of its standard streams is closed.
+    """
     main = sys.modules["__main__"]
     return {
         "arguments": sys.argv,
         "all_arguments": sys.orig_argv,
-        "directory": os.getcwd(),  # noqa: PTH109  # pathlib loads slowly
+        "descriptors": _given_descriptors(),
         "environ": dict(os.environ),
         "executable": sys.executable,
-        "flags": [*sys.flags[:], *sys.warnoptions, *sorted(map(str, sys._xoptions.items()))],  # noqa: SLF001
+        "flags": [*sys.flags[:], *sys.warnoptions, *sorted(map(str, sys._xoptions.items())), is_unbuffered()],  # noqa: SLF001
         "path": sys.path,
         "program": [getattr(main, "__file__", None), getattr(getattr(main, "__spec__", None), "name", None)],
         "modules": list(sys.modules),
-        "is_traced": sys.gettrace() is not None or sys.getprofile() is not None or _is_monitored(),
     }
+
+
+def _given_descriptors() -> list[int]:
+    """The standard ones, and what else our starter has left open for us, as a shell does for ``<(...)``."""
+    if None in {sys.__stdin__, sys.__stdout__, sys.__stderr__}:
+        raise OSError("a standard stream of this run's is closed")
+    others = (int(name) for name in os.listdir("/proc/self/fd"))  # noqa: PTH208  # pathlib loads slowly
+    return [*_STANDARD, *sorted(number for number in others if number not in _STANDARD and _is_given(number))]
+
+
+def _is_given(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:  # the listing's own
+        return False
+
+
+def is_unbuffered() -> bool:
+    """Whether ``-u`` or its variable has our output written at once."""
+    return not hasattr(getattr(sys.stdout, "buffer", None), "raw")
+
+
+def is_traced() -> bool:
+    """Whether a debugger, a profiler or coverage sees what this process does."""
+    return sys.gettrace() is not None or sys.getprofile() is not None or _is_monitored()
 
 
 def _is_monitored() -> bool:

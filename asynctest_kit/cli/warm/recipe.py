@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 import tempfile
-from contextlib import suppress
+from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -15,9 +17,9 @@ from asynctest_kit.cli.warm import meeting
 from asynctest_kit.errors import ProvisionError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Recipe", "leave_a_process", "recipe_path"]
+__all__ = ["Recipe", "leave_a_process", "recipe_path", "take_lock"]
 
 #: What every run imports.
 _ALWAYS = (
@@ -35,9 +37,6 @@ _ALWAYS = (
 #: What this kit and pytest import under other names than those of the distributions that they require.
 _OTHER_NAMES = frozenset({"_pytest", "asynctest_kit", "markdown_it", "mdurl", "pygments", "pytest"})
 
-#: Whose import does something, or takes a terminal.
-_NEVER = frozenset({"antigravity", "idlelib", "readline", "rlcompleter", "this", "tkinter", "turtle", "turtledemo"})
-
 #: The whole program of a process that waits; the current folder is not to be imported from.
 _PROGRAM = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from asynctest_kit.cli.warm.spare import main; main()"
 
@@ -49,23 +48,26 @@ class Recipe:
     Attributes:
         root: The project's root: it waits as long as the project's services are kept.
         modules: Names, in the order of a run's imports.
+        folders: Where the project's own modules are searched, which may be called as others are.
     """
 
     root: str
     modules: tuple[str, ...]
+    folders: tuple[str, ...]
 
     @classmethod
-    def of_this_run(cls, root: Path, plugins: Iterable[str]) -> Recipe:
+    def of_this_run(cls, root: Path, plugins: Iterable[str] | None) -> Recipe:
         """What this process has imported of what may be imported before a run begins.
+
+        Of the standard library that is what those import: a module whose import warns does so in every run.
 
         Args:
             root: The project's root.
-            plugins: The modules of pytest's installed plugins in this process.
+            plugins: The modules of pytest's installed plugins in this process; None if it has run no tests.
         """
-        known = {*_OTHER_NAMES, *_required("asynctest_kit"), *(name.partition(".")[0] for name in plugins)}
-        known |= sys.stdlib_module_names - _NEVER
-        modules = [name for name in sys.modules if name.partition(".")[0] in known and "__mp_main__" not in name]
-        return cls(str(root), (*_ALWAYS, *(name for name in modules if name != "__main__")))
+        known = {*_OTHER_NAMES, *_required("asynctest_kit"), *(name.partition(".")[0] for name in plugins or ())}
+        modules = (name for name in sys.modules if name.partition(".")[0] in known)
+        return cls(str(root), (*_ALWAYS, *modules), tuple(map(str, _folders(root, has_run=plugins is not None))))
 
     @classmethod
     def kept(cls, path: Path) -> Recipe | None:
@@ -74,7 +76,7 @@ class Recipe:
 
         try:
             data = json.loads(path.read_bytes())
-            return cls(str(data["root"]), tuple(map(str, data["modules"])))
+            return cls(str(data["root"]), tuple(map(str, data["modules"])), tuple(map(str, data["folders"])))
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -92,27 +94,43 @@ def recipe_path() -> Path:
     return Path(f"{meeting.socket_path()}.recipe")
 
 
-def leave_a_process(root: Path, plugins: Iterable[str] | None = None) -> None:
+def take_lock() -> int | None:
+    """What the one holds that waits for runs from the current folder; None if another does."""
+    lock = os.open(f"{meeting.socket_path()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None) -> None:
     """Have a process wait for the next run from here, if the project's services are kept.
 
-    It gets the environment that this process was started with. No-op if one waits already.
+    It gets the environment that this process was started with. No-op if one waits already, or would be of no use.
 
     Args:
+        here: The folder that this process was started in; tests may have left it.
         root: The project's root.
         plugins: The modules of pytest's installed plugins in this run; None if this process has run no tests.
     """
-    if sys.platform != "linux" or not _are_kept(root):
+    if sys.platform != "linux" or meeting.is_traced() or not _are_kept(root):
         return
     from asynctest_kit.provision import runtime
 
-    with suppress(OSError, ProvisionError):
+    with suppress(OSError, ProvisionError), chdir(here):
         runtime.base_directory()
         Path(meeting.directory()).mkdir(mode=0o700, parents=True, exist_ok=True)
         if not meeting.is_private(meeting.directory()):
             return
+        lock = take_lock()
+        if lock is None:
+            return
+        os.close(lock)
         kept = None if plugins is not None else Recipe.kept(recipe_path())
         if kept is None or kept.root != str(root):
-            Recipe.of_this_run(root, plugins or ()).keep(recipe_path())
+            Recipe.of_this_run(root, plugins).keep(recipe_path())
         subprocess.Popen(  # noqa: S603 (our own interpreter and program)
             (sys.executable, *_flags(), "-c", _PROGRAM),
             env=_environment_at_start(),
@@ -125,7 +143,17 @@ def leave_a_process(root: Path, plugins: Iterable[str] | None = None) -> None:
 
 def _flags() -> list[str]:
     """This interpreter's own, as ``multiprocessing`` finds them."""
-    return subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined, no-any-return]  # noqa: SLF001
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # noqa: SLF001
+    return [*flags, "-u"] if meeting.is_unbuffered() else flags
+
+
+def _folders(root: Path, *, has_run: bool) -> Iterator[Path]:
+    """Of the project's folders those that this process imports from; all that are near if it has run no tests."""
+    installed = (Path(sys.prefix), Path(sys.base_prefix))
+    near = [] if has_run else [root, *(path for path in root.iterdir() if path.is_dir())]
+    for folder in dict.fromkeys((*map(Path, sys.path), *near)):
+        if folder.is_relative_to(root) and not any(folder.is_relative_to(other) for other in installed):
+            yield folder
 
 
 def _are_kept(root: Path) -> bool:

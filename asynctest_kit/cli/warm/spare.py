@@ -13,14 +13,16 @@ import socket
 import struct
 import sys
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asynctest_kit.cli.warm import meeting
-from asynctest_kit.cli.warm.recipe import Recipe, recipe_path
+from asynctest_kit.cli.warm.recipe import Recipe, recipe_path, take_lock
 from asynctest_kit.errors import ProvisionError
+from asynctest_kit.run.clock import process_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -43,26 +45,38 @@ _STATUS = (
 #: Standard input, output and error.
 _STREAMS = 3
 
+#: Descriptors that one message takes; see unix(7).
+_MOST = 253
+
+#: Seconds by which the time at which a file was written can be behind.
+_COARSE = 0.1
+
 
 def main() -> None:
-    """Wait for a run, as long as services are kept; return in the process that is to run it."""
+    """Wait for a run, as long as services are kept, and become it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody would know how the run ends
+    run = _run_to_be()
+    if run is None:
+        os._exit(0)  # without waiting for threads that a plugin has started
+    run.start()
+
+
+def _run_to_be() -> _Run | None:
     recipe = Recipe.kept(recipe_path())
     keeper = None if recipe is None else _keeper(Path(recipe.root))
     if recipe is None or keeper is None:
-        return
-    lock = _lock()
+        return None
+    lock = take_lock()
     if lock is None:
-        return
+        return None
     spare = _Spare.with_imports(recipe)
     connection = None if spare.is_unsuited else _visitor(keeper)
     os.close(keeper)
     os.close(lock)
     if connection is None:
-        return
+        return None
     with connection:
-        run = _taken(spare, connection)
-    if run is not None:
-        run.start()
+        return _taken(spare, connection)
 
 
 def _keeper(root: Path) -> int | None:
@@ -78,17 +92,6 @@ def _keeper(root: Path) -> int | None:
         finally:
             visit.close()
     return None
-
-
-def _lock() -> int | None:
-    """What the one holds that waits for runs from here; None if another does."""
-    lock = os.open(f"{meeting.socket_path()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
 def _visitor(keeper: int) -> socket.socket | None:
@@ -116,49 +119,79 @@ class _Spare:
         environ: Its environment before it imported anything.
         modules: What an interpreter has imported before it begins.
         files: When the files of what is imported were last written, and the folders that are searched.
+        began: When it began to import.
+        folders: Where the project's own modules are.
     """
 
     environ: dict[str, str]
     modules: frozenset[str]
     files: dict[str, int]
+    began: int
+    folders: tuple[str, ...]
 
     @classmethod
     def with_imports(cls, recipe: Recipe) -> _Spare:
         """Import all."""
         from asynctest_kit.engine.collection import importing_as_pytest
 
-        environ, modules = dict(os.environ), frozenset(sys.modules)
+        age = time.monotonic() - process_start() + _COARSE
+        environ, modules, began = dict(os.environ), frozenset(sys.modules), time.time_ns() - int(age * 1e9)
         with importing_as_pytest():
             for name in recipe.modules:
                 with suppress(Exception):
                     importlib.import_module(name)
-        return cls(environ, modules, dict(_written()))
+        return cls(environ, modules, dict(_written()), began, recipe.folders)
 
     @property
     def is_unsuited(self) -> bool:
         """Whether a fork of it would be no whole process."""
         return threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1  # noqa: PTH208
 
-    def refusal(self, run: dict[str, Any], process: int) -> str:
-        """Why it can't become that run; empty if it can."""
-        return next(self._differences(run, process), "")
+    def refusal(self, run: dict[str, Any], process: int, opened: frozenset[int] = frozenset()) -> str:
+        """Why it can't become that run, with these descriptors open; empty if it can."""
+        return next(self._differences(run, process, opened), "")
 
-    def _differences(self, run: dict[str, Any], process: int) -> Iterator[str]:
+    def _differences(self, run: dict[str, Any], process: int, opened: frozenset[int]) -> Iterator[str]:
         mine = meeting.request()
         yield from (f"another {name}" for name in ("executable", "flags") if run[name] != mine[name])
-        if run["is_traced"] or mine["is_traced"]:
-            yield "a debugger, profiler or coverage is at it"
+        if meeting.is_traced():
+            yield "a debugger, profiler or coverage is at what waited"
+        if taken := opened.intersection(run["descriptors"][_STREAMS:]):
+            yield f"a descriptor that is in use: {', '.join(map(str, sorted(taken)))}"
         if others := _differing(run["environ"], self.environ):
             yield f"another environment: {', '.join(others)}"
-        if others := sorted(set(run["modules"]) - self.modules - set(sys.modules)):
+        if others := sorted(set(filter(_is_installed, run["modules"])) - self.modules - set(sys.modules)):
             yield f"modules of its own: {', '.join(others)}"
+        if others := sorted(self._hidden()):
+            yield f"a library's name for a module of its own: {', '.join(others)}"
         yield from (f"another {name}" for name in _ALIKE if _told(process, name) != _told(os.getpid(), name))
         if os.getpriority(os.PRIO_PROCESS, process) != os.getpriority(os.PRIO_PROCESS, 0):
             yield "another priority"
         status, own = _status(process), _status(os.getpid())
         yield from (f"another {name}" for name in _STATUS if status.get(name) != own.get(name))
-        if dict(_written()) != self.files:
+        if dict(_written()) != self.files or max(self.files.values(), default=0) >= self.began:
             yield "files of what is imported have changed"
+
+    def _hidden(self) -> Iterator[str]:
+        """Modules of the project's that it could not import, for what is imported here is called the same."""
+        imported = {name for name in sys.modules if "." not in name} - self.modules
+        for folder in self.folders:
+            for name in imported.intersection(_modules_in(folder)):
+                if not (getattr(sys.modules[name], "__file__", None) or "").startswith(f"{folder}/"):
+                    yield f"{folder}/{name}"
+
+
+def _modules_in(folder: str) -> Iterator[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(".py"):
+                yield entry.name.removesuffix(".py")
+            elif os.path.exists(f"{entry.path}/__init__.py"):  # noqa: PTH110
+                yield entry.name
+
+
+def _is_installed(module: str) -> bool:
+    return module.partition(".")[0] not in sys.stdlib_module_names
 
 
 def _differing(environ: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
@@ -208,11 +241,9 @@ class _Run:
         """Be what it was; what follows is the run."""
         from asynctest_kit.run import clock
 
-        for number, descriptor in enumerate(self.descriptors):
-            os.dup2(descriptor, number)
-            os.close(descriptor)
+        _take_descriptors(self.descriptors, self.request["descriptors"])
         sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())  # type: ignore[union-attr]
-        os.chdir(self.request["directory"])
+        os.chdir(f"/proc/{self.process}/cwd")  # where it is, if no name leads there any more
         for name in filter(meeting.is_read_later, {*os.environ, *self.request["environ"]}):
             os.environ.pop(name, None)
             if name in self.request["environ"]:
@@ -231,15 +262,16 @@ class _Run:
 def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
     """The run, in the process that is to run it; None in one that is of no use any more. Its parent never returns."""
     connection.settimeout(_PATIENCE)
+    opened = _opened() - {connection.fileno()}
     process, user = _peer(connection)
     with connection.makefile("rb") as lines:
-        data, descriptors, *_ = socket.recv_fds(connection, 1 << 16, _STREAMS)
+        data, descriptors, *_ = socket.recv_fds(connection, 1 << 16, _MOST)
         if not data.endswith(b"\n"):
             data += lines.readline()
-        if user != os.getuid() or len(descriptors) != _STREAMS:
-            return None
         request = json.loads(data)
-        if refusal := spare.refusal(request, process):
+        if user != os.getuid() or len(descriptors) != len(request["descriptors"]):
+            return None
+        if refusal := spare.refusal(request, process, opened):
             _tell(connection, refused=refusal)
             return None
         is_to_go, go = os.pipe()
@@ -248,15 +280,33 @@ def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
             os.setsid()
             os.close(go)
-            os.read(is_to_go, 1)
+            if not os.read(is_to_go, 1):
+                os._exit(0)  # the run or our parent has ended
             os.close(is_to_go)
             return _Run(request, process, descriptors)
         for descriptor in (*descriptors, is_to_go):
             os.close(descriptor)
         _tell(connection, process=child)
-        if lines.readline():
-            os.close(go)
+        connection.settimeout(None)
+        with suppress(OSError):  # the run's own process may have been killed
+            if lines.readline():
+                os.write(go, b"!")
+        os.close(go)
         return _look_after(child, connection)
+
+
+def _opened() -> frozenset[int]:
+    return frozenset(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208
+
+
+def _take_descriptors(received: Sequence[int], numbers: Sequence[int]) -> None:
+    """Have them under the run's numbers."""
+    apart = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, max(numbers) + 1) for descriptor in received]
+    for descriptor in received:
+        os.close(descriptor)
+    for descriptor, number in zip(apart, numbers, strict=True):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
 
 
 def _tell(connection: socket.socket, **news: object) -> None:

@@ -88,7 +88,7 @@ def closure_key(item: pytest.Function) -> Hashable | None:
     if hasattr(item, "callspec"):
         return None
     info = item._fixtureinfo
-    return item.parent, tuple(info.names_closure), tuple(map(id, info.name2fixturedefs.values()))
+    return item.parent, tuple(fixture_names(item)), tuple(map(id, info.name2fixturedefs.values()))
 
 
 def test_argument_names(item: pytest.Function) -> tuple[str, ...]:

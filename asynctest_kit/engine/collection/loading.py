@@ -14,6 +14,8 @@ from _pytest.config import get_config
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from _pytest.config import Config
+
 __all__ = ["importing_as_pytest"]
 
 
@@ -31,6 +33,7 @@ def importing_as_pytest() -> Iterator[None]:
     finally:
         sys.meta_path.remove(hook)
         _excuse(frozenset(sys.modules))
+        _hand_on(frozenset(hook._must_rewrite))
 
 
 def _excuse(names: frozenset[str]) -> None:
@@ -42,3 +45,14 @@ def _excuse(names: frozenset[str]) -> None:
             warn(self, name)
 
     AssertionRewritingHook._warn_already_imported = warn_of_others  # type: ignore[method-assign]
+
+
+def _hand_on(names: frozenset[str]) -> None:
+    """What these modules have asked pytest to rewrite when it is imported, a later session does."""
+    begin = AssertionRewritingHook.__init__
+
+    def begin_with_names(self: AssertionRewritingHook, config: Config) -> None:
+        begin(self, config)
+        self._must_rewrite |= names
+
+    AssertionRewritingHook.__init__ = begin_with_names  # type: ignore[method-assign]
