@@ -416,8 +416,8 @@ async def test_reasons_to_refuse(monkeypatch, tmp_path):
         (tmp_path / name).mkdir()
     assert waiting.refusal(request, me) == ""  # no modules
     (tmp_path / "anyio" / "__init__.py").touch()
-    (tmp_path / "httpx.py").touch()
-    hidden = f"a library's name for a module of its own: {tmp_path}/anyio, {tmp_path}/httpx"
+    (tmp_path / "pytest.py").touch()
+    hidden = f"a library's name for a module of its own: {tmp_path}/anyio, {tmp_path}/pytest"
     edited = replace(waiting, folders=(), began=written)  # while it imported, so nobody knows which it has
     assert waiting.refusal(request, me) == hidden
     assert edited.refusal(request, me) == "files of what is imported have changed"

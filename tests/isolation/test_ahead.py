@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asynctest_kit.errors import IsolationError
@@ -224,6 +224,7 @@ TOLD, FAILED = (b"C", b"C", b"Z"), (b"C", b"E", b"Z")
 OTHERS = st.lists(st.sampled_from([b"N", b"A", b"S"]), max_size=2)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a machine that is busy with others
 @given(
     told=st.lists(st.sampled_from([TOLD, FAILED]), max_size=3),
     begun=st.sampled_from([(), BEGUN, REFUSED]),
