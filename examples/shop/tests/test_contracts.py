@@ -9,7 +9,6 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from shop.app import create_app
 from shop.errors import PaymentDeclined
 from shop.payments import PaymentPolicy, Payments
 
@@ -52,11 +51,6 @@ async def test_charge_that_is_declined(pact, charge_expected):
 
     with pytest.raises(PaymentDeclined):
         await charge(pact, key="order-2-1")
-
-
-@pytest.fixture
-def app(pg_pool, redis, payments_http, payment_policy):
-    return create_app(pool=pg_pool, redis=redis, http=payments_http, payment_policy=payment_policy)
 
 
 async def test_shop_does_what_the_front_end_expects(pact_verifier, app, make_product, make_user):
