@@ -39,6 +39,10 @@ _OF_HANDSHAKE: Final = frozenset(
 )
 
 
+#: Messages that an application in this process may send before one is read.
+_UNREAD: Final = 64
+
+
 class WebSocketRefusedError(AtkError):
     """The application did not take a WebSocket.
 
@@ -209,6 +213,7 @@ class _AppChannel:
         self._raises = raises
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._from_app: asyncio.Queue[Message] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_UNREAD)
         self._is_closed = False
         self._to_app.put_nowait({"type": "websocket.connect"})
 
@@ -224,9 +229,12 @@ class _AppChannel:
             self._from_app.put_nowait({"type": "ended", "error": error})
 
     async def _take(self, message: Message) -> None:
-        if self._is_closed and message["type"] == "websocket.send":
-            await asyncio.sleep(0)
-            return
+        if message["type"] == "websocket.send":
+            await self._room.acquire()
+            if self._is_closed:
+                self._room.release()
+                await asyncio.sleep(0)
+                return
         self._from_app.put_nowait(message)
 
     async def open(self) -> None:
@@ -256,6 +264,7 @@ class _AppChannel:
             raise _closed(self._path, _ABNORMAL, "")
         message = await self._from_app.get()
         if message["type"] == "websocket.send":
+            self._room.release()
             data: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
             return data
         self._end()
@@ -269,11 +278,13 @@ class _AppChannel:
     async def close(self, code: int, reason: str) -> None:
         if not self._is_closed:
             self._is_closed = True
+            self._room.release()
             self._to_app.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
     def _end(self) -> None:
         if not self._is_closed:
             self._is_closed = True
+            self._room.release()
             self._to_app.put_nowait({"type": "websocket.disconnect", "code": _ABNORMAL, "reason": ""})
 
 
