@@ -42,16 +42,18 @@ _SHORTER = {"CHAOS": "1", "STUBBED_TESTS": "20"}
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
-    "faker", "freezegun", "hypothesis", "pact-python", "pact-python-cli", "psycopg[binary]", "pytest-asyncio",
-    "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "python-jsonpath", "pyyaml", "trio", "websockets",
+    "faker", "freezegun", "gql", "hypothesis", "pact-python", "pact-python-cli", "psycopg[binary]", "pytest-asyncio",
+    "pytest-mock", "pytest-rerunfailures", "pytest-xdist", "python-jsonpath", "pyyaml", "schemathesis",
+    "strawberry-graphql", "trio", "websockets",
 )  # fmt: skip
 
 #: The oldest versions that the project's metadata allows.
 _LOWEST = (
     "pytest==8.4.0", "aiodocker==0.25.0", "anyio==4.14.0", "asyncpg==0.32.0", "click==8.1.8", "httpx==0.27.0",
-    "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.1", "structlog==24.4.0", "h11==0.16.0",
+    "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.4", "structlog==24.4.0", "h11==0.16.0",
     "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.53.0", "python-jsonpath==1.3.0",
-    "pact-python==3.3.0", "pact-python-ffi==0.5.8.0", "pact-python-cli==1!0.10.9", "websockets==15.0",
+    "gql==4.0.0", "jsonschema-rs==0.59.0", "pact-python==3.3.0", "pact-python-ffi==0.5.8.0",
+    "pact-python-cli==1!0.10.9", "schemathesis==4.32.0", "websockets==15.0",
 )  # fmt: skip
 
 

@@ -17,11 +17,13 @@ from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.fixtures import (
     escapes,
+    graphql,
     hidden,
     http,
     lock_waits,
     losses,
     migrations,
+    openapi,
     pacts,
     redis_refusals,
     services,
@@ -92,6 +94,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(pacts, "asynctest_kit-pacts")
     config.pluginmanager.register(pacts.PactFiles(config), "asynctest_kit-pact-files")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
+    config.pluginmanager.register(openapi, "asynctest_kit-openapi")
+    config.pluginmanager.register(graphql, "asynctest_kit-graphql")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal, TypeVar, cast, get_args
 
 from asynctest_kit.container_options import ContainerOptions, ImageSource, PullPolicy
+from asynctest_kit.contract_settings import GraphQLSettings, OpenApiSettings, graphql_settings, openapi_settings
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.pact_settings import PactSettings, pact_settings
 from asynctest_kit.setting_errors import listing as _listing
@@ -78,7 +79,7 @@ _RUN_KEYS: Final = (
     "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "record", "repeat",
     "report", "report-json", "retries", "shuffle", "snapshots", "timeout",
 )  # fmt: skip
-_TABLES: Final = ("groups", "images", "overrides", "pact", "services")
+_TABLES: Final = ("graphql", "groups", "images", "openapi", "overrides", "pact", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
@@ -255,6 +256,8 @@ class Settings:
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
         snapshots: Whether services start from prepared data, and prepared data are kept for the next run.
         pact: What the project is called in its pacts, and where they are.
+        openapi: What the app has promised over HTTP.
+        graphql: What it has promised in GraphQL.
         services: By name; always holds the built-in ones.
         sources: Where each setting was set, by its key (``budget``, ``services.postgres.url``).
         unclaimed: Variables for services that aren't here, and may be declared in Python yet.
@@ -284,6 +287,8 @@ class Settings:
     publish_openly: bool = False
     snapshots: bool = True
     pact: PactSettings = field(default_factory=PactSettings)
+    openapi: OpenApiSettings = field(default_factory=OpenApiSettings)
+    graphql: GraphQLSettings = field(default_factory=GraphQLSettings)
     services: Mapping[str, ServiceSettings] = field(
         default_factory=lambda: MappingProxyType({kind: ServiceSettings(name=kind, kind=kind) for kind in KINDS})
     )
@@ -332,12 +337,15 @@ def load(
     overrides: tuple[Override, ...] = ()
     substitutes: dict[str, str] = {}
     pact = PactSettings()
+    openapi, graphql = OpenApiSettings(), GraphQLSettings()
     if file:
         _add_table(file, table, run, services)
         pact = pact_settings(table["pact"], f"{file}, [{_TABLE}.pact]") if "pact" in table else pact
         substitutes = _substitutes(file, table.get("images", {}))
         groups = _groups(file, table.get("groups", {}))
         overrides = _overrides(file, table.get("overrides", []))
+        openapi = openapi_settings(table.get("openapi", {}), f"{file}, [{_TABLE}.openapi]")
+        graphql = graphql_settings(table.get("graphql", {}), f"{file}, [{_TABLE}.graphql]", file.parent)
     unclaimed = _add_environment(environ, directory, run, services)
     _add_options(options, directory, run)
     sources = dict.fromkeys(_RUN_KEYS, "default") | {key: givens[-1].source for key, givens in run.items()}
@@ -375,6 +383,8 @@ def load(
         publish_openly=_last(run, "publish-openly", _truth, default=False),
         snapshots=_last(run, "snapshots", _truth, default=True),
         pact=pact,
+        openapi=openapi,
+        graphql=graphql,
         services=MappingProxyType(found),
         sources=MappingProxyType(sources),
         unclaimed=MappingProxyType(unclaimed),

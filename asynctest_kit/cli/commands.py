@@ -245,6 +245,73 @@ def verify(arguments: tuple[str, ...], app: str | None) -> None:
     verify_provider(arguments, app)
 
 
+@atk.command(context_settings={"ignore_unknown_options": True})
+@click.option("--schema", metavar="WHERE", help="The document: a file, a path in the app, or module:attribute.")
+@click.option("--examples", metavar="N", type=click.IntRange(0), help="Random cases of each operation (50).")
+@click.option("--seed", metavar="N|random", help="From which they are made (0).")
+@click.option("--include", metavar="GLOB", multiple=True, help="Operations to try, such as 'GET /users*' (all).")
+@click.option("--exclude", metavar="GLOB", multiple=True, help="Operations not to try.")
+@click.option(
+    "--phase",
+    "phases",
+    metavar="PHASE",
+    type=click.Choice(["examples", "coverage", "fuzzing"]),
+    multiple=True,
+    help="The document's own examples, each bound once, or random cases (all three).",
+)
+@click.option("--without-check", "without", metavar="NAME", multiple=True, help="A check of schemathesis to leave out.")
+@click.option("--concurrency", metavar="N", type=click.IntRange(1), help="Requests under way at once (16).")
+@click.option("-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Sent with each request.")
+@click.option("--provider", metavar="NAME", help="Who gives services: auto (default), docker, embedded or external.")
+@click.argument("target", required=False, metavar="[URL | MODULE:APP | TESTS]")
+def openapi(
+    target: str | None,
+    seed: str | None,
+    headers: tuple[str, ...],
+    provider: str | None,
+    without: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Send an app cases made from its OpenAPI document, all at once; tell which answers are not as documented.
+
+    The app is at URL, is MODULE:APP, or is what the fixture app of the conftest in the folder TESTS (tests) gives, with
+    its services. Exits with 1 if there is a fault, with 4 if an option is wrong.
+    """
+    from asynctest_kit.cli.imported_tests import run_ours, seed_of
+
+    try:
+        number = seed_of(seed)
+    except ValueError:
+        raise UsageError(f'--seed: "{seed}" is no number, and not "random".') from None
+    chosen = {name: value for name, value in given.items() if value not in ((), None)}
+    chosen |= {"without_checks": without} if without else {}
+    chosen |= {} if number is None else {"seed": number}
+    run_ours("asynctest_kit.openapi", target, headers, chosen, provider)
+
+
+@atk.group()
+def graphql() -> None:
+    """Look after the GraphQL schema of this project's app."""
+
+
+@graphql.command("check")
+@click.option("--against", metavar="FILE|COMMIT", help="What is to be kept to, instead of the settings' snapshot.")
+@click.option("--update", is_flag=True, help="Write the snapshot anew first, and so take what it says now for good.")
+@click.option("--path", metavar="PATH", help="Where the app answers GraphQL (/graphql).")
+@click.option("-H", "--header", "headers", metavar="'NAME: VALUE'", multiple=True, help="Sent with the request.")
+@click.option("--provider", metavar="NAME", help="Who gives services: auto (default), docker, embedded or external.")
+@click.argument("target", required=False, metavar="[URL | MODULE:APP | TESTS]")
+def check_graphql(target: str | None, headers: tuple[str, ...], provider: str | None, **given: Any) -> None:
+    """Name each change of the app's schema that breaks clients, or may surprise them; exits with 1 if one breaks.
+
+    The app is at URL, is MODULE:APP, or is what the fixture app of the conftest in the folder TESTS (tests) gives, with
+    its services.
+    """
+    from asynctest_kit.cli.imported_tests import run_ours
+
+    run_ours("asynctest_kit.graphql", target, headers, given, provider)
+
+
 @atk.command()
 @click.option("--provider", metavar="NAME", help="Who is to give services: auto (default), docker, embedded, external.")
 def doctor(provider: str | None) -> None:

@@ -40,15 +40,15 @@ _INTERNAL_ERROR = 3
 _USAGE_ERROR = 4
 
 
-def run(arguments: Sequence[str], options: Mapping[str, str | None]) -> NoReturn:
-    """Run the tests that ``arguments`` name and end the process with their exit code."""
+def run(arguments: Sequence[str], options: Mapping[str, str | None], *plugins: object) -> NoReturn:
+    """Run the tests that ``arguments`` name, with ``plugins`` of pytest, and end the process with their exit code."""
     started = program_start()
     gc.disable()  # imports allocate much that stays; collecting meanwhile costs a tenth of the start-up
     try:
         here = Path.cwd()
         settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
         with raising():
-            code = _Run(settings, here, arguments, started).run()
+            code = _Run(settings, here, arguments, started, plugins).run()
     except AtkError as error:
         _leave(_USAGE_ERROR, f"atk: {error}")
     except Terminated:
@@ -73,7 +73,10 @@ def _leave(code: int, message: str = "") -> NoReturn:
 class _Run:
     """One run, from loaded settings to exit code."""
 
-    def __init__(self, settings: Settings, here: Path, arguments: Sequence[str], started: float) -> None:
+    def __init__(
+        self, settings: Settings, here: Path, arguments: Sequence[str], started: float, more: Sequence[object] = ()
+    ) -> None:
+        self.more = more
         self.settings = settings
         self.here = here
         self.arguments = arguments
@@ -142,7 +145,7 @@ class _Run:
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
             with watched_run(lambda: wiring.connected, lambda: wiring.waits):
-                return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring]))
+                return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring, *self.more]))
         except BrokenPipeError:
             raise
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails

@@ -89,6 +89,7 @@ class _Connected:
     on_call: Callable[[Call], None] | None
     sessions: list[Session] = field(default_factory=list)
     named: dict[str, Session] = field(default_factory=dict)
+    on_response: list[Any] = field(default_factory=list)
 
 
 class Session:
@@ -105,6 +106,7 @@ class Session:
         self._opened_client = httpx.AsyncClient(
             transport=connected.transport, base_url=connected.opened.base_url, trust_env=False, **self._options
         )
+        self._opened_client.event_hooks["response"] = connected.on_response
         connected.sessions.append(self)
 
     def _disconnect(self) -> None:
@@ -124,6 +126,11 @@ class Session:
     def headers(self) -> httpx.Headers:
         """What this session's calls send; they may be changed."""
         return self._client.headers
+
+    @property
+    def event_hooks(self) -> dict[str, list[Any]]:
+        """Those of httpx; a hook for responses is one for all sessions."""
+        return self._client.event_hooks
 
     @property
     def _shared(self) -> _Connected:

@@ -12,7 +12,6 @@ import httpx
 from asynctest_kit.http.scrubbing import OF_TRANSFER
 
 if TYPE_CHECKING:
-    from asynctest_kit.http.responses import Response
     from asynctest_kit.http.scrubbing import Scrubber
 
 __all__ = ["transcript"]
@@ -29,7 +28,7 @@ _UNTOLD: Final = OF_TRANSFER | {"accept", "accept-encoding", "host", "user-agent
 _LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
-def transcript(response: Response, scrubber: Scrubber) -> str:
+def transcript(response: httpx.Response, scrubber: Scrubber) -> str:
     """What was sent and what came back."""
     request = response.request
     parts = [
@@ -40,7 +39,7 @@ def transcript(response: Response, scrubber: Scrubber) -> str:
         _indented(f"{response.status_code} {response.reason_phrase}\n{_headers(response.headers, scrubber)}"),
         _indented(_body_of_response(response, scrubber)),
     ]
-    error = response.error
+    error = getattr(response, "error", None)  # of one of ours
     if error is not None:
         parts += ["the application raised", _indented(_traceback(error))]
     return "\n".join(part for part in parts if part)
@@ -58,7 +57,7 @@ def _body_of_request(request: httpx.Request, scrubber: Scrubber) -> str:
         return "(a body that was streamed)"
 
 
-def _body_of_response(response: Response, scrubber: Scrubber) -> str:
+def _body_of_response(response: httpx.Response, scrubber: Scrubber) -> str:
     try:
         return _body(response.content, response.headers.get("content-type", ""), scrubber)
     except httpx.ResponseNotRead:
@@ -75,7 +74,7 @@ def _body(content: bytes, kind: str, scrubber: Scrubber) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…\n({len(text)} characters)"
 
 
-def _after(response: Response) -> str:
+def _after(response: httpx.Response) -> str:
     try:
         return f", after {response.elapsed.total_seconds() * 1000:.0f} ms"
     except RuntimeError:  # it isn't at its end

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from importlib.resources import files
+from typing import Final, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -12,7 +13,9 @@ from shop import requests
 from shop.composition import Shop
 from shop.models import Order, Page, Product, User
 
-__all__ = ["routes"]
+__all__ = ["OPENAPI", "routes"]
+
+OPENAPI: Final = files("shop").joinpath("openapi.json").read_text(encoding="utf-8")
 
 
 def _shop(request: Request) -> Shop:
@@ -103,7 +106,12 @@ async def health(request: Request) -> Response:
     return JSONResponse(status, status_code=200 if status["database"] == "up" else 503)
 
 
+async def openapi(request: Request) -> Response:
+    return Response(OPENAPI, media_type="application/json")
+
+
 routes = [
+    Route("/openapi.json", openapi, methods=["GET"]),
     Route("/healthz", health, methods=["GET"]),
     Route("/api/users", create_user, methods=["POST"]),
     Route("/api/users", list_users, methods=["GET"]),

@@ -12,6 +12,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from asynctest_kit.contracts.openapi import ExchangeChecks
+from asynctest_kit.http.client import Api
 from payment_provider import PaymentProvider
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -92,6 +94,13 @@ def shop(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_
 def app(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_policy: PaymentPolicy) -> Starlette:
     """What the fixture ``api`` calls."""
     return create_app(pool=pg_pool, redis=redis, http=payments_http, payment_policy=payment_policy)
+
+
+@pytest.fixture
+def api(api: Api, openapi: ExchangeChecks) -> Api:
+    """The kit's, with every exchange held against ``shop/openapi.json``."""
+    openapi.watch(api)
+    return api
 
 
 @pytest.fixture

@@ -1,0 +1,329 @@
+"""Requests made from an OpenAPI document by schemathesis, sent to the app on our loop, and what they found.
+
+Another process makes the cases of one operation after the other; here they are sent, all at once. Of the cases that
+found the same fault of an operation the smallest is told; one that was made at random is made smaller first.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import urlsplit
+
+import anyio
+import anyio.to_thread
+import httpx
+import msgspec
+
+from asynctest_kit.contracts.case_messages import (
+    Answer,
+    Broken,
+    Case,
+    Fault,
+    FromMaker,
+    Judge,
+    Judged,
+    Made,
+    Make,
+    Send,
+    Smaller,
+    Smallest,
+    ToMaker,
+)
+from asynctest_kit.contracts.documents import DocumentError
+from asynctest_kit.errors import AtkError, SettingsError
+from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber
+from asynctest_kit.http.sockets import SocketTransport
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from asynctest_kit.contract_settings import OpenApiSettings
+    from asynctest_kit.contracts.documents import Document
+
+__all__ = ["Finding", "GeneratedCases", "OpenApiFindings", "case_client"]
+
+#: Lines of what a check says.
+_MOST_LINES: Final = 16
+
+#: Seconds for each step of a case.
+_PATIENCE: Final = 60.0
+
+_T = TypeVar("_T")
+
+
+class OpenApiFindings(AtkError, AssertionError):  # noqa: N818  # it is read in failures
+    """What generated cases found.
+
+    Attributes:
+        findings: Each fault once.
+    """
+
+    def __init__(self, document: str, findings: Sequence[Finding], seed: int) -> None:
+        super().__init__("\n\n".join([f"{document} is not kept to:", *(one.told(seed) for one in findings)]))
+        self.findings = tuple(findings)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fault of an operation.
+
+    Attributes:
+        operation: Its method and path.
+        check: What schemathesis calls it.
+        message: What it says of it.
+        curl: How to send the smallest case that shows it, without secrets.
+        phase: How that was made.
+        cases: So many showed it.
+    """
+
+    operation: str
+    check: str
+    message: str
+    curl: str
+    phase: str
+    cases: int
+
+    def told(self, seed: int) -> str:
+        """It, for people."""
+        lines = [f"  {line}" for line in self.message.splitlines()[:_MOST_LINES]]
+        again = f"--seed {seed} --include {shlex.quote(self.operation)}"
+        count = f"{self.cases} case{'s' if self.cases > 1 else ''}, this one of phase {self.phase}; again with"
+        return "\n".join([f"{self.operation}: {self.check}", *lines, f"  {self.curl}", f"  {count} {again}"])
+
+
+class GeneratedCases:
+    """The cases that a document gives rise to.
+
+    Args:
+        document: It.
+        settings: Which, and how many.
+
+    Raises:
+        DocumentError: schemathesis is not installed.
+    """
+
+    def __init__(self, document: Document, settings: OpenApiSettings) -> None:
+        if find_spec("schemathesis") is None:
+            raise DocumentError(
+                "Cases are made by schemathesis, which is not installed: pip install 'asynctest_kit[openapi]'"
+            )
+        names = [operation.name for operation in document.operations]
+        self.operations = tuple(name for name in names if _is_chosen(name, settings))
+        self._settings = settings
+        self._document = document
+        self._maker: _Maker | None = None
+        self._turn = anyio.Lock()
+
+    async def check(
+        self, name: str | None, client: httpx.AsyncClient, headers: Mapping[str, str], limiter: anyio.CapacityLimiter
+    ) -> int:
+        """Try one operation, or all; how many were tried.
+
+        Raises:
+            OpenApiFindings: There is a fault.
+            DocumentError: There is nothing to try, or schemathesis can't read the document.
+            SettingsError: A check that is left out doesn't exist.
+        """
+        names = self.operations if name is None else (name,)
+        if not names:
+            raise DocumentError(f"{self._document.name} has no operation that is included and not excluded.")
+        base = str(client.base_url).rstrip("/") + _first_server_path(self._document)
+        findings: list[Finding] = []
+        for one in names:  # the process makes the cases of one at a time
+            make = Make(operation=one, base=base, headers=dict(headers))
+            findings += await self._try(make, client, limiter)
+        if findings:
+            raise OpenApiFindings(self._document.name, findings, self._settings.seed)
+        return len(names)
+
+    def close(self) -> None:
+        """End the process that makes cases."""
+        if self._maker is not None:
+            self._maker.end()
+            self._maker = None
+
+    async def _try(self, make: Make, client: httpx.AsyncClient, limiter: anyio.CapacityLimiter) -> list[Finding]:
+        async def send(case: Case) -> Answer:
+            async with limiter:
+                return await _answer(client, case)
+
+        async def send_for(case: Case) -> None:
+            answers[case.number] = await send(case)
+
+        answers: dict[int, Answer] = {}
+        made = await self._ask(make, Made, send)
+        async with anyio.create_task_group() as group:
+            for case in made.cases:
+                group.start_soon(send_for, case)
+        judged = await self._ask(Judge(answers), Judged, send)
+        shown: dict[tuple[str, str], list[tuple[Case, Fault]]] = defaultdict(list)
+        for case in made.cases:
+            for fault in judged.faults[case.number]:
+                shown[fault.key].append((case, fault))
+        return [await self._finding(make, cases, send) for cases in shown.values()]
+
+    async def _finding(
+        self, make: Make, shown: list[tuple[Case, Fault]], send: Callable[[Case], Awaitable[Answer]]
+    ) -> Finding:
+        case, fault = min(shown, key=lambda one: one[0].size)
+        if case.phase == "fuzzing":
+            smallest = await self._ask(Smaller(case.number, fault), Smallest, send)
+            case, fault = smallest.case, smallest.fault
+        curl = _curl(case, Scrubber(tuple(make.headers)))
+        return Finding(make.operation, fault.check, fault.message, curl, case.phase, len(shown))
+
+    async def _ask(self, asked: ToMaker, kind: type[_T], send: Callable[[Case], Awaitable[Answer]]) -> _T:
+        """Ask the process something; it may want a case to be sent before it answers."""
+        async with self._turn:
+            try:
+                if self._maker is None:
+                    self._maker = _Maker(self._document, self._settings)
+                    await anyio.to_thread.run_sync(self._maker.read, abandon_on_cancel=True)
+                said = await self._maker.ask(asked)
+                while isinstance(said, Send):
+                    said = await self._maker.ask(await send(said.case))
+            except BaseException:  # in the middle of a talk nobody knows whose turn it is
+                self.close()
+                raise
+        if not isinstance(said, kind):
+            raise TypeError(said)
+        return said
+
+
+class _Maker:
+    """The process that makes cases; see :mod:`asynctest_kit.contracts.case_maker`."""
+
+    def __init__(self, document: Document, settings: OpenApiSettings) -> None:
+        from asynctest_kit.contracts.case_maker import Order
+
+        self._document = document
+        self._decoder = msgspec.json.Decoder(FromMaker)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
+        self._process = subprocess.Popen(  # this interpreter
+            [sys.executable, "-P", "-m", "asynctest_kit.contracts.case_maker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+        )
+        self._write(
+            Order(
+                document=dict(document.content),
+                examples=settings.examples,
+                seed=settings.seed,
+                phases=settings.phases,
+                without_checks=settings.without_checks,
+            )
+        )
+
+    async def ask(self, said: ToMaker) -> FromMaker:
+        """Say something, and wait for the answer."""
+
+        def talk() -> FromMaker:
+            self._write(said)
+            return self.read()
+
+        return await anyio.to_thread.run_sync(talk, abandon_on_cancel=True)
+
+    def read(self) -> FromMaker:
+        """What it says next."""
+        assert self._process.stdout is not None  # noqa: S101  # it is a pipe
+        line = self._process.stdout.readline()
+        said: FromMaker = self._decoder.decode(line) if line else Broken("document", self._last_words())
+        if isinstance(said, Broken):
+            if said.what == "check":
+                raise SettingsError(f"OpenAPI, without-checks: {said.message}")
+            raise DocumentError(f"schemathesis can't make cases of {self._document.name}: {said.message}")
+        return said
+
+    def end(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout, self._errors):
+            if stream is not None:
+                _close(stream)
+
+    def _write(self, said: Any) -> None:
+        assert self._process.stdin is not None  # noqa: S101  # it is a pipe
+        with suppress(BrokenPipeError):  # read() tells why
+            self._process.stdin.write(msgspec.json.encode(said) + b"\n")
+            self._process.stdin.flush()
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        told = self._errors.read().decode(errors="replace").strip()
+        return told or f"its process ended with {self._process.wait()}"
+
+
+def case_client(base_url: str, transport: httpx.AsyncBaseTransport | None) -> httpx.AsyncClient:
+    """A client that keeps no cookies: a case is not to see another's."""
+    jar = CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
+    carrying = SocketTransport() if transport is None else transport
+    return httpx.AsyncClient(base_url=base_url, transport=carrying, cookies=jar, timeout=_PATIENCE, trust_env=False)
+
+
+async def _answer(client: httpx.AsyncClient, case: Case) -> Answer:
+    request = client.build_request(case.method, case.url, headers=list(case.headers), content=case.body)
+    try:
+        response = await client.send(request)
+    except httpx.TimeoutException:
+        return Answer(fault=Fault("No answer", f"in {client.timeout.read} s"))
+    except httpx.TransportError:
+        raise
+    except Exception as error:  # noqa: BLE001  # whatever the app in this process raises
+        return Answer(fault=_raised(error))
+    headers = [pair for pair in response.headers.multi_items() if pair[0].lower() not in OF_TRANSFER]
+    seconds = response.elapsed.total_seconds()
+    return Answer(response.status_code, tuple(headers), response.content, seconds)
+
+
+def _raised(error: Exception) -> Fault:
+    """What the app raised, by its kind and place."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    return Fault("Server error", f"The app raised {type(error).__name__}: {error}\nat {place}", place)
+
+
+def _curl(case: Case, scrubber: Scrubber) -> str:
+    """How a case is sent from a shell."""
+    words = ["curl", "-X", case.method]
+    for name, value in scrubber.headers(httpx.Headers(list(case.headers))):
+        words += ["-H", shlex.quote(f"{name}: {value}")]
+    if case.body:
+        words += ["--data-binary", _quoted_body(case, scrubber)]
+    return " ".join([*words, shlex.quote(scrubber.url(httpx.URL(case.url)))])
+
+
+def _quoted_body(case: Case, scrubber: Scrubber) -> str:
+    kind = next((value for name, value in case.headers if name.lower() == "content-type"), "")
+    told = scrubber.body(case.body, kind)
+    if "base64" in told:
+        return "$'" + "".join(f"\\x{byte:02x}" for byte in case.body) + "'"
+    return shlex.quote(json.dumps(told["json"], ensure_ascii=False) if "json" in told else str(told["text"]))
+
+
+def _is_chosen(name: str, settings: OpenApiSettings) -> bool:
+    is_in = not settings.include or any(fnmatch.fnmatchcase(name, one) for one in settings.include)
+    return is_in and not any(fnmatch.fnmatchcase(name, one) for one in settings.exclude)
+
+
+def _first_server_path(document: Document) -> str:
+    servers = document.content.get("servers") or [{}]
+    return urlsplit(str(servers[0].get("url", ""))).path.rstrip("/")
+
+
+def _close(stream: Any) -> None:
+    with suppress(BrokenPipeError):
+        stream.close()
