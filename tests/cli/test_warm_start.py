@@ -73,8 +73,9 @@ SUITE = """
 
 
 async def until(condition):
-    while not condition():  # noqa: ASYNC110 (another process's doing)
-        await anyio.sleep(0.05)
+    with anyio.fail_after(60):
+        while not condition():  # noqa: ASYNC110 (another process's doing)
+            await anyio.sleep(0.05)
 
 
 @dataclass(frozen=True)

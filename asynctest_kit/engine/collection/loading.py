@@ -26,6 +26,8 @@ def importing_as_pytest() -> Iterator[None]:
     A session in this process then finds the modules, and does not warn that they were imported too early.
     """
     config = get_config()
+    if not hasattr(config, "inicfg"):
+        config.inicfg = {}  # type: ignore[misc, assignment]  # pytest 8 has none before it has read its settings
     hook = install_importhook(config)
     config._mark_plugins_for_rewrite(hook, bool(os.environ.get("PYTEST_DISABLE_PLUGIN_AUTOLOAD")))
     try:
