@@ -170,10 +170,13 @@ class ConsumerPact:
         except Exception as error:
             mismatches = server.mismatches
             del server
+            document = await _written(native)
             if mismatches:
-                told = self._told(mismatches, await _written(native))
+                told = self._told(mismatches, document)
                 self._words.wrong.append(told)
                 error.add_note(told)
+            else:  # an answer that the consumer raises for was played, too
+                self._words.said.append(Said(self._words.test, document))
             raise
         except BaseException:
             del server

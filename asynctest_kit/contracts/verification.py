@@ -275,6 +275,11 @@ def _judged(provider: Provider, ended: _Ended, report: Path, server: ProviderSer
     failures = [_Failure.read(one) for one in result.get("errors", ())]
     if not failures and not server.errors and ended.code == 0:
         played = sorted(str(one.get("description", "")) for one in result.get("interactionResults", ()))
+        if not played:
+            raise PactError(
+                f"Nothing was verified: of the pacts with {provider.name} no interaction is left. Look at consumers= "
+                f"and only=, and at the broker's selectors.\n{_last_lines(ended.output)}"
+            )
         return Verified(tuple(played), ended.output)
     if failures and all(one.is_about_loading for one in failures):
         raise PactError("\n".join(one.text for one in failures) + _login_hint(ended.output))

@@ -28,7 +28,7 @@ import struct
 import time
 import zlib
 from collections import deque
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from random import Random
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
@@ -562,8 +562,9 @@ class Faults:
         Raises:
             FaultProxyError: One failed on its own account.
         """
-        for proxy in self._proxies:
-            await proxy.aclose()
+        async with AsyncExitStack() as stack:  # one that is cut short keeps no other open
+            for proxy in self._proxies:
+                stack.push_async_callback(proxy.aclose)
         errors = [error for proxy in self._proxies for error in proxy.errors]
         if errors:
             raise FaultProxyError(f"A proxy of {self._test} failed by itself: {errors[0]!r}") from errors[0]
@@ -587,12 +588,6 @@ async def _see_who_left() -> None:
     """Have those who closed their connections just now seen to have, while what they waited for is held up."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
-
-
-async def _connect(upstream: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if upstream.socket:
-        return await asyncio.open_unix_connection(upstream.socket)
-    return await asyncio.open_connection(upstream.host, upstream.port)
 
 
 def _place(upstream: Endpoint) -> str:

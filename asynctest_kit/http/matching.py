@@ -16,12 +16,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from asynctest_kit.errors import AtkError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 __all__ = ["MISSING", "Difference", "differences", "each", "exactly", "shown", "some"]
 
@@ -179,10 +182,18 @@ def _holds(expected: Any, received: Any) -> bool:
     if isinstance(expected, re.Pattern):
         return isinstance(received, str) and expected.search(received) is not None
     if callable(expected) and hasattr(expected, "__name__"):
-        return bool(expected(received))
+        return bool(_answer(expected, received))
     if isinstance(expected, bool) or isinstance(received, bool):
         return expected is received or (not isinstance(expected, (int, float)) and bool(expected == received))
     return bool(expected == received)
+
+
+def _answer(function: Callable[[Any], Any], received: Any) -> Any:
+    answer = function(received)
+    if inspect.iscoroutine(answer):  # true, whatever it would return
+        answer.close()
+        raise AtkError(f"{shown(function)}: an async function can't say what is expected. Give a plain one.")
+    return answer
 
 
 def _is_of(kind: type, received: Any) -> bool:

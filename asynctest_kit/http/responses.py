@@ -142,8 +142,9 @@ class Response(httpx.Response):
             yield from self._lines("json", differences(expected, body))
         for path, value in paths.items():
             found = _found(path, body)
-            single = _is_single(path)
-            received = (found[0] if found else MISSING) if single else found
+            received: Any = found
+            if _is_single(path) or (value is ... and not found):
+                received = found[0] if found else MISSING
             for one in differences(value, received):
                 yield f"jsonpath {path}{one.place[1:]}: {_told(one, self.scrubber)}"
 

@@ -70,7 +70,7 @@ class Scrubber:
     def headers(self, headers: httpx.Headers) -> list[list[str]]:
         """Names and values."""
         kept = [(name, value) for name, value in headers.multi_items() if name.lower() not in OF_TRANSFER]
-        return [[name, self._value(name, value)] for name, value in kept]
+        return [[name, self._kept(name, value)] for name, value in kept]
 
     def header(self, name: str, value: str) -> str:
         """A header's value for people."""
@@ -82,6 +82,17 @@ class Scrubber:
             return self.shown(httpx.URL(value))
         except httpx.InvalidURL:
             return value
+
+    def _kept(self, name: str, value: str) -> str:
+        """A header's value to be kept: a URL is as it was, if nothing in it is secret."""
+        if self.is_secret(name) or name.lower() not in _URLS:
+            return self._value(name, value)
+        try:
+            url = httpx.URL(value)
+        except httpx.InvalidURL:
+            return value
+        is_open = not url.userinfo and not url.fragment and not any(map(self.is_secret, url.params))
+        return value if is_open else self.url(url)
 
     def text(self, text: str) -> str:
         """A text for people, which may be JSON."""

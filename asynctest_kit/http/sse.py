@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from asynctest_kit.http.matching import MISSING
 from asynctest_kit.http.responses import check
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Events:
         """
         found = await anext(self._coming, None)
         wanted = expected if event is None else {"event": event, "data": expected}
-        received: Any = None
+        received: Any = MISSING
         if found is not None:
             data = _read(found.data, expected)
             received = data if event is None else {"event": found.event, "data": data}

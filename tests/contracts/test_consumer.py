@@ -88,6 +88,17 @@ async def test_an_error_in_the_block_is_told_with_what_did_not_match_and_the_ser
         words.check()
 
 
+async def test_what_was_played_is_said_though_the_consumer_raises_for_the_answer():
+    words, pact = begin()
+    pact.upon_receiving("declined").with_request("GET", "/x").will_respond_with(402)
+    with pytest.raises(httpx.HTTPStatusError):
+        async with pact.serve() as provider, httpx.AsyncClient(base_url=provider.url, verify=False) as http:
+            (await http.get("/x")).raise_for_status()
+    words.check()
+    (said,) = words.said
+    assert said.document["interactions"][0]["description"] == "declined"
+
+
 async def test_what_is_expected_after_a_block_is_played_in_the_next():
     words, pact = begin()
     for path in ("/1", "/2"):

@@ -241,6 +241,14 @@ async def test_nothing_to_verify(verifier, bank, pacts, tmp_path):
         await verifier("http://shop.example.org", messages={"booked": booked})
 
 
+@pytest.mark.parametrize("left", [{"only": "no such"}, {"consumers": ["nobody"]}])
+async def test_that_nothing_was_verified_is_no_success(verifier, bank, left):
+    with pytest.raises(
+        PactError, match=r"Nothing was verified: of the pacts with bank no interaction is left. Look at"
+    ):
+        await verifier(bank, states=states_of(bank), **left)
+
+
 async def test_without_the_program(verifier, bank, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
@@ -280,6 +288,12 @@ async def test_a_broker_of_the_environment_is_asked_unless_sources_are_given(ver
     broker.asked.clear()
     await verifier(bank, pacts, states=states_of(bank), consumers=["shop"])
     assert broker.asked == []
+
+
+async def test_a_broker_without_a_pact_is_no_success(verifier, bank, broker):
+    broker.pacts.clear()
+    with pytest.raises(PactError, match="Nothing was verified"):
+        await verifier(bank, broker=Broker(url=broker.url))
 
 
 async def test_a_login_that_is_refused_is_told_without_it(verifier, bank, broker, monkeypatch):

@@ -97,6 +97,8 @@ async def test_json_and_paths_that_are_not_there_are_told(api):
         response.expect(jsonpath={"$.nothing": 3})
     with pytest.raises(ExpectationError, match=r"jsonpath \$\.orders\[\*\]\.id\[1\]: expected 3, received 2"):
         response.expect(jsonpath={"$.orders[*].id": [1, 3]})
+    with pytest.raises(ExpectationError, match=r"expected anything, and it is not there"):
+        response.expect(jsonpath={"$.orders[?@.id == 99]": ...})
     with pytest.raises(AtkError, match=r"'\$\.\[' is no JSONPath"):
         response.expect(jsonpath={"$.[": 3})
     with pytest.raises(ExpectationError, match="json: the body is none"):
@@ -214,6 +216,9 @@ async def test_events(api):
         assert [event.id async for event in events] == ["2"]
         with pytest.raises(ExpectationError, match=r"the next event of /events is not as expected\n  \$: expected 1"):
             await events.expect(1)
+        for expected in (..., None):
+            with pytest.raises(ExpectationError, match=r"\$: expected .*, and it is not there"):
+                await events.expect(expected)
 
 
 async def test_events_are_taken(api):

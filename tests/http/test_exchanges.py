@@ -35,6 +35,8 @@ class Server:
                 kind, body = "application/json; charset=utf-8", json.dumps(answer).encode()
             writer.write(
                 f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nset-cookie: id=secret-cookie\r\nx-kept: kept\r\n"
+                "location: /next?page=a%20b&access_token=secret-next#id_token=secret-too\r\n"
+                f"content-location: /kept?of=a%20b\r\n"
                 f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
                 + body
             )
@@ -84,6 +86,9 @@ async def test_what_was_recorded_is_told_again_without_a_server(server, client, 
     assert "another" not in text
     assert '"name": "ann"' not in text  # a form is one text
     assert "name=ann" in text
+    headers = dict(json.loads(text)["exchanges"][0]["response"]["headers"])
+    assert headers["location"].startswith("/next?page=a")
+    assert headers["content-location"] == "/kept?of=a%20b"
 
     with MockHttp("test_shop") as mock:
         mock.replay(file)

@@ -355,6 +355,19 @@ async def test_all_ends_with_the_test(echo):
     assert {task for task in asyncio.all_tasks() - before if "faults" in repr(task.get_coro())} == set()
 
 
+async def test_an_end_that_is_cut_short_leaves_no_proxy(echo):
+    async with open_faults("test_x") as faults:
+        ports = [(await faults(echo)).endpoint.port for _ in range(3)]
+        ending = asyncio.ensure_future(faults.aclose())
+        await asyncio.sleep(0)  # it has begun
+        ending.cancel()
+        await asyncio.gather(ending, return_exceptions=True)
+        assert ending.cancelled()
+        for port in ports:
+            with pytest.raises(OSError, match=r"refused|failed"):
+                await asyncio.open_connection("127.0.0.1", port)
+
+
 class Broken(Fault):
     async def pass_on(self, connection, toward, piece):
         raise ZeroDivisionError

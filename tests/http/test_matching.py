@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from asynctest_kit.errors import AtkError
 from asynctest_kit.http.matching import MISSING, differences, each, exactly, shown, some
 
 JSON = st.recursive(
@@ -91,6 +92,15 @@ def test_what_matches(expected, received):
 )
 def test_where_it_differs(expected, received, found):
     assert places(expected, received) == found
+
+
+async def is_right(value):
+    return False
+
+
+def test_an_async_function_is_refused_for_it_would_hold_for_all():
+    with pytest.raises(AtkError, match="what is_right holds for: an async function can't say what is expected"):
+        places({"a": is_right}, {"a": 1})
 
 
 @pytest.mark.parametrize(
