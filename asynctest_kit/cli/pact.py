@@ -7,8 +7,10 @@ they come before its options; every option is the program's own.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+import tempfile
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,7 @@ _VERSIONS = ("-a", "--consumer-app-version", "-r", "--auto-detect-version-proper
 _PARTICIPANTS = ("-a", "--pacticipant")
 _PROVIDERS = ("-n", "--provider-name")
 _PORTS = ("-p", "--port")
+_REPORTS = ("-j", "--json")
 _SOURCES = ("-f", "--file", "-d", "--dir", "-u", "--url", *_BROKERS)
 
 
@@ -92,8 +95,21 @@ def verify(arguments: Sequence[str], app: str | None) -> NoReturn:
 
 
 async def _verify(command: Sequence[str], environment: Mapping[str, str], app: str | None) -> int:
-    async with _located(app) as location:
-        return await _run([*command, *location], environment)
+    """The program's exit code; to it an empty folder, or a filter that nothing passes, is a success."""
+    with tempfile.TemporaryDirectory(prefix="asynctest_kit-pact-") as folder:
+        report = Path(_value(command, _REPORTS) or Path(folder, "report.json"))
+        reported = [] if _has(command, _REPORTS) else [f"--json={report}"]
+        async with _located(app) as location:
+            code = await _run([*command, *reported, *location], environment)
+        if code == 0 and not _has_played(report):
+            raise PactError("Nothing was verified: no interaction was found. Look at the pacts and the filters.")
+        return code
+
+
+def _has_played(report: Path) -> bool:
+    from asynctest_kit.contracts.verification import played
+
+    return bool(played(json.loads(report.read_text(encoding="utf-8"))))
 
 
 @asynccontextmanager

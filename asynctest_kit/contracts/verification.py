@@ -30,7 +30,7 @@ from asynctest_kit.http.scrubbing import without
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["Broker", "Provider", "Verified", "location", "pact_options", "verify"]
+__all__ = ["Broker", "Provider", "Verified", "location", "pact_options", "played", "verify"]
 
 #: Lines of what the program printed that are shown where there is nothing better.
 _LAST_LINES: Final = 20
@@ -263,6 +263,11 @@ def pact_options(provider: str, sources: Sequence[str | Path]) -> list[str]:
     return found
 
 
+def played(result: Mapping[str, Any]) -> tuple[str, ...]:
+    """The descriptions of the interactions in the program's report, sorted."""
+    return tuple(sorted(str(one.get("description", "")) for one in result.get("interactionResults", ())))
+
+
 def _judged(provider: Provider, ended: _Ended, report: Path, server: ProviderServer) -> Verified:
     __tracebackhide__ = True
     try:
@@ -274,13 +279,13 @@ def _judged(provider: Provider, ended: _Ended, report: Path, server: ProviderSer
         ) from None
     failures = [_Failure.read(one) for one in result.get("errors", ())]
     if not failures and not server.errors and ended.code == 0:
-        played = sorted(str(one.get("description", "")) for one in result.get("interactionResults", ()))
-        if not played:
+        descriptions = played(result)
+        if not descriptions:
             raise PactError(
                 f"Nothing was verified: of the pacts with {provider.name} no interaction is left. Look at consumers= "
                 f"and only=, and at the broker's selectors.\n{_last_lines(ended.output)}"
             )
-        return Verified(tuple(played), ended.output)
+        return Verified(descriptions, ended.output)
     if failures and all(one.is_about_loading for one in failures):
         raise PactError("\n".join(one.text for one in failures) + _login_hint(ended.output))
     raise PactVerificationError(_told(provider, failures, len(result.get("interactionResults", ())), ended, server))

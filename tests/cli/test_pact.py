@@ -135,6 +135,12 @@ async def test_what_the_program_would_print_of_the_login_is_starred_out(atk, sho
     assert "wr0ng-token" not in done.out + done.err
 
 
+async def test_verify_with_a_filter_that_nothing_passes_is_no_success(atk, shop):
+    done = await atk("pact", "verify", "--app", "main:app", "--filter-description", "no such words", cwd=shop)
+    assert done.code == 4, done
+    assert "Nothing was verified: no interaction was found." in done.err
+
+
 async def test_verify_without_a_broker(atk, shop):
     done = await atk("pact", "verify", "--app", "main:app", cwd=shop)
     assert done.code == 0, done

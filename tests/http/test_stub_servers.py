@@ -64,7 +64,7 @@ async def run(folder, *command):
 
 @pytest.fixture(scope="module")
 async def together(servers):
-    return await run(servers[0], "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5")
+    return await run(servers[0], "asynctest_kit", "run", "--concurrency", str(2 * stub_suite.COUNT), "--shuffle", "5")
 
 
 def odd(output):
