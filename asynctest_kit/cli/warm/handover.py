@@ -64,7 +64,8 @@ def _handed_over(path: str) -> tuple[str, int | None]:
             line = json.dumps(request).encode() + b"\n"
             connection.connect(path)
             sent = socket.send_fds(connection, [line], request["descriptors"])  # type: ignore[arg-type]
-            connection.sendall(line[sent:])
+            if rest := line[sent:]:  # to send nothing fails where the answer is there, and nobody any more
+                connection.sendall(rest)
             answers = connection.makefile("rb")
             answer = json.loads(answers.readline() or b"{}")
             if "process" not in answer:
