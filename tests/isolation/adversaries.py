@@ -392,7 +392,8 @@ async def _kill_client(given):
 
 
 async def _take_many_clients(given):
-    await asyncio.gather(*(given.redis.blpop("queue", timeout=0.01) for _ in range(10)))
+    # All are awaited, whichever fails: the others would be left waiting.
+    await asyncio.gather(*(given.redis.blpop("queue", timeout=0.01) for _ in range(10)), return_exceptions=True)
 
 
 def _commands(*commands: str) -> Callable:
