@@ -42,7 +42,7 @@ class Exchanges:
 
     def __init__(self, file: Path, scrubber: Scrubber, *, records: bool) -> None:
         self.records = records
-        self._file = file
+        self.file = file
         self._scrubber = scrubber
         self._kept: list[dict[str, Any]] = [] if records else _read(file)
         self._answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
@@ -69,10 +69,10 @@ class Exchanges:
 
     def write(self) -> None:
         """Write what was kept, all at once."""
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        new = self._file.with_name(f".{self._file.name}.new")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        new = self.file.with_name(f".{self.file.name}.new")
         new.write_text(json.dumps({"exchanges": self._kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        new.replace(self._file)
+        new.replace(self.file)
 
     def _told(self, request: httpx.Request) -> dict[str, Any]:
         return {

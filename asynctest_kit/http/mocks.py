@@ -164,6 +164,8 @@ class MockHttp(respx.MockRouter):
             f"Answer it with mock_http.{request.method.lower()}(...).respond(...), or let it reach the real server"
             f" with mock_http.let_through({str(request.url.copy_with(raw_path=b'/', userinfo=b''))!r})."
         )
+        for exchanges in self._exchanges:
+            lines.append(f"{exchanges.file} has no answer for it either: record it by a run with ATK_RECORD=1.")
         error = UnmockedCallError("\n".join(lines))
         if not self._is_anothers(request):
             self._unmocked.append(error)

@@ -136,7 +136,7 @@ class Response(httpx.Response):
         try:
             body = self.json()
         except ValueError as error:
-            yield f"json: the body is none: {error}"
+            yield f"json: the body is no JSON: {error}"
             return
         if expected is not _UNSAID:
             yield from self._lines("json", differences(expected, body))

@@ -269,6 +269,7 @@ async def test_it_ends_with_the_services(kept):
     after = await kept.atk()
     assert after.code == 0
     assert not kept.seen[0]
+    assert after.err == "atk: not a warm start: no process waits for runs from this folder (yet)\n"
     assert not kept.socket.exists()
 
 

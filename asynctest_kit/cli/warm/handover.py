@@ -29,16 +29,16 @@ _OFF = frozenset({"0", "false", "no", "off"})
 def hand_over() -> None:
     """Have this run run by the process that waits for it, and end as it did; return if there is none.
 
-    ``ATK_WARM=0`` has none asked; ``ATK_WARM=tell`` says why one that was there wasn't used.
+    ``ATK_WARM=0`` has none asked; ``ATK_WARM=tell`` says why the run is run here.
     """
     wanted = os.environ.get("ATK_WARM", "").lower()
     if sys.platform != "linux" or wanted in _OFF:
         return
     path = meeting.socket_path()
-    if not os.path.exists(path) or not meeting.is_private(meeting.directory()):  # noqa: PTH110  # pathlib loads slowly
-        return
-
-    if meeting.is_traced():
+    is_there = os.path.exists(path) and meeting.is_private(meeting.directory())  # noqa: PTH110  # pathlib loads slowly
+    if not is_there:
+        reason, status = "no process waits for runs from this folder (yet)", None
+    elif meeting.is_traced():
         reason, status = "a debugger, profiler or coverage is at it", None
     else:
         reason, status = _handed_over(path)
