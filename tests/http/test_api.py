@@ -101,7 +101,7 @@ async def test_json_and_paths_that_are_not_there_are_told(api):
         response.expect(jsonpath={"$.orders[?@.id == 99]": ...})
     with pytest.raises(AtkError, match=r"'\$\.\[' is no JSONPath"):
         response.expect(jsonpath={"$.[": 3})
-    with pytest.raises(ExpectationError, match="json: the body is none"):
+    with pytest.raises(ExpectationError, match="json: the body is no JSON"):
         (await api.get("/env/HOME")).expect(json={})
 
 
