@@ -545,6 +545,11 @@ class Faults:
         Raises:
             FaultProxyError: ``service`` is neither, or can't be reached.
         """
+        if not isinstance(service, (Endpoint, str)):
+            raise FaultProxyError(
+                f"faults(...) was given {type(service).__name__}, and takes a service: an endpoint as `postgres` and "
+                '`redis_server` are, a URL, or "host:port".'
+            )
         upstream = service if isinstance(service, Endpoint) else _endpoint(service)
         proxy = Proxy(upstream, zlib.crc32(self._test.encode()) if seed is None else seed)
         self._proxies.append(proxy)

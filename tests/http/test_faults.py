@@ -406,3 +406,8 @@ async def test_what_is_no_fault_is_told(faults, echo, make, told):
 async def test_what_is_no_address_is_told(faults, address):
     with pytest.raises(FaultProxyError, match="takes an endpoint, a URL or 'host:port'"):
         await faults(address)
+
+
+async def test_a_client_is_no_service(faults):
+    with pytest.raises(FaultProxyError, match=r"given AsyncClient, and takes a service: an endpoint as `postgres`"):
+        await faults(httpx.AsyncClient(transport=httpx.ASGITransport(None)))
