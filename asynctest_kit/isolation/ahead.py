@@ -91,11 +91,12 @@ def _send(connection: asyncpg.Connection, message: bytes, answer: _Answer) -> No
         transport.write(message)
         return
     held = transport.__dict__.get("write")
-    if held is None:
-        held = _Held(transport)
-        transport.write, transport.writelines = held, held.with_all
-        asyncio.get_running_loop().call_soon(held.let_go)
-    held.messages.append(message)
+    if held is not None:
+        held.messages.append(message)
+        return
+    loop, held = asyncio.get_running_loop(), _Held(transport, message)
+    transport.write, transport.writelines = held, held.with_all
+    loop.call_soon(held.let_go)
 
 
 class _Held:
@@ -103,8 +104,8 @@ class _Held:
 
     __slots__ = ("_transport", "messages")
 
-    def __init__(self, transport: Any) -> None:
-        self.messages: list[bytes] = []
+    def __init__(self, transport: Any, message: bytes) -> None:
+        self.messages = [message]
         self._transport = transport
 
     def __call__(self, data: bytes) -> None:
