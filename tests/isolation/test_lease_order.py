@@ -7,6 +7,7 @@ import os
 import anyio
 import preloaded
 import pytest
+from redis_servers import redis_server
 from users import user_of
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +53,41 @@ async def test_the_other(orders_db_pg, seeded, pg, n):
     assert await pg.fetchval("SELECT count(*) FROM notes") == 1
     assert await orders_db_pg.fetchval("SELECT count(*) FROM notes") == 0
 """
+
+#: Each test says how many connections tests have then.
+FEW_DATABASES = """
+import anyio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"
+
+
+@pytest.mark.parametrize("n", range(24))
+async def test_both(pg, redis, n):
+    await redis.set("key", n)
+    await anyio.sleep(0.1)
+    print("connections", await pg.fetchval("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"))
+"""
+
+
+async def test_a_test_that_waits_for_a_redis_database_has_no_connection_yet(server, services, tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.asynctest_kit]\ntimeout = '60s'\nconcurrency = 24\n")
+    (tmp_path / "test_both.py").write_text(FEW_DATABASES)
+    few = await redis_server(services, "embedded", "--databases", "3")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ATK_", "PYTEST_C"))}
+    urls = {"ATK_POSTGRES_URL": server.url, "ATK_REDIS_URL": few.url}
+    done = await preloaded.finished(
+        ("-m", "asynctest_kit", "run", "-rP", "-p", "no:cacheprovider"), cwd=tmp_path, env=environment | urls
+    )
+    assert " 24 passed" in done.stdout, done.stdout + done.stderr
+    counts = [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("connections ")]
+    assert len(counts) == 24
+    assert max(counts) < 8  # two or three for tests, some for those who watch
 
 
 async def test_leases_of_two_pools_wait_for_each_other_in_one_order(server, tmp_path):

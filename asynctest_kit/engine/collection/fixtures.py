@@ -55,13 +55,13 @@ def fixture_names(item: pytest.Item) -> Sequence[str]:
     return getattr(item, "fixturenames", ())
 
 
-def set_first_in_order(item: pytest.Item, names: Collection[str]) -> None:
-    """Have the fixtures ``names`` set up by name, as soon as ``item`` needs the first of them, whoever requests which.
+def set_first_in_order(item: pytest.Item, names: Sequence[str]) -> None:
+    """Have the fixtures ``names`` set up in this order, as soon as ``item`` needs the first, whoever requests which.
 
     No-op if it needs fewer than two.
     """
     closure = getattr(item, "fixturenames", [])
-    ordered = sorted(set(names).intersection(closure))
+    ordered = [name for name in names if name in closure]
     if len(ordered) < 2:  # noqa: PLR2004 (an order)
         return
     definitions = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs
