@@ -204,7 +204,7 @@ class RedisSlots:
     async def sweep(self) -> None:
         """Empty what runs that had died had left, and remove their users."""
         with suppress(RedisError, OSError, IsolationError):
-            for name in self._left - self._taken:
+            for name in frozenset(self._left):
                 database = await self._taken_now(name)
                 if database is not None:
                     await self._close(database)
@@ -224,7 +224,7 @@ class RedisSlots:
 
     async def _first_free(self) -> _Database | None:
         marked = await self._users.marked()
-        self._left = marked & self._layout.rooms.keys()
+        self._left = (marked & self._layout.rooms.keys()) - self._taken
         free = [*self._layout.rooms.keys() - await self.locks.held() - self._taken - self._foreign]
         random.shuffle(free)  # two runs that start at once would meet at each
         for name in sorted(free, key=marked.__contains__, reverse=True):
@@ -235,6 +235,7 @@ class RedisSlots:
     async def _taken_now(self, name: str) -> _Database | None:
         """Hold a database; None if another run was first, or if it holds data of others."""
         self._taken.add(name)
+        self._left.discard(name)
         try:
             if await self.locks.take(name):
                 life = self.locks.life

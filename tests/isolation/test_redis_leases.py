@@ -302,6 +302,20 @@ async def slots_asked(endpoint):
                 return
 
 
+async def test_a_runs_own_databases_are_not_swept_at_its_end(endpoint):
+    async with redis.asyncio.Redis.from_url(endpoint.url) as server:
+
+        async def users_made():
+            return (await server.info("commandstats"))["cmdstat_acl|setuser"]["calls"]
+
+        async with open_slots(endpoint, limit=3) as slots, AsyncExitStack() as leases:
+            for _ in range(3):
+                await leases.enter_async_context(slots.lease())
+            made = await users_made()
+        assert await users_made() == made
+        assert not [name for name in await server.acl_users() if name.startswith("atk-")]
+
+
 async def test_runs_share_a_servers_databases(endpoint):
     async with open_slots(endpoint) as first, open_slots(endpoint, patience=600) as second:
         async with first.lease(), first.lease(), first.lease():
