@@ -89,7 +89,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from asynctest_kit.errors import IsolationError
-from asynctest_kit.isolation.redis_client import HINT, LeasePool, connection_class
+from asynctest_kit.isolation.redis_client import HINT, LeasePool, client_like, connection_class
 from asynctest_kit.isolation.redis_layout import connected, listener, options_of, read_layout
 from asynctest_kit.isolation.redis_locks import Locks
 from asynctest_kit.isolation.redis_names import KeyNames, Names
@@ -383,7 +383,7 @@ class RedisLease:
     def client(self) -> Redis:
         """A client that is good until the test ends; no need to close it."""
         if self._client is None:
-            self._client = Redis(connection_pool=self._pool)
+            self._client = self._database.client(self._pool)
         return self._client
 
     async def end(self) -> tuple[str, ...]:
@@ -444,6 +444,7 @@ class _Database:
         self._names = KeyNames(room.keys, commands) if commands else Names(room.channels)
         self._options = options_of(_as(room, client))
         self._class = connection_class(room.place)
+        self._client: Redis | None = None
         self.connection: Any = self.make_connection()
         self._flushing = b"".join(self.make_connection().pack_command("FLUSHDB"))
 
@@ -456,6 +457,12 @@ class _Database:
     def pool(self) -> LeasePool:
         """The connections of the next lease."""
         return LeasePool(self.connection, self.make_connection, self._options)
+
+    def client(self, pool: LeasePool) -> Redis:
+        """The client of a lease."""
+        if self._client is None:
+            self._client = Redis(connection_pool=pool)
+        return client_like(self._client, pool)
 
     async def shut_out(self) -> Leftovers:
         """End what clients of its URL have open, and give it another password."""

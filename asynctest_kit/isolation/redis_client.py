@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from redis.asyncio import Connection, ConnectionPool, SSLConnection, UnixDomainSocketConnection
@@ -14,10 +15,12 @@ from asynctest_kit.isolation.redis_names import command_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from redis.asyncio import Redis
+
     from asynctest_kit.isolation.redis_names import Names
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["HINT", "LeasePool", "connection_class"]
+__all__ = ["HINT", "LeasePool", "client_like", "connection_class"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -165,6 +168,20 @@ def connection_class(endpoint: Endpoint, *, guarded: bool = True) -> Any:
     if endpoint.scheme == "rediss":
         return _GuardedSSLConnection if guarded else SSLConnection
     return _GuardedConnection if guarded else Connection
+
+
+def client_like(client: Redis, pool: LeasePool) -> Redis:
+    """Another client like one that was made by default and never used, on another pool.
+
+    Most of what making one costs is its table of what becomes of each command's reply; each has its own.
+    """
+    other = copy(client)
+    table = client.response_callbacks
+    callbacks: Any = type(table).__new__(type(table))
+    dict.update(callbacks, table)  # whose keys are as the table's own method would make them
+    other.response_callbacks = callbacks
+    other.connection_pool = pool
+    return other
 
 
 def _nowhere(_task: asyncio.Task[Any]) -> str:

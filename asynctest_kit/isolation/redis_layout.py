@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -178,12 +179,22 @@ def listener(endpoint: Endpoint) -> Any:
 
 def options_of(endpoint: Endpoint) -> dict[str, Any]:
     """What redis-py's connections take."""
-    options: dict[str, Any] = dict(parse_url(endpoint.url)) | {"socket_connect_timeout": _CONNECT_SECONDS}
+    options: dict[str, Any] = {**parse_url(endpoint.url), "socket_connect_timeout": _CONNECT_SECONDS, **_driver()}
     options.pop("connection_class", None)
     if endpoint.socket:
         del options["host"], options["port"]
         options["path"] = endpoint.socket
     return options
+
+
+@cache
+def _driver() -> dict[str, Any]:
+    """What newer versions of redis-py tell a server of themselves, which each connection else reads from files."""
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:
+        return {}
+    return {"driver_info": DriverInfo()}
 
 
 def _text(value: bytes | str) -> str:

@@ -302,6 +302,19 @@ async def slots_asked(endpoint):
                 return
 
 
+async def test_what_a_test_sets_of_its_client_is_not_the_next_tests(endpoint):
+    async with open_slots(endpoint, limit=1) as slots:
+        async with slots.lease() as lease:
+            lease.client.set_response_callback("GET", lambda _, **__: "hers")
+            assert await lease.client.get("key") == "hers"
+            first = lease.client
+        async with slots.lease() as lease:
+            assert await lease.client.get("key") is None
+            assert await lease.client.hgetall("none") == {}
+            assert type(lease.client) is type(first)
+            assert vars(lease.client).keys() == vars(redis.asyncio.Redis()).keys()
+
+
 async def test_a_runs_own_databases_are_not_swept_at_its_end(endpoint):
     async with redis.asyncio.Redis.from_url(endpoint.url) as server:
 
