@@ -2,7 +2,7 @@
 
 What a terminal or a shell does to this process reaches the one that runs the tests: signals, stopping and going on, and
 the end. If this process is killed, so is that one. Imported by every ``atk run`` before anything else, so it imports
-next to nothing.
+next to nothing: ``json`` and ``socket`` would take a third of its time.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ import sys
 from contextlib import suppress
 
 from asynctest_kit.cli.warm import meeting
+
+TYPE_CHECKING = False  # typing loads slowly
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["hand_over"]
 
@@ -51,32 +55,45 @@ def hand_over() -> None:
 
 def _handed_over(path: str) -> tuple[str, int | None]:
     """Why what waits there doesn't run this run; empty if it did, then with the status it ended with, if known."""
-    import json
-    import socket
+    import _socket
+    from array import array
 
     try:
-        request = meeting.request()  # before a socket takes the number of a stream that is closed
+        request: Any = meeting.request()  # before a socket takes the number of a stream that is closed
     except OSError as error:
         return str(error), None
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(_PATIENCE)
-        try:
-            line = json.dumps(request).encode() + b"\n"
-            connection.connect(path)
-            sent = socket.send_fds(connection, [line], request["descriptors"])  # type: ignore[arg-type]
-            if rest := line[sent:]:  # to send nothing fails where the answer is there, and nobody any more
-                connection.sendall(rest)
-            answers = connection.makefile("rb")
-            answer = json.loads(answers.readline() or b"{}")
-            if "process" not in answer:
-                return answer.get("refused", _ENDED), None
-            with _Signals(answer["process"]):
-                connection.settimeout(None)
-                connection.sendall(b"go\n")
-                last = answers.readline()
-        except (OSError, ValueError) as error:  # it ends, and has not begun
-            return f"{_ENDED} ({error})", None
-    return "", json.loads(last)["status"] if last else None
+    connection = _socket.socket(_socket.AF_UNIX)
+    connection.settimeout(_PATIENCE)
+    try:
+        line = f"{request!a}\n".encode()
+        connection.connect(path)
+        descriptors = _socket.SOL_SOCKET, _socket.SCM_RIGHTS, array("i", request["descriptors"])
+        sent = connection.sendmsg([line], [descriptors])
+        if rest := line[sent:]:  # to send nothing fails where the answer is there, and nobody any more
+            connection.sendall(rest)
+        word, _, told = _line(connection).partition(" ")
+        if word != "process":
+            return told or _ENDED, None
+        with _Signals(int(told)):
+            connection.settimeout(None)
+            connection.sendall(b"go\n")
+            last = _line(connection)
+    except (OSError, ValueError) as error:  # it ends, and has not begun
+        return f"{_ENDED} ({error})", None
+    finally:
+        connection.close()
+    return "", int(last.removeprefix("status ")) if last else None
+
+
+def _line(connection: Any) -> str:
+    """What the other one says; empty if it has ended."""
+    line = b""
+    while not line.endswith(b"\n"):
+        more = connection.recv(1 << 12)
+        if not more:
+            return ""
+        line += more
+    return line[:-1].decode()
 
 
 class _Signals:

@@ -2,7 +2,8 @@
 
 Imported by every ``atk run`` before anything else, so it imports next to nothing.
 
-One message each way is a line of JSON. The first, a :func:`request`, comes with its ``descriptors``.
+A run's first line is a :func:`request`, as a Python literal in ASCII; it comes with its ``descriptors``. The answer is
+``process <number>``, or ``refused <why>``. ``go`` lets it begin, and ``status <number>`` tells how it ended.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import ctypes
 import fcntl
 import importlib.util
-import json
 import os
 import select
 import signal
@@ -268,11 +268,11 @@ def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
         data, descriptors, *_ = socket.recv_fds(connection, 1 << 16, _MOST)
         if not data.endswith(b"\n"):
             data += lines.readline()
-        request = json.loads(data)
+        request = ast.literal_eval(data.decode())
         if user != os.getuid() or len(descriptors) != len(request["descriptors"]):
             return None
         if refusal := spare.refusal(request, process, opened):
-            _tell(connection, refused=refusal)
+            _tell(connection, f"refused {' '.join(refusal.split())}")
             return None
         is_to_go, go = os.pipe()
         child = os.fork()
@@ -286,7 +286,7 @@ def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
             return _Run(request, process, descriptors)
         for descriptor in (*descriptors, is_to_go):
             os.close(descriptor)
-        _tell(connection, process=child)
+        _tell(connection, f"process {child}")
         connection.settimeout(None)
         with suppress(OSError):  # the run's own process may have been killed
             if lines.readline():
@@ -309,9 +309,9 @@ def _take_descriptors(received: Sequence[int], numbers: Sequence[int]) -> None:
         os.close(descriptor)
 
 
-def _tell(connection: socket.socket, **news: object) -> None:
+def _tell(connection: socket.socket, line: str) -> None:
     with suppress(OSError):  # the run's own process may have been killed
-        connection.sendall(json.dumps(news).encode() + b"\n")
+        connection.sendall(f"{line}\n".encode(errors="replace"))
 
 
 def _look_after(child: int, connection: socket.socket) -> NoReturn:
@@ -325,7 +325,7 @@ def _look_after(child: int, connection: socket.socket) -> NoReturn:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    _tell(connection, status=status)
+    _tell(connection, f"status {status}")
     os._exit(0)
 
 
