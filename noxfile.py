@@ -56,7 +56,7 @@ _LOWEST = (
     "msgspec==0.19.0", "redis==5.2.0", "respx==0.22.0", "rich==13.9.4", "structlog==24.4.0", "h11==0.16.0",
     "alembic==1.13.0", "sqlalchemy==2.0.36", "starlette==0.40.0", "uvicorn==0.53.0", "python-jsonpath==1.3.0",
     "gql==4.0.0", "jsonschema-rs==0.59.0", "pact-python==3.3.0", "pact-python-ffi==0.5.8.0",
-    "pact-python-cli==1!0.10.9", "schemathesis==4.32.0", "websockets==15.0",
+    "pact-python-cli==1!0.10.9", "schemathesis==4.32.0", "strawberry-graphql==0.320.0", "websockets==15.0",
 )  # fmt: skip
 
 

@@ -69,14 +69,16 @@ class Result:
             raise self._failure(f'There is no data "{field}":')
         return data[field]
 
-    def expect(self, data: Mapping[str, Any]) -> Result:
+    def expect(self, data: Mapping[str, Any] | None) -> Result:
         """Expect data to hold ``data``, as :mod:`asynctest_kit.http.matching` has it: tables may have more.
+
+        None is what an error of a field that can't be null leaves of them.
 
         Raises:
             GraphQLError: It is otherwise, or there are errors that were not expected.
         """
         __tracebackhide__ = True
-        found = list(differences(dict(data), self.data))
+        found = list(differences(None if data is None else dict(data), self.data))
         if found:
             lines = [f"  {one.place}: expected {shown(one.expected)}, received {shown(one.received)}" for one in found]
             raise self._failure("\n".join(["The data are not as expected:", *lines]))

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 
 from asynctest_kit.http.apps import serve
 from asynctest_kit.http.client import Api
-from asynctest_kit.http.graphql import GraphQL, GraphQLError
+from asynctest_kit.http.graphql import GraphQL, GraphQLError, Result
 from asynctest_kit.http.websocket import WebSocketRefusedError
 
 pytestmark = pytest.mark.anyio
@@ -71,6 +71,16 @@ async def test_expected_error(graphql):
     result = await graphql("{ book(id: -1) { id } books { id } }")
 
     result.expect_error("no such book", path="book", code="NOT_FOUND").expect({"book": None, "books": [{}, {"id": 1}]})
+
+
+async def test_expected_error_of_what_can_not_be_null():
+    answer = {"data": None, "errors": [{"message": "no stock", "path": ["placeOrder"]}]}
+
+    Result(answer).expect_error("no stock").expect(None)
+    with pytest.raises(GraphQLError, match=r"expected \{\}, received None"):
+        Result(answer).expect_error("no stock").expect({})
+    with pytest.raises(GraphQLError, match=r"expected None, received \{"):
+        Result({"data": {"book": None}}).expect(None)
 
 
 async def test_errors_are_not_passed_over(graphql):

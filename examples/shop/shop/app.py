@@ -14,9 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match
+from starlette.routing import Match, Route
 from starlette.types import Lifespan
 
+from shop import graphql, routes
 from shop.access_log import AccessLog
 from shop.composition import Shop
 from shop.database import Pool
@@ -29,11 +30,13 @@ from shop.errors import (
     PaymentFailed,
     PaymentUnavailable,
     ShopError,
+    Unavailable,
 )
 from shop.payments import DEFAULT_POLICY, PaymentPolicy
-from shop.routes import routes
 
 __all__ = ["create_app", "open_app"]
+
+ROUTES = [*routes.routes, *graphql.routes]
 
 STATUS = {
     Malformed: 400,
@@ -43,6 +46,7 @@ STATUS = {
     Invalid: 422,
     PaymentFailed: 502,
     PaymentUnavailable: 503,
+    Unavailable: 503,
 }
 
 
@@ -73,7 +77,7 @@ def open_app(opened: Callable[[], AbstractAsyncContextManager[Shop]]) -> Starlet
 
 def _starlette(lifespan: Lifespan[Starlette] | None) -> Starlette:
     return Starlette(
-        routes=routes,
+        routes=ROUTES,
         middleware=[Middleware(AccessLog)],
         exception_handlers={ShopError: _shop_error, HTTPException: _http_error},
         lifespan=lifespan,
@@ -94,8 +98,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 def _methods(request: Request) -> str:
     """All that the path has; Starlette names those of its first route alone."""
-    found = [route.methods or () for route in routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for methods in found for method in methods}))
+    found = [route for route in ROUTES if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in found if isinstance(route, Route) for method in route.methods or ()}))
 
 
 def _answer(

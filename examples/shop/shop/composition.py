@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from shop.cache import Cache
 from shop.database import Pool
+from shop.news import News
 from shop.payments import DEFAULT_POLICY, PaymentPolicy, Payments
 from shop.services import OrderService, ProductService, UserService
 
@@ -38,11 +39,12 @@ class Shop:
         cache_ttl: timedelta = timedelta(seconds=60),
         payment_policy: PaymentPolicy = DEFAULT_POLICY,
     ) -> Shop:
-        cache = Cache(redis, ttl=cache_ttl)
+        cache, news = Cache(redis, ttl=cache_ttl), News(redis)
+        products = ProductService(pool, cache, news)
         return cls(
             users=UserService(pool, cache),
-            products=ProductService(pool, cache),
-            orders=OrderService(pool, cache, Payments(http, payment_policy)),
+            products=products,
+            orders=OrderService(pool, products, news, Payments(http, payment_policy)),
             pool=pool,
             redis=redis,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 __all__ = [
     "Conflict",
@@ -14,6 +15,7 @@ __all__ = [
     "PaymentFailed",
     "PaymentUnavailable",
     "ShopError",
+    "Unavailable",
 ]
 
 
@@ -27,9 +29,17 @@ class ShopError(Exception):
         self.message = message
         self.fields = dict(fields or {})
 
+    def to_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "fields": self.fields}
+
+    @property
+    def extensions(self) -> dict[str, Any]:
+        """What GraphQL shows beside the message."""
+        return {"code": self.code, "fields": self.fields}
+
 
 class Malformed(ShopError):
-    """The request's body is no JSON object."""
+    """The request's body, or the message, is no JSON object."""
 
     code = "malformed"
 
@@ -77,3 +87,9 @@ class PaymentUnavailable(ShopError):
     """The provider could not be reached in time; whether it charged is unknown."""
 
     code = "payment_unavailable"
+
+
+class Unavailable(ShopError):
+    """What is asked for can't be had at the moment; nothing was changed."""
+
+    code = "unavailable"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
@@ -102,6 +102,10 @@ class OrderStatus(StrEnum):
     PAID = "paid"
     CANCELLED = "cancelled"
 
+    @property
+    def is_final(self) -> bool:
+        return self in {OrderStatus.PAID, OrderStatus.CANCELLED}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
@@ -156,6 +160,14 @@ class Order:
             "created_at": self.created_at.isoformat(),
             "lines": [line.to_json() for line in self.lines],
         }
+
+    def progress(self) -> dict[str, Any]:
+        """What changes while it is paid for or cancelled."""
+        return {"status": self.status, "payment_attempt": self.payment_attempt, "payment_id": self.payment_id}
+
+    def at(self, progress: Mapping[str, Any]) -> Order:
+        """The same order, that much further."""
+        return replace(self, **{**progress, "status": OrderStatus(progress["status"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -171,13 +171,17 @@ class OrderRepository:
     async def end_payment(self, order_id: int, payment_id: str) -> Order:
         return await self._change(order_id, "status = 'paid', payment_id = $2", payment_id)
 
-    async def release(self, order_id: int, payment_attempt: int) -> None:
-        """Back to pending, unless another attempt has begun since."""
-        await self._connection.execute(
-            "UPDATE orders SET status = 'pending' WHERE id = $1 AND status = 'paying' AND payment_attempt = $2",
+    async def release(self, order_id: int, payment_attempt: int) -> bool:
+        """Back to pending, unless another attempt has begun since; tells whether it is."""
+        released = await self._connection.fetchval(
+            """
+            UPDATE orders SET status = 'pending'
+            WHERE id = $1 AND status = 'paying' AND payment_attempt = $2 RETURNING true
+            """,
             order_id,
             payment_attempt,
         )
+        return released or False
 
     async def cancel(self, order_id: int) -> Order:
         return await self._change(order_id, "status = 'cancelled'")

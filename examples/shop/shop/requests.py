@@ -22,6 +22,7 @@ __all__ = [
     "page_request",
     "product_changes",
     "user_changes",
+    "watch",
 ]
 
 T = TypeVar("T")
@@ -124,15 +125,7 @@ async def body(request: Request) -> Mapping[str, Any]:
     Raises:
         Malformed: It is something else.
     """
-    try:
-        value = json.loads(await request.body())
-    except (ValueError, RecursionError) as error:
-        raise Malformed("the body is no JSON") from error
-
-    if not isinstance(value, dict):
-        raise Malformed("the body is no JSON object")
-
-    return value
+    return _object("the body", await request.body())
 
 
 def identifier(what: str, text: str) -> int:
@@ -216,6 +209,26 @@ def order_request(values: Mapping[str, Any]) -> OrderRequest:
 
     fields.check()
     return OrderRequest(user_id=user_id, lines=tuple(lines.values()))
+
+
+def watch(text: str) -> int:
+    """Which product a message asks to watch."""
+    fields = Fields(_object("the message", text))
+    product_id = fields.integer("watch", 1, MAX_ID)
+    fields.check()
+    return product_id
+
+
+def _object(what: str, text: str | bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"{what} is no JSON") from error
+
+    if not isinstance(value, dict):
+        raise Malformed(f"{what} is no JSON object")
+
+    return value
 
 
 def _number(text: str) -> int | str:

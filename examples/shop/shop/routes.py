@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from importlib.resources import files
 from typing import Final, cast
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from shop import requests
 from shop.composition import Shop
+from shop.errors import ShopError
 from shop.models import Order, Page, Product, User
 
 __all__ = ["OPENAPI", "routes"]
@@ -18,8 +25,33 @@ __all__ = ["OPENAPI", "routes"]
 OPENAPI: Final = files("shop").joinpath("openapi.json").read_text(encoding="utf-8")
 
 
-def _shop(request: Request) -> Shop:
-    return cast("Shop", request.app.state.shop)
+class EventStream(StreamingResponse):
+    """Server-sent events ``order``; the first has been waited for, so that its errors have a status of their own."""
+
+    def __init__(self, first: Order, following: AsyncGenerator[Order, None]) -> None:
+        self._following = following
+        super().__init__(
+            _events(first, following), media_type="text/event-stream", headers={"cache-control": "no-store"}
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with aclosing(self._following):  # also when the client goes
+            await super().__call__(scope, receive, send)
+
+
+async def _events(first: Order, following: AsyncGenerator[Order, None]) -> AsyncGenerator[str, None]:
+    yield _event(first)
+
+    async for order in following:
+        yield _event(order)
+
+
+def _event(order: Order) -> str:
+    return f"event: order\ndata: {json.dumps(order.to_json())}\n\n"
+
+
+def _shop(connection: HTTPConnection) -> Shop:
+    return cast("Shop", connection.app.state.shop)
 
 
 def _id(request: Request, what: str) -> int:
@@ -101,6 +133,33 @@ async def cancel_order(request: Request) -> Response:
     return _shown(await _shop(request).orders.cancel(_id(request, "order")))
 
 
+async def order_events(request: Request) -> Response:
+    changes = _shop(request).orders.changes(_id(request, "order"))
+    return EventStream(await anext(changes), changes)
+
+
+async def stock(websocket: WebSocket) -> None:
+    """Tells the stock of each product that the client asks to watch: now, and whenever it changes."""
+    await websocket.accept()
+
+    async with asyncio.TaskGroup() as group:
+        watching = [group.create_task(_tell_stock(websocket, text)) async for text in websocket.iter_text()]
+
+        for task in watching:
+            task.cancel()
+
+
+async def _tell_stock(websocket: WebSocket, text: str) -> None:
+    try:
+        product_id = requests.watch(text)
+
+        async with aclosing(_shop(websocket).products.stock(product_id)) as levels:
+            async for level in levels:
+                await websocket.send_json({"product_id": product_id, "stock": level})
+    except ShopError as error:
+        await websocket.send_json({"error": error.to_json()})
+
+
 async def health(request: Request) -> Response:
     status = await _shop(request).health()
     return JSONResponse(status, status_code=200 if status["database"] == "up" else 503)
@@ -110,7 +169,7 @@ async def openapi(request: Request) -> Response:
     return Response(OPENAPI, media_type="application/json")
 
 
-routes = [
+routes: list[BaseRoute] = [
     Route("/openapi.json", openapi, methods=["GET"]),
     Route("/healthz", health, methods=["GET"]),
     Route("/api/users", create_user, methods=["POST"]),
@@ -125,6 +184,8 @@ routes = [
     Route("/api/products/{id}", update_product, methods=["PATCH"]),
     Route("/api/orders", place_order, methods=["POST"]),
     Route("/api/orders/{id}", get_order, methods=["GET"]),
+    Route("/api/orders/{id}/events", order_events, methods=["GET"]),
     Route("/api/orders/{id}/payment", pay_order, methods=["POST"]),
     Route("/api/orders/{id}/cancellation", cancel_order, methods=["POST"]),
+    WebSocketRoute("/api/stock", stock),
 ]

@@ -6,7 +6,8 @@ own, and an order whose charge is in doubt stays ``paying`` until a repeated pay
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from asyncpg.exceptions import ForeignKeyViolationError, UniqueViolationError
@@ -29,6 +30,7 @@ from shop.models import (
     User,
     UserChanges,
 )
+from shop.news import News
 from shop.payments import Payments
 from shop.repositories import OrderRepository, ProductRepository, UserRepository
 
@@ -93,9 +95,10 @@ class UserService:
 
 
 class ProductService:
-    def __init__(self, pool: Pool, cache: Cache) -> None:
+    def __init__(self, pool: Pool, cache: Cache, news: News) -> None:
         self._pool = pool
         self._cache = cache
+        self._news = news
 
     async def create(self, new: NewProduct) -> Product:
         async with self._pool.acquire() as connection:
@@ -128,14 +131,31 @@ class ProductService:
         if product is None:
             raise NotFound("product", product_id)
 
-        await self._cache.forget(_product_key(product_id))
+        await self.changed([product])
         return product
+
+    async def stock(self, product_id: int) -> AsyncGenerator[int, None]:
+        """How much there is, and then whenever that changes."""
+        async with self._news.of(_product_key(product_id)) as news:
+            yield (await self.get(product_id)).stock
+
+            async for changed in news:
+                yield changed["stock"]
+
+    async def changed(self, products: Iterable[Product]) -> None:
+        """Forget and tell what was committed."""
+        levels = {_product_key(product.id): product.stock for product in products}
+        await self._cache.forget(*levels)
+
+        for key, stock in levels.items():
+            await self._news.tell(key, {"stock": stock})
 
 
 class OrderService:
-    def __init__(self, pool: Pool, cache: Cache, payments: Payments) -> None:
+    def __init__(self, pool: Pool, products: ProductService, news: News, payments: Payments) -> None:
         self._pool = pool
-        self._cache = cache
+        self._products = products
+        self._news = news
         self._payments = payments
 
     async def place(self, request: OrderRequest) -> Order:
@@ -151,7 +171,7 @@ class OrderService:
             lines = [await _take(products, line, locked.get(line.product_id)) for line in request.lines]
             order = await OrderRepository(connection).insert(request.user_id, lines)
 
-        await self._cache.forget(*map(_product_key, product_ids))
+        await self._products.changed(_restocked(locked, {line.product_id: -line.quantity for line in lines}))
         return order
 
     async def get(self, order_id: int) -> Order:
@@ -170,6 +190,19 @@ class OrderService:
 
             return _page(await OrderRepository(connection).page(user_id, page), page)
 
+    async def changes(self, order_id: int) -> AsyncGenerator[Order, None]:
+        """The order as it is, and then whenever its status changes, until it is paid or cancelled."""
+        async with self._news.of(_order_key(order_id)) as news:
+            order = await self.get(order_id)
+            yield order
+
+            while not order.status.is_final:
+                changed = order.at(await anext(news))
+
+                if changed.status is not order.status:
+                    order = changed
+                    yield order
+
     async def pay(self, order_id: int) -> Order:
         """Charge the order's total once, however often this is called."""
         order = await self._begin_payment(order_id)
@@ -183,12 +216,18 @@ class OrderService:
             )
         except PaymentDeclined:
             async with self._pool.acquire() as connection:
-                await OrderRepository(connection).release(order_id, order.payment_attempt)
+                released = await OrderRepository(connection).release(order_id, order.payment_attempt)
+
+            if released:
+                await self._tell(order.at({**order.progress(), "status": OrderStatus.PENDING}))
 
             raise
 
         async with self._pool.acquire() as connection:
-            return await OrderRepository(connection).end_payment(order_id, payment_id)
+            paid = await OrderRepository(connection).end_payment(order_id, payment_id)
+
+        await self._tell(paid)
+        return paid
 
     async def cancel(self, order_id: int) -> Order:
         """Put the goods of an order that isn't paid back into stock."""
@@ -203,15 +242,15 @@ class OrderService:
                 raise Conflict(f"order {order_id} is {order.status} and can't be cancelled")
 
             products = ProductRepository(connection)
-            product_ids = [line.product_id for line in order.lines]
-            await products.lock(product_ids)
+            locked = await products.lock([line.product_id for line in order.lines])
 
             for line in order.lines:
                 await products.restock(line.product_id, line.quantity)
 
             cancelled = await orders.cancel(order_id)
 
-        await self._cache.forget(*map(_product_key, product_ids))
+        await self._products.changed(_restocked(locked, {line.product_id: line.quantity for line in order.lines}))
+        await self._tell(cancelled)
         return cancelled
 
     async def _begin_payment(self, order_id: int) -> Order:
@@ -225,7 +264,14 @@ class OrderService:
             if order.status is OrderStatus.CANCELLED:
                 raise Conflict(f"order {order_id} is cancelled")
 
-            return order if order.status is OrderStatus.PAID else await orders.begin_payment(order_id)
+            if order.status is not OrderStatus.PAID:
+                order = await orders.begin_payment(order_id)
+
+        await self._tell(order)
+        return order
+
+    async def _tell(self, order: Order) -> None:
+        await self._news.tell(_order_key(order.id), order.progress())
 
 
 async def _take(products: ProductRepository, line: Line, product: Product | None) -> OrderLine:
@@ -243,12 +289,20 @@ async def _take(products: ProductRepository, line: Line, product: Product | None
     return OrderLine(product_id=product.id, quantity=line.quantity, unit_price_cents=product.price_cents)
 
 
+def _restocked(products: Mapping[int, Product], quantities: Mapping[int, int]) -> list[Product]:
+    return [replace(products[each], stock=products[each].stock + quantity) for each, quantity in quantities.items()]
+
+
 def _user_key(user_id: int) -> str:
     return f"user:{user_id}"
 
 
 def _product_key(product_id: int) -> str:
     return f"product:{product_id}"
+
+
+def _order_key(order_id: int) -> str:
+    return f"order:{order_id}"
 
 
 def _email_taken(email: str | None) -> Conflict:

@@ -127,11 +127,13 @@ def make_product(shop: Shop) -> MakeProduct:
 
 @pytest.fixture
 def place_order(shop: Shop, make_user: MakeUser, make_product: MakeProduct) -> PlaceOrder:
-    """Places an order of so many of one new product, for a new user unless one is given."""
+    """Places an order of so many of a product, for a user; both are new unless they are given."""
 
-    async def place(*, quantity: int = 2, user: User | None = None, **product: Any) -> Order:
+    async def place(
+        *, quantity: int = 2, user: User | None = None, product: Product | None = None, **values: Any
+    ) -> Order:
         buyer = user or await make_user()
-        goods = await make_product(**product)
+        goods = product or await make_product(**values)
         line = Line(product_id=goods.id, quantity=quantity)
         return await shop.orders.place(OrderRequest(user_id=buyer.id, lines=(line,)))
 
