@@ -16,7 +16,16 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
-from asynctest_kit.http.stub_products import NOT_GIVEN, Closed, Product, Received, Stub, StubFileError, StubServerError
+from asynctest_kit.http.stub_products import (
+    NOT_GIVEN,
+    Closed,
+    Product,
+    Received,
+    Stub,
+    StubFileError,
+    StubServerError,
+    headers_but,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -235,7 +244,7 @@ class MockServer(Product):
         return Received(
             method=request.get("method", ""),
             url=f"{request.get('path', '')}{'?' if query else ''}{query}",
-            headers={name: value for name, value in headers.items() if name.lower() != self.header.lower()},
+            headers=headers_but(self.header, headers),
             body=_content(request.get("body")),
         )
 

@@ -36,6 +36,7 @@ __all__ = [
     "StubFileError",
     "StubServerError",
     "Wanted",
+    "headers_but",
 ]
 
 #: A failure is shown where the test asked.
@@ -75,13 +76,13 @@ class Received:
     Attributes:
         method: Its method.
         url: Path and query.
-        headers: Its headers, without ours; of several with a name the values joined by commas.
+        headers: Its headers, by their names in any case, without ours; of several the values joined by commas.
         body: Its body.
     """
 
     method: str
     url: str
-    headers: Mapping[str, str] = field(repr=False)
+    headers: httpx.Headers = field(repr=False)
     body: bytes = field(repr=False)
 
     @property
@@ -109,10 +110,15 @@ class Received:
         line = f"{self.method} {scrubber.shown(httpx.URL(self.url))}"
         if not self.body:
             return line
-        kind = next((value for name, value in self.headers.items() if name.lower() == "content-type"), "")
+        kind = self.headers.get("content-type", "")
         (body,) = scrubber.body(self.body, kind).values()
         text = body if isinstance(body, str) else json.dumps(body, ensure_ascii=False)
         return f"{line}  {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'}"
+
+
+def headers_but(ours: str, headers: Mapping[str, str]) -> httpx.Headers:
+    """Those of a request that the code under test has set."""
+    return httpx.Headers({name: value for name, value in headers.items() if name.lower() != ours.lower()}, "utf-8")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

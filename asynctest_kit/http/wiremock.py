@@ -12,7 +12,16 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from asynctest_kit.http.stub_products import NOT_GIVEN, Closed, Product, Received, Stub, StubFileError, StubServerError
+from asynctest_kit.http.stub_products import (
+    NOT_GIVEN,
+    Closed,
+    Product,
+    Received,
+    Stub,
+    StubFileError,
+    StubServerError,
+    headers_but,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -188,7 +197,7 @@ class WireMock(Product):
         return Received(
             method=request["method"],
             url=request["url"],
-            headers={name: value for name, value in headers.items() if name.lower() != self.header.lower()},
+            headers=headers_but(self.header, headers),
             body=base64.b64decode(request.get("bodyAsBase64", "")),
         )
 

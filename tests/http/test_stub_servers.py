@@ -223,8 +223,10 @@ async def test_a_scenario_goes_from_state_to_state_for_each_test(opened, stubs, 
 
 async def test_code_that_passes_a_header_needs_no_port(stubs, client):
     await stubs.stub("GET", "/tea", text="tea")
-    assert (await client.get(f"{stubs.server.url}/tea", headers=stubs.headers)).text == "tea"
+    headers = {**stubs.headers, "x-colour": "green"}
+    assert (await client.get(f"{stubs.server.url}/tea", headers=headers)).text == "tea"
     (found,) = await stubs.verify("GET", "/tea", count=1)
+    assert found.headers["X-Colour"] == "green"
     assert not {name.lower() for name in found.headers} & {name.lower() for name in stubs.headers}
 
 

@@ -30,16 +30,17 @@ class Shop:
     redis: Redis
 
     @classmethod
-    def compose(
+    def compose(  # noqa: PLR0913  # the shop's surroundings
         cls,
         *,
         pool: Pool,
         redis: Redis,
         http: httpx.AsyncClient,
+        channel_prefix: str = "",
         cache_ttl: timedelta = timedelta(seconds=60),
         payment_policy: PaymentPolicy = DEFAULT_POLICY,
     ) -> Shop:
-        cache, news = Cache(redis, ttl=cache_ttl), News(redis)
+        cache, news = Cache(redis, ttl=cache_ttl), News(redis, prefix=channel_prefix)
         products = ProductService(pool, cache, news)
         return cls(
             users=UserService(pool, cache),

@@ -37,6 +37,7 @@ async def open_shop(settings: Settings) -> AsyncIterator[Shop]:
             pool=pool,
             redis=redis,
             http=http,
+            channel_prefix=settings.channel_prefix,
             cache_ttl=timedelta(seconds=settings.cache_ttl),
             payment_policy=PaymentPolicy(timeout=settings.payments_timeout),
         )

@@ -24,14 +24,18 @@ log = structlog.get_logger(__name__)
 
 
 class News:
-    """JSON objects by channel."""
+    """JSON objects by channel.
 
-    def __init__(self, redis: Redis) -> None:
+    Channels are a whole server's, whatever the database: shops that share one are told apart by ``prefix``.
+    """
+
+    def __init__(self, redis: Redis, *, prefix: str = "") -> None:
         self._redis = redis
+        self._prefix = prefix
 
     async def tell(self, channel: str, news: Mapping[str, Any]) -> None:
         try:
-            await self._redis.publish(channel, json.dumps(news))
+            await self._redis.publish(self._prefix + channel, json.dumps(news))
         except RedisError as error:
             log.warning("news.tell", channel=channel, error=str(error))
 
@@ -44,7 +48,7 @@ class News:
         """
         try:
             async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-                await subscription.subscribe(channel)
+                await subscription.subscribe(self._prefix + channel)
                 await subscription.get_message(timeout=None)  # Redis has confirmed it
                 yield _heard(subscription)
         except RedisError as error:

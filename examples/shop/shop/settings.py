@@ -15,12 +15,13 @@ class Settings:
     database_url: str
     redis_url: str
     payments_url: str
+    channel_prefix: str = ""
     payments_timeout: float = 2.0
     cache_ttl: float = 60.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
-        """Read DATABASE_URL, REDIS_URL and PAYMENTS_URL, optionally PAYMENTS_TIMEOUT and CACHE_TTL.
+        """Read DATABASE_URL, REDIS_URL and PAYMENTS_URL, optionally CHANNEL_PREFIX, PAYMENTS_TIMEOUT and CACHE_TTL.
 
         Raises:
             ValueError: A required variable is missing, or a number is none.
@@ -35,6 +36,7 @@ class Settings:
             database_url=environ["DATABASE_URL"],
             redis_url=environ["REDIS_URL"],
             payments_url=environ["PAYMENTS_URL"],
+            channel_prefix=environ.get("CHANNEL_PREFIX", ""),
             payments_timeout=float(environ.get("PAYMENTS_TIMEOUT", "2")),
             cache_ttl=float(environ.get("CACHE_TTL", "60")),
         )

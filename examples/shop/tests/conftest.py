@@ -6,6 +6,7 @@ E-mail addresses and SKUs are made unique, because two open transactions that in
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import uuid4
@@ -13,7 +14,9 @@ from uuid import uuid4
 import httpx
 import pytest
 from asynctest_kit.contracts.openapi import ExchangeChecks
+from asynctest_kit.http.apps import Served, serve
 from asynctest_kit.http.client import Api
+from asynctest_kit.provision.service import Endpoint
 from payment_provider import PaymentProvider
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -52,6 +55,12 @@ async def silent_provider() -> AsyncIterator[str]:
     async with server:
         host, port = server.sockets[0].getsockname()
         yield f"http://{host}:{port}"
+
+
+@pytest.fixture(scope="session")
+def no_certificates() -> ssl.SSLContext:
+    """Nothing here speaks TLS; httpx would load all certificate authorities for each client of a real network."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture
@@ -94,6 +103,13 @@ def shop(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_
 def app(pg_pool: Pool, redis: Redis, payments_http: httpx.AsyncClient, payment_policy: PaymentPolicy) -> Starlette:
     """What the fixture ``api`` calls."""
     return create_app(pool=pg_pool, redis=redis, http=payments_http, payment_policy=payment_policy)
+
+
+@pytest.fixture
+def served_shop(pg_database: Endpoint, redis_url: str, redis_prefix: str) -> Callable[..., Served]:
+    """The shop as in production, for ``app``: in a process of its own, on a database that is the test's own."""
+    environment = {"DATABASE_URL": pg_database, "REDIS_URL": redis_url, "CHANNEL_PREFIX": redis_prefix}
+    return lambda **more: serve("shop.main:app", factory=True, env=environment | more, ready="/healthz")
 
 
 @pytest.fixture

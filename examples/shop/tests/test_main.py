@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncpg
 import pytest
-from asynctest_kit.http.apps import serve
 from asynctest_kit.http.client import Api
 from asynctest_kit.http.matching import exactly
 
@@ -24,10 +23,8 @@ async def test_service_starts_from_its_environment(monkeypatch, postgres, redis_
 
 
 @pytest.fixture
-def app(pg_database, redis_url):
-    """The service as in production: in a process of its own, on a database that is the test's own."""
-    environment = {"DATABASE_URL": pg_database, "REDIS_URL": redis_url, "PAYMENTS_URL": "http://payments.test"}
-    return serve("shop.main:app", factory=True, env=environment, ready="/healthz")
+def app(served_shop):
+    return served_shop(PAYMENTS_URL="http://payments.test")
 
 
 @pytest.mark.anyio
@@ -49,7 +46,9 @@ def test_settings():
         {"DATABASE_URL": "d", "REDIS_URL": "r", "PAYMENTS_URL": "p", "PAYMENTS_TIMEOUT": "0.5"}
     )
 
-    assert settings == Settings(database_url="d", redis_url="r", payments_url="p", payments_timeout=0.5, cache_ttl=60.0)
+    assert settings == Settings(
+        database_url="d", redis_url="r", payments_url="p", channel_prefix="", payments_timeout=0.5, cache_ttl=60.0
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import ssl
-
 import httpx
 import pytest
 from starlette.responses import JSONResponse, Response
@@ -18,12 +16,6 @@ IMPATIENT = PaymentPolicy(timeout=0.05)
 @pytest.fixture
 def client(payments_http):
     return Payments(payments_http, QUICK)
-
-
-@pytest.fixture(scope="module")
-def no_certificates():
-    """Nothing here speaks TLS; httpx would load all certificate authorities for each client of a real network."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 async def test_charge(client, payments):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
-
 import httpx
 import pytest
 from asynctest_kit.http.apps import opened_app, serve
@@ -16,12 +14,6 @@ pytestmark = pytest.mark.anyio
 URL = "https://payments.example.com"
 CHARGES = f"{URL}/charges"
 QUICK = PaymentPolicy(timeout=10.0, attempts=3, backoff=0.005)
-
-
-@pytest.fixture(scope="module")
-def no_certificates():
-    """httpx would load all certificate authorities for each client."""
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 @pytest.fixture
