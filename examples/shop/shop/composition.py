@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from shop.cache import Cache
+from shop.carts import Carts
 from shop.database import Pool
 from shop.news import News
 from shop.payments import DEFAULT_POLICY, PaymentPolicy, Payments
@@ -26,6 +27,7 @@ class Shop:
     users: UserService
     products: ProductService
     orders: OrderService
+    carts: Carts
     pool: Pool
     redis: Redis
 
@@ -42,10 +44,12 @@ class Shop:
     ) -> Shop:
         cache, news = Cache(redis, ttl=cache_ttl), News(redis, prefix=channel_prefix)
         products = ProductService(pool, cache, news)
+        orders = OrderService(pool, products, news, Payments(http, payment_policy))
         return cls(
             users=UserService(pool, cache),
             products=products,
-            orders=OrderService(pool, products, news, Payments(http, payment_policy)),
+            orders=orders,
+            carts=Carts(redis, products, orders),
             pool=pool,
             redis=redis,
         )

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 __all__ = [
+    "Cart",
     "Line",
     "NewProduct",
     "NewUser",
@@ -113,6 +114,27 @@ class Line:
 
     product_id: int
     quantity: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {"product_id": self.product_id, "quantity": self.quantity}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cart:
+    """What a visitor means to order, by the ids of the products."""
+
+    MAX_LINES: ClassVar = 50
+
+    lines: tuple[Line, ...]
+
+    def with_line(self, line: Line) -> Cart:
+        """With this instead of what there is of the product, if anything."""
+        kept = [each for each in self.lines if each.product_id != line.product_id]
+        lines = [*kept, line] if line.quantity else kept
+        return Cart(lines=tuple(sorted(lines, key=lambda each: each.product_id)))
+
+    def to_json(self) -> dict[str, Any]:
+        return {"lines": [line.to_json() for line in self.lines]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,14 @@ from shop.models import Line, NewProduct, NewUser, OrderRequest, PageRequest, Pr
 __all__ = [
     "MAX_ID",
     "body",
+    "buyer",
     "identifier",
     "new_product",
     "new_user",
     "order_request",
     "page_request",
     "product_changes",
+    "quantity",
     "user_changes",
     "watch",
 ]
@@ -209,6 +211,20 @@ def order_request(values: Mapping[str, Any]) -> OrderRequest:
 
     fields.check()
     return OrderRequest(user_id=user_id, lines=tuple(lines.values()))
+
+
+def quantity(values: Mapping[str, Any]) -> int:
+    fields = Fields(values)
+    quantity = fields.integer("quantity", 0, MAX_QUANTITY)
+    fields.check()
+    return quantity
+
+
+def buyer(values: Mapping[str, Any]) -> int:
+    fields = Fields(values)
+    user_id = fields.integer("user_id", 1, MAX_ID)
+    fields.check()
+    return user_id
 
 
 def watch(text: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from importlib.resources import files
@@ -16,13 +17,19 @@ from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from shop import requests
+from shop.carts import Carts
 from shop.composition import Shop
 from shop.errors import ShopError
-from shop.models import Order, Page, Product, User
+from shop.models import Cart, Line, Order, Page, Product, User
 
 __all__ = ["OPENAPI", "routes"]
 
 OPENAPI: Final = files("shop").joinpath("openapi.json").read_text(encoding="utf-8")
+
+
+CART: Final = "cart"
+
+_TOKEN = re.compile(r"[0-9a-f]{32}")
 
 
 class EventStream(StreamingResponse):
@@ -70,6 +77,18 @@ def _listed(page: Page[User] | Page[Product] | Page[Order]) -> JSONResponse:
     return JSONResponse({"items": [item.to_json() for item in page.items], "next": page.next})
 
 
+def _cart(request: Request) -> str:
+    """The token of the visitor's cart, a new one for a new visitor."""
+    token = request.cookies.get(CART, "")
+    return token if _TOKEN.fullmatch(token) else Carts.new_token()
+
+
+def _cart_shown(cart: Cart, token: str) -> JSONResponse:
+    response = JSONResponse(cart.to_json())
+    response.set_cookie(CART, token, httponly=True, samesite="lax")
+    return response
+
+
 async def create_user(request: Request) -> Response:
     new = requests.new_user(await requests.body(request))
     return _created(await _shop(request).users.create(new), "users")
@@ -114,6 +133,22 @@ async def get_product(request: Request) -> Response:
 async def update_product(request: Request) -> Response:
     changes = requests.product_changes(await requests.body(request))
     return _shown(await _shop(request).products.update(_id(request, "product"), changes))
+
+
+async def get_cart(request: Request) -> Response:
+    token = _cart(request)
+    return _cart_shown(await _shop(request).carts.get(token), token)
+
+
+async def put_in_cart(request: Request) -> Response:
+    quantity = requests.quantity(await requests.body(request))
+    line, token = Line(product_id=_id(request, "product"), quantity=quantity), _cart(request)
+    return _cart_shown(await _shop(request).carts.put(token, line), token)
+
+
+async def order_cart(request: Request) -> Response:
+    user_id = requests.buyer(await requests.body(request))
+    return _created(await _shop(request).carts.order(_cart(request), user_id), "orders")
 
 
 async def place_order(request: Request) -> Response:
@@ -182,6 +217,9 @@ routes: list[BaseRoute] = [
     Route("/api/products", list_products, methods=["GET"]),
     Route("/api/products/{id}", get_product, methods=["GET"]),
     Route("/api/products/{id}", update_product, methods=["PATCH"]),
+    Route("/api/cart", get_cart, methods=["GET"]),
+    Route("/api/cart/order", order_cart, methods=["POST"]),
+    Route("/api/cart/products/{id}", put_in_cart, methods=["PUT"]),
     Route("/api/orders", place_order, methods=["POST"]),
     Route("/api/orders/{id}", get_order, methods=["GET"]),
     Route("/api/orders/{id}/events", order_events, methods=["GET"]),

@@ -1,4 +1,4 @@
-"""A stand-in for the payment provider: charges once for each idempotency key, and fails when told to."""
+"""A stand-in for the payment provider: charges once for each idempotency key, declines much, and fails when told to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-__all__ = ["PaymentProvider"]
+__all__ = ["PaymentProvider", "sandbox"]
+
+MOST_CENTS = 500_000
 
 
 class PaymentProvider:
@@ -51,5 +53,13 @@ class PaymentProvider:
         if self._next:
             return self._next.popleft()
 
-        self.charges.setdefault(key, (await request.json())["amount_cents"])
+        amount = (await request.json())["amount_cents"]
+
+        if amount > MOST_CENTS:
+            return Response(status_code=402)
+
+        self.charges.setdefault(key, amount)
         return JSONResponse({"id": f"payment-for-{key}"}, status_code=201)
+
+
+sandbox = PaymentProvider(latency=0.0).app
