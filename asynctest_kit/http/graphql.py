@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from asynctest_kit.http.client import Session
     from asynctest_kit.http.responses import Response
 
-__all__ = ["GraphQL", "GraphQLError", "Result"]
+__all__ = ["GraphQL", "GraphQLError", "Result", "check_installed"]
 
 #: A failure is shown where the test called.
 __tracebackhide__ = True
@@ -144,7 +144,7 @@ class GraphQL:
         known: dict[str, GraphQLSchema] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        _needed()
+        check_installed()
         self.headers = dict(headers or {})
         self._api = api
         self._path = path
@@ -285,7 +285,12 @@ async def _events(socket: Any, request: Any) -> Any:
         yield Result({"data": error.data, "errors": error.errors, "extensions": error.extensions})
 
 
-def _needed() -> None:
+def check_installed() -> None:
+    """See that queries can be sent at all.
+
+    Raises:
+        GraphQLError: gql is not installed.
+    """
     try:
         import gql  # noqa: F401
     except ImportError:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import sysconfig
 import traceback
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from asynctest_kit.http.own_frames import own_frames
 from asynctest_kit.http.scrubbing import OF_TRANSFER
 
 if TYPE_CHECKING:
@@ -24,8 +24,6 @@ _LAST_FRAMES: Final = 3
 
 #: Headers that say nothing of a test.
 _UNTOLD: Final = OF_TRANSFER | {"accept", "accept-encoding", "host", "user-agent"}
-
-_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def transcript(response: httpx.Response, scrubber: Scrubber) -> str:
@@ -83,10 +81,7 @@ def _after(response: httpx.Response) -> str:
 
 def _traceback(error: BaseException) -> str:
     """An exception with those frames that are no library's, or the last ones if all are."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<frozen"))]
-    own = [frame for frame in own if "/asynctest_kit/http/" not in frame.filename]
-    lines = traceback.format_list(own or frames[-_LAST_FRAMES:])
+    lines = traceback.format_list(own_frames(error) or traceback.extract_tb(error.__traceback__)[-_LAST_FRAMES:])
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     lines += traceback.format_exception_only(error)
     if cause is not None:
