@@ -90,6 +90,7 @@ class _Connected:
     sessions: list[Session] = field(default_factory=list)
     named: dict[str, Session] = field(default_factory=dict)
     on_response: list[Any] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Session:
@@ -173,6 +174,10 @@ class Session:
         if headers:
             session.headers.update(headers)
         return session
+
+    def at_end(self, check: Callable[[], None]) -> None:
+        """Have ``check``, which raises what is wrong, called when the :class:`Api` ends without an error."""
+        self._shared.checks.append(check)
 
     async def request(self, method: str, url: str, **options: Any) -> Response:
         """Call, and read the whole response.
@@ -389,9 +394,20 @@ class Api(Session):
         return self
 
     async def __aexit__(self, *error: object) -> bool | None:
+        checks = [*self._connected.checks] if self._connected is not None and error[0] is None else []
         for session in self._connected.sessions if self._connected is not None else ():
             session._disconnect()  # noqa: SLF001
-        return await self._closing.__aexit__(*error)  # type: ignore[arg-type]
+        is_handled = await self._closing.__aexit__(*error)  # type: ignore[arg-type]
+        for check in checks:
+            check()
+        return is_handled
+
+    def check(self, *, excused: bool = False) -> None:
+        """Do now what else is checked at the end, and not again; nothing if the test is ``excused``: it has failed."""
+        checks = [*self._shared.checks]
+        self._shared.checks.clear()
+        for check in checks if not excused else ():
+            check()
 
     def _elsewhere(self, opened: OpenedApp) -> OpenedApp:
         if opened.transport is None:
