@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.matching import differences, shown
 from asynctest_kit.http.own_frames import place_called
+from asynctest_kit.http.responses import told_difference
+from asynctest_kit.http.scrubbing import Scrubber
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -86,7 +88,8 @@ class Result:
         __tracebackhide__ = True
         found = list(differences(dict(data), self.data))
         if found:
-            lines = [f"  {one.place}: expected {shown(one.expected)}, received {shown(one.received)}" for one in found]
+            scrubber = Scrubber() if self.response is None else self.response.scrubber
+            lines = [f"  {one.place}: {told_difference(one, scrubber)}" for one in found]
             raise self._failure("\n".join(["The data are not as expected:", *lines]))
         return self
 
