@@ -41,7 +41,7 @@ from asynctest_kit.contracts.case_messages import (
     Smallest,
     ToMaker,
 )
-from asynctest_kit.contracts.documents import DocumentError
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.errors import AtkError, SettingsError
 from asynctest_kit.http.own_frames import place_raised
 from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber

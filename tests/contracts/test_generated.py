@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asynctest_kit.contract_settings import OpenApiSettings
-from asynctest_kit.contracts.documents import DocumentError, parsed_document
+from asynctest_kit.contracts.documents import parsed_document
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.contracts.generated import GeneratedCases, OpenApiFindings, case_client
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation
 from asynctest_kit.errors import SettingsError
