@@ -442,10 +442,29 @@ async def test_each_call_is_told_with_its_time(sample):
             pass
         with pytest.raises(httpx.ReadTimeout) as failed:
             await api.get("/stubborn", timeout=0.05)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await api.get("/stubborn")
+        with pytest.raises(LookupError):
+            async with api.stream("GET", "/users/1"):
+                raise LookupError
+        async with api.websocket("/chat") as ws:
+            await ws.send("hi")
+        with pytest.raises(WebSocketRefusedError):
+            async with api.websocket("/chat?no=1"):
+                pass
+        with pytest.raises(TimeoutError):
+            async with api.websocket("/chat", timeout=0.05) as ws:
+                await ws.receive()
     assert [(call.method, call.path, call.timed_out) for call in calls] == [
         ("GET", "/users/1", False),
         ("GET", "/users/1", False),
         ("GET", "/stubborn", True),
+        ("GET", "/stubborn", False),
+        ("GET", "/users/1", False),
+        ("WEBSOCKET", "/chat", False),
+        ("WEBSOCKET", "/chat", False),
+        ("WEBSOCKET", "/chat", True),
     ]
     assert all(call.start <= call.end for call in calls)
     assert "GET http://app.test/stubborn failed after" in failed.value.__notes__[0]
@@ -557,6 +576,15 @@ async def test_hole(api, faults):
             await client.get(proxy.endpoint.url)
 
 
+async def test_cut_off(api):
+    async with api.websocket("/chat") as ws:
+        await ws.send("hi")
+        await ws.receive()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await api.get("/stubborn")
+
+
 async def test_status(api):
     (await api.get("/fail")).expect(200)
 """
@@ -591,7 +619,7 @@ async def test_the_fixture_in_a_suite(runner, tmp_path):
     command = [sys.executable, "-m", *runner, "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
     ran = await anyio.run_process(command, cwd=tmp_path, check=False, env={**os.environ, "COLUMNS": "200"})
     output = (ran.stdout + ran.stderr).decode()
-    assert "3 failed, 132 passed" in output or "2 failed, 132 passed, 1 error" in output, output
+    assert "3 failed, 134 passed" in output or "2 failed, 134 passed, 1 error" in output, output
     assert "test_none - asynctest_kit.http.lifespan.AppError: There is no application" in output
     assert "status: expected 200, received 500 Internal Server Error" in output
     assert "LookupError: planted" in output
@@ -599,7 +627,13 @@ async def test_the_fixture_in_a_suite(runner, tmp_path):
         assert "\nmoved" not in output
         report = json.loads((tmp_path / "report.json").read_text())
         calls = {(call["method"], call["route"]): call["calls"] for call in report["calls"]}
-        assert calls == {("POST", "/login"): 64, ("GET", "/me"): 64, ("GET", "/stubborn"): 2, **ODD}
+        assert calls == {
+            ("POST", "/login"): 64,
+            ("GET", "/me"): 64,
+            ("GET", "/stubborn"): 4,
+            ("WEBSOCKET", "/chat"): 2,
+            **ODD,
+        }
         waits = [(one["nodeid"].partition("::")[2], one["what"].partition(":")[0]) for one in report["time_outs"]]
         assert sorted(waits) == [
             ("test_hole[socket]", "127.0.0.1"),
