@@ -216,7 +216,8 @@ class GraphQL:
         given = {**(variables or {}), **more}
         content = {"query": text, "variables": given, **({"operationName": operation} if operation else {})}
         response = await self._sent(content, {**self.headers, **(headers or {})})
-        return self._noted(Result(_answer(response), response), place_called())
+        result = Result(_answer(response), response)
+        return self._noted(result, place_called()) if result._errors else result  # noqa: SLF001
 
     @asynccontextmanager
     async def subscribe(
