@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import random
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -62,24 +60,11 @@ def _resolved(target: str | None) -> tuple[str, dict[str, Any]]:
     if "://" in target:
         return ".", {"app": target}
     if ":" in target:
-        return ".", {"app": _imported(target)}
+        return ".", {"app_in": target}
     raise SettingsError(
         f'"{target}" is nothing to try. Give a URL, an app as module:attribute, or a folder of tests whose conftest '
         "has the fixture app."
     )
-
-
-def _imported(target: str) -> Any:
-    module, _, name = target.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(f'The app "{target}" can\'t be imported: {error}') from None
-    is_factory = inspect.isfunction(found) and not inspect.signature(found).parameters
-    return found() if is_factory else found
 
 
 def _header(text: str) -> tuple[str, str]:

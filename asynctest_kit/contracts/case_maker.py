@@ -26,6 +26,7 @@ from asynctest_kit.contracts.case_messages import (
     Judged,
     Made,
     Make,
+    Read,
     Send,
     Smaller,
     Smallest,
@@ -53,7 +54,6 @@ _MOST_SMALLER: Final = 200
 class Order(msgspec.Struct, frozen=True):
     """What the process is for: its first line."""
 
-    document: dict[str, Any]
     examples: int
     seed: int
     phases: tuple[str, ...]
@@ -74,27 +74,29 @@ class _Maker:
     Args:
         order: What is asked for.
         ask: Says something to whoever asked, and gives the answer.
+
+    Raises:
+        _UnknownCheck: A check that is to be left out doesn't exist.
     """
 
     def __init__(self, order: Order, ask: Callable[[FromMaker], Any]) -> None:
-        import schemathesis
         import schemathesis.config
 
         known = [name for name in schemathesis.config.ChecksConfig.__annotations__ if not name.startswith("_")]
         for name in order.without_checks:
             if name not in known:
                 raise _UnknownCheck(f'there is no check "{name}".{suggestion(name, known)}')
-        left_out = {name: {"enabled": False} for name in (*_NOT_OURS, *order.without_checks)}
-        config = schemathesis.Config.from_dict({"checks": left_out})
-        schema = schemathesis.openapi.from_dict(order.document, config=config)
         self._order = order
         self._ask = ask
-        self._operations = {one.label: one for one in map(_valid, schema.get_all_operations())}
+        self._left_out = (*_NOT_OURS, *order.without_checks)
+        self._operations: dict[str, Any] = {}
         self._cases: dict[int, tuple[Any, Case, Make]] = {}
         self._faults: dict[tuple[str, object], tuple[Fault, ...]] = {}
 
     def answer(self, asked: ToMaker) -> FromMaker:
         """Do what is asked."""
+        if isinstance(asked, Read):
+            return self._read(asked)
         if isinstance(asked, Make):
             return self._make(asked)
         if isinstance(asked, Judge):
@@ -103,6 +105,14 @@ class _Maker:
             return self._smaller(asked)
         raise TypeError(asked)
 
+    def _read(self, asked: Read) -> Made:
+        import schemathesis
+
+        config = schemathesis.Config.from_dict({"checks": {name: {"enabled": False} for name in self._left_out}})
+        schema = schemathesis.openapi.from_dict(asked.document, config=config)
+        self._operations = {one.label: one for one in map(_valid, schema.get_all_operations())}
+        return Made(())
+
     def _make(self, make: Make) -> Made:
         made: list[Case] = []
         self._draw(make, self._order.phases, lambda case: made.append(self._known(case, make)))
@@ -110,7 +120,11 @@ class _Maker:
 
     def _judge(self, number: int, answer: Answer) -> tuple[Fault, ...]:
         case, told, make = self._cases[number]
-        faults = (answer.fault,) if answer.fault else _faults(case, told, answer, make.headers)
+        if answer.fault:
+            found = [answer.fault] if answer.fault.check not in self._left_out else []
+        else:
+            found = _faults(case, told, answer, make.headers, self._left_out)
+        faults = tuple(found)
         self._faults[make.operation, told.sent] = faults
         return faults
 
@@ -218,17 +232,33 @@ def main() -> None:
         say(Broken("document", traceback.format_exc()))
 
 
-def _faults(case: Any, told: Case, answer: Answer, headers: dict[str, str]) -> tuple[Fault, ...]:
-    from schemathesis.core.failures import FailureGroup
-
+def _faults(case: Any, told: Case, answer: Answer, headers: dict[str, str], left_out: Sequence[str]) -> list[Fault]:
     request = httpx.Request(told.method, told.url, headers=list(told.headers), content=told.body)
     response = httpx.Response(answer.status, headers=list(answer.headers), content=answer.body, request=request)
     response.elapsed = timedelta(seconds=answer.seconds)
+    found = _found(case, response, headers)
+    return [Fault(_check(one, case, response, left_out), one.title, one.message.strip()) for one in found]
+
+
+def _found(case: Any, response: httpx.Response, headers: dict[str, str], **checks: Any) -> Sequence[Any]:
+    from schemathesis.core.failures import FailureGroup
+
     try:
-        case.validate_response(response, headers=headers or None)
+        case.validate_response(response, headers=headers or None, **checks)
     except FailureGroup as group:
-        return tuple(Fault(one.title, one.message.strip()) for one in group.exceptions)
+        return group.exceptions
     return ()
+
+
+def _check(failure: Any, case: Any, response: httpx.Response, left_out: Sequence[str]) -> str:
+    """By which check it was found, where several report such failures."""
+    from schemathesis.checks import CHECKS
+
+    names = [name for name in failure.checks if name not in left_out]
+    for name in names if len(names) > 1 else ():
+        if failure in _found(case, response, {}, checks=[CHECKS.get_one(name)]):
+            return str(name)
+    return names[0] if names else type(failure).__name__
 
 
 def _valid(found: Any) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "Judged",
     "Made",
     "Make",
+    "Read",
     "Send",
     "Smaller",
     "Smallest",
@@ -22,16 +25,17 @@ __all__ = [
 
 
 class Fault(msgspec.Struct, frozen=True):
-    """What a check found in an answer; ``place`` tells faults of one name apart."""
+    """What ``check`` found in an answer; ``place`` tells faults of one title apart."""
 
     check: str
+    title: str
     message: str
     place: str = ""
 
     @property
     def key(self) -> tuple[str, str]:
         """What is one fault, however it was found."""
-        return (self.check, self.place)
+        return (self.title, self.place)
 
 
 class Case(msgspec.Struct, frozen=True):
@@ -71,6 +75,12 @@ class Make(msgspec.Struct, frozen=True, tag=True):
     operation: str
     base: str
     headers: dict[str, str]
+
+
+class Read(msgspec.Struct, frozen=True, tag=True):
+    """The document, whose operations are asked for from now on."""
+
+    document: dict[str, Any]
 
 
 class Judge(msgspec.Struct, frozen=True, tag=True):
@@ -118,5 +128,5 @@ class Broken(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-ToMaker = Make | Judge | Smaller | Answer
+ToMaker = Read | Make | Judge | Smaller | Answer
 FromMaker = Made | Judged | Send | Smallest | Broken

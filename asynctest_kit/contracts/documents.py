@@ -1,7 +1,7 @@
 """An OpenAPI document, read for its operations: what each takes, and what it may answer.
 
-Versions 3.0 to 3.2. The schemas of 3.0 are made into JSON Schema of today, so that one validator serves all. References
-stay within the document; one that is spread over several files is to be bundled first.
+Versions 3.0 to 3.2. The schemas of 3.0 are made into JSON Schema of today, so that one validator serves all. One that
+is spread over several files is made one: see :mod:`asynctest_kit.contracts.document_files`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from asynctest_kit.errors import AtkError
+from asynctest_kit.contracts.document_files import bundled
+from asynctest_kit.contracts.errors import DocumentError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Document",
-    "DocumentError",
     "Operation",
     "asked_for",
     "is_path_in_app",
@@ -42,10 +42,6 @@ _OBJECT: Final = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 _OK: Final = 200
 _PLACEHOLDER: Final = re.compile(r"\{[^{}]+\}")
 _EXAMPLE: Final = '[tool.asynctest_kit.openapi] schema = "openapi.json"'
-
-
-class DocumentError(AtkError):
-    """There is no OpenAPI document where one was looked for, or it is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +124,10 @@ class Document:
         """``value``, or what it refers to."""
         return resolved(self.content, value)
 
+    def located(self, value: Mapping[str, Any], pointer: str) -> tuple[Mapping[str, Any], str]:
+        """``value``, which is at ``pointer``, or what it refers to and where that is."""
+        return located(self.content, value, pointer)
+
     @property
     def _is_old(self) -> bool:
         return str(self.content["openapi"]).startswith("3.0")
@@ -146,16 +146,15 @@ class Document:
 
     def _operations(self) -> Iterator[Operation]:
         for path, item in self.content.get("paths", {}).items():
-            shared = self.resolved(item)
+            shared, pointer = self.located(item, f"/paths/{path.replace('~', '~0').replace('/', '~1')}")
             for method in METHODS:
                 if method in shared:
-                    yield self._operation(path, method, shared)
+                    yield self._operation(path, method, shared, f"{pointer}/{method}")
 
-    def _operation(self, path: str, method: str, item: Mapping[str, Any]) -> Operation:
+    def _operation(self, path: str, method: str, item: Mapping[str, Any], pointer: str) -> Operation:
         content = item[method]
         given = [self.resolved(one) for one in (*item.get("parameters", ()), *content.get("parameters", ()))]
         parameters = {(one.get("in"), one.get("name")): one for one in given}
-        pointer = f"/paths/{path.replace('~', '~0').replace('/', '~1')}/{method}"
         return Operation(method.upper(), path, content, tuple(parameters.values()), pointer)
 
 
@@ -175,11 +174,14 @@ def read_document(location: str, root: Path) -> Document:
     if _OBJECT.fullmatch(location) and not (root / location).exists():
         return parsed_document(_imported(location), location)
     file = root / location
+    return parsed_document(_text(file), location, file)
+
+
+def _text(file: Path) -> str:
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DocumentError(f"The OpenAPI document {file} can't be read: {error}") from None
-    return parsed_document(text, location)
 
 
 async def asked_for(client: httpx.AsyncClient | Session, location: str, **options: Any) -> Document:
@@ -194,11 +196,16 @@ async def asked_for(client: httpx.AsyncClient | Session, location: str, **option
     return parsed_document(answer.text, location)
 
 
-def parsed_document(given: object, name: str) -> Document:
+def parsed_document(given: object, name: str, file: Path | None = None) -> Document:
     """The document in ``given``: its text, as JSON or YAML, or itself; a function is called for it.
 
+    Args:
+        given: It.
+        name: What it is called in messages.
+        file: Where it is, for references to others.
+
     Raises:
-        DocumentError: It is none, or of a version that isn't known here.
+        DocumentError: It is none, of a version that isn't known here, or refers to what isn't there.
     """
     content = given() if callable(given) else given
     if isinstance(content, str | bytes):
@@ -209,11 +216,20 @@ def parsed_document(given: object, name: str) -> Document:
         raise DocumentError(f"{name} is of Swagger {content['swagger']}. Convert it: known here is OpenAPI 3.0 to 3.2.")
     if not str(content.get("openapi", "")).startswith("3."):
         raise DocumentError(f"{name} is no OpenAPI document of a version known here, 3.0 to 3.2: it says none.")
-    return Document(content, name)
+    return Document(bundled(content, name, file, lambda other: _loaded(_text(other), str(other))), name)
 
 
 def resolved(content: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[str, Any]:
     """``value``, or what it refers to in ``content``.
+
+    Raises:
+        DocumentError: There is nothing.
+    """
+    return located(content, value, "")[0]
+
+
+def located(content: Mapping[str, Any], value: Mapping[str, Any], pointer: str) -> tuple[Mapping[str, Any], str]:
+    """``value``, which is at ``pointer`` in ``content``, or what it refers to and where that is.
 
     Raises:
         DocumentError: There is nothing.
@@ -226,8 +242,8 @@ def resolved(content: Mapping[str, Any], value: Mapping[str, Any]) -> Mapping[st
                 f'The reference "{reference}" in the OpenAPI document leads nowhere in it. Bundle it into one file.'
             )
         seen.append(reference)
-        value = _at(content, reference)
-    return value
+        value, pointer = _at(content, reference), unquote(reference[1:])
+    return value, pointer
 
 
 def _at(content: Mapping[str, Any], reference: str) -> Any:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from asynctest_kit.errors import AtkError
 
-__all__ = ["PactConflictError", "PactError", "PactMismatchError", "PactVerificationError"]
+__all__ = ["DocumentError", "PactConflictError", "PactError", "PactMismatchError", "PactVerificationError"]
+
+
+class DocumentError(AtkError):
+    """There is no OpenAPI document where one was looked for, or it is none."""
 
 
 class PactError(AtkError):

@@ -12,7 +12,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import traceback
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -36,13 +35,15 @@ from asynctest_kit.contracts.case_messages import (
     Judged,
     Made,
     Make,
+    Read,
     Send,
     Smaller,
     Smallest,
     ToMaker,
 )
-from asynctest_kit.contracts.documents import DocumentError
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.errors import AtkError, SettingsError
+from asynctest_kit.http.own_frames import place_raised
 from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber
 from asynctest_kit.http.sockets import SocketTransport
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from asynctest_kit.contract_settings import OpenApiSettings
     from asynctest_kit.contracts.documents import Document
 
-__all__ = ["Finding", "GeneratedCases", "OpenApiFindings", "case_client"]
+__all__ = ["CaseMaker", "Finding", "GeneratedCases", "OpenApiFindings", "case_client", "check_installed"]
 
 #: Lines of what a check says.
 _MOST_LINES: Final = 16
@@ -81,7 +82,8 @@ class Finding:
 
     Attributes:
         operation: Its method and path.
-        check: What schemathesis calls it.
+        check: The check of schemathesis that found it.
+        title: What schemathesis calls it.
         message: What it says of it.
         curl: How to send the smallest case that shows it, without secrets.
         phase: How that was made.
@@ -90,6 +92,7 @@ class Finding:
 
     operation: str
     check: str
+    title: str
     message: str
     curl: str
     phase: str
@@ -100,7 +103,9 @@ class Finding:
         lines = [f"  {line}" for line in self.message.splitlines()[:_MOST_LINES]]
         again = f"--seed {seed} --include {shlex.quote(self.operation)}"
         count = f"{self.cases} case{'s' if self.cases > 1 else ''}, this one of phase {self.phase}; again with"
-        return "\n".join([f"{self.operation}: {self.check}", *lines, f"  {self.curl}", f"  {count} {again}"])
+        return "\n".join(
+            [f"{self.operation}: {self.title} ({self.check})", *lines, f"  {self.curl}", f"  {count} {again}"]
+        )
 
 
 class GeneratedCases:
@@ -109,21 +114,19 @@ class GeneratedCases:
     Args:
         document: It.
         settings: Which, and how many.
+        maker: The process that makes them, if it has been started already; it is ended by :meth:`close`.
 
     Raises:
         DocumentError: schemathesis is not installed.
+        SettingsError: A glob of operations fits none, or all are left out.
     """
 
-    def __init__(self, document: Document, settings: OpenApiSettings) -> None:
-        if find_spec("schemathesis") is None:
-            raise DocumentError(
-                "Cases are made by schemathesis, which is not installed: pip install 'asynctest_kit[openapi]'"
-            )
-        names = [operation.name for operation in document.operations]
-        self.operations = tuple(name for name in names if _is_chosen(name, settings))
+    def __init__(self, document: Document, settings: OpenApiSettings, maker: CaseMaker | None = None) -> None:
+        check_installed()
+        self.operations = _chosen(document, settings)
         self._settings = settings
         self._document = document
-        self._maker: _Maker | None = None
+        self._maker = maker
         self._turn = anyio.Lock()
 
     async def check(
@@ -133,12 +136,10 @@ class GeneratedCases:
 
         Raises:
             OpenApiFindings: There is a fault.
-            DocumentError: There is nothing to try, or schemathesis can't read the document.
+            DocumentError: schemathesis can't read the document.
             SettingsError: A check that is left out doesn't exist.
         """
         names = self.operations if name is None else (name,)
-        if not names:
-            raise DocumentError(f"{self._document.name} has no operation that is included and not excluded.")
         base = str(client.base_url).rstrip("/") + _first_server_path(self._document)
         findings: list[Finding] = []
         for one in names:  # the process makes the cases of one at a time
@@ -182,15 +183,15 @@ class GeneratedCases:
             smallest = await self._ask(Smaller(case.number, fault), Smallest, send)
             case, fault = smallest.case, smallest.fault
         curl = _curl(case, Scrubber(tuple(make.headers)))
-        return Finding(make.operation, fault.check, fault.message, curl, case.phase, len(shown))
+        return Finding(make.operation, fault.check, fault.title, fault.message, curl, case.phase, len(shown))
 
     async def _ask(self, asked: ToMaker, kind: type[_T], send: Callable[[Case], Awaitable[Answer]]) -> _T:
         """Ask the process something; it may want a case to be sent before it answers."""
         async with self._turn:
             try:
                 if self._maker is None:
-                    self._maker = _Maker(self._document, self._settings)
-                    await anyio.to_thread.run_sync(self._maker.read, abandon_on_cancel=True)
+                    self._maker = CaseMaker(self._settings)
+                await self._maker.open(self._document)
                 said = await self._maker.ask(asked)
                 while isinstance(said, Send):
                     said = await self._maker.ask(await send(said.case))
@@ -202,13 +203,14 @@ class GeneratedCases:
         return said
 
 
-class _Maker:
+class CaseMaker:
     """The process that makes cases; see :mod:`asynctest_kit.contracts.case_maker`."""
 
-    def __init__(self, document: Document, settings: OpenApiSettings) -> None:
+    def __init__(self, settings: OpenApiSettings) -> None:
         from asynctest_kit.contracts.case_maker import Order
 
-        self._document = document
+        self._name = ""
+        self._is_ready = False
         self._decoder = msgspec.json.Decoder(FromMaker)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._process = subprocess.Popen(  # this interpreter
@@ -219,13 +221,35 @@ class _Maker:
         )
         self._write(
             Order(
-                document=dict(document.content),
                 examples=settings.examples,
                 seed=settings.seed,
                 phases=settings.phases,
                 without_checks=settings.without_checks,
             )
         )
+
+    def begin(self) -> None:
+        """Wait until it knows its settings.
+
+        Raises:
+            SettingsError: A check that is left out doesn't exist.
+        """
+        if not self._is_ready:
+            self.read()
+            self._is_ready = True
+
+    async def open(self, document: Document) -> None:
+        """Have it read the document, once.
+
+        Raises:
+            DocumentError: schemathesis can't read it.
+            SettingsError: As of :meth:`begin`.
+        """
+        if self._name:
+            return
+        await anyio.to_thread.run_sync(self.begin, abandon_on_cancel=True)
+        self._name = document.name or "the document"
+        await self.ask(Read(dict(document.content)))
 
     async def ask(self, said: ToMaker) -> FromMaker:
         """Say something, and wait for the answer."""
@@ -244,7 +268,7 @@ class _Maker:
         if isinstance(said, Broken):
             if said.what == "check":
                 raise SettingsError(f"OpenAPI, without-checks: {said.message}")
-            raise DocumentError(f"schemathesis can't make cases of {self._document.name}: {said.message}")
+            raise DocumentError(f"schemathesis can't make cases of {self._name or 'the document'}: {said.message}")
         return said
 
     def end(self) -> None:
@@ -279,7 +303,7 @@ async def _answer(client: httpx.AsyncClient, case: Case) -> Answer:
     try:
         response = await client.send(request)
     except httpx.TimeoutException:
-        return Answer(fault=Fault("No answer", f"in {client.timeout.read} s"))
+        return Answer(fault=Fault("time-out", "No answer", f"in {client.timeout.read} s"))
     except httpx.TransportError:
         raise
     except Exception as error:  # noqa: BLE001  # whatever the app in this process raises
@@ -291,9 +315,9 @@ async def _answer(client: httpx.AsyncClient, case: Case) -> Answer:
 
 def _raised(error: Exception) -> Fault:
     """What the app raised, by its kind and place."""
-    frames = traceback.extract_tb(error.__traceback__)
-    place = f"{frames[-1].filename}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
-    return Fault("Server error", f"The app raised {type(error).__name__}: {error}\nat {place}", place)
+    place = place_raised(error)
+    told = f"The app raised {type(error).__name__}: {error}\nat {place}"
+    return Fault("not_a_server_error", "Server error", told, place)
 
 
 def _curl(case: Case, scrubber: Scrubber) -> str:
@@ -312,6 +336,32 @@ def _quoted_body(case: Case, scrubber: Scrubber) -> str:
     if "base64" in told:
         return "$'" + "".join(f"\\x{byte:02x}" for byte in case.body) + "'"
     return shlex.quote(json.dumps(told["json"], ensure_ascii=False) if "json" in told else str(told["text"]))
+
+
+def check_installed() -> None:
+    """See that cases can be made at all.
+
+    Raises:
+        DocumentError: schemathesis is not installed.
+    """
+    if find_spec("schemathesis") is None:
+        raise DocumentError(
+            "Cases are made by schemathesis, which is not installed: pip install 'asynctest_kit[openapi]'"
+        )
+
+
+def _chosen(document: Document, settings: OpenApiSettings) -> tuple[str, ...]:
+    """The operations that cases are made for; one glob that fits none was meant otherwise."""
+    names = [operation.name for operation in document.operations]
+    known = f"Operations of {document.name}: {', '.join(names) or 'none'}."
+    for key, globs in (("include", settings.include), ("exclude", settings.exclude)):
+        for glob in globs:
+            if not any(fnmatch.fnmatchcase(name, glob) for name in names):
+                raise SettingsError(f'OpenAPI, {key}: "{glob}" fits no operation. {known}')
+    chosen = tuple(name for name in names if _is_chosen(name, settings))
+    if not chosen:
+        raise SettingsError(f"OpenAPI: no operation is included and not excluded. {known}")
+    return chosen
 
 
 def _is_chosen(name: str, settings: OpenApiSettings) -> bool:

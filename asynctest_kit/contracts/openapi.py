@@ -12,11 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import httpx
 
-from asynctest_kit.contracts.documents import DocumentError, asked_for
+from asynctest_kit.contracts.documents import asked_for
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.scrubbing import Scrubber
 from asynctest_kit.http.transcripts import transcript
@@ -209,12 +210,11 @@ class _Judge:
             return
         told = operation.content["responses"][status]
         pointer = f"{operation.pointer}/responses/{_escaped(status)}"
-        answer = self.document.resolved(told)
+        answer, pointer = self.document.located(told, pointer)
         for name, header in answer.get("headers", {}).items():
             yield from self._header(response.headers, name, header)
         content = answer.get("content", {})
         if operation.method != "HEAD" and response.status_code not in (204, 304):
-            pointer = unquote(told["$ref"][1:]) if "$ref" in told else pointer
             yield from self._body("response", pointer, content, response)
 
     def request(self, operation: Operation, request: httpx.Request, path: Mapping[str, str]) -> Iterator[Fault]:
@@ -233,8 +233,7 @@ class _Judge:
             yield from self._parameter(parameter, place, name, values)
         told = operation.content.get("requestBody")
         if told:
-            body = self.document.resolved(told)
-            pointer = unquote(told["$ref"][1:]) if "$ref" in told else f"{operation.pointer}/requestBody"
+            body, pointer = self.document.located(told, f"{operation.pointer}/requestBody")
             if not _is_empty(request):
                 yield from self._body("request", pointer, body.get("content", {}), request)
             elif body.get("required"):

@@ -11,7 +11,6 @@ import asyncio
 import json
 import os
 import tempfile
-import traceback
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from asynctest_kit.contracts.pact_program import BROKER, pact_program, program_e
 from asynctest_kit.contracts.provider_server import MessageHandler, ProviderServer, open_provider_server
 from asynctest_kit.contracts.states import StateHandler, States
 from asynctest_kit.contracts.wording import told_details
+from asynctest_kit.http.own_frames import place_raised
 from asynctest_kit.http.scrubbing import without
 
 if TYPE_CHECKING:
@@ -343,9 +343,8 @@ def _told(provider: Provider, failures: Sequence[_Failure], played: int, ended: 
 
 
 def _where(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith(str(Path(__file__).parent.parent))]
-    place = f" ({own[-1].filename}:{own[-1].lineno})" if own and not isinstance(error, PactError) else ""
+    found = "" if isinstance(error, PactError) else place_raised(error)
+    place = f" ({found})" if found else ""
     return f"{type(error).__name__}: {error}{place}"
 
 

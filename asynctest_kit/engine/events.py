@@ -191,10 +191,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     """A call of the application under test.
 
     Attributes:
-        method: Its method.
+        method: Its method; ``WEBSOCKET`` for a session over one.
         route: Its path, without what names one thing of many.
         start: When it began.
-        end: When its response had been read, or it failed.
+        end: When its response had been read, it failed or was cut off, or the session ended.
         timed_out: Whether it ended in a time-out.
     """
 

@@ -130,6 +130,13 @@ class Execution:
                 return first_line(report)
         return ""
 
+    @property
+    def crash(self) -> tuple[str, int] | None:
+        """The file and the line where it was raised, as its report has them; None if that shows none."""
+        report = next((report for report in self.reports if report.outcome != "passed"), None)
+        crash = getattr(report and report.longrepr, "reprcrash", None)
+        return None if crash is None else (crash.path, crash.lineno)
+
 
 def outcome_of(reports: list[pytest.TestReport]) -> Outcome:
     """One word for a test's reports, worst first."""

@@ -23,11 +23,11 @@ as they are. So is a failure whose report has the attribute ``atk_final``.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctest_kit.engine import clock
+from asynctest_kit.engine.same_failure import is_same_failure, likeness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -49,9 +49,6 @@ _PATIENCE = 10.0
 
 #: After so many seconds the smallest set of neighbours that was found so far is named.
 _TRACING = 3.0
-
-#: What differs between two messages of the same failure.
-_VARYING = re.compile(r"0x[0-9a-f]+|[0-9a-f]{8,}|\d+\.\d+")
 
 #: So many neighbours are named.
 _NAMED = 10
@@ -225,11 +222,13 @@ class Reruns:
     @staticmethod
     def other_failure(again: Again, execution: Execution) -> str:
         """How a test that fails alone too failed beside others, if that was otherwise: in words for its report."""
-        reason = again.first.reason
-        if not execution.failed or not again.failed_beside_others or _same(reason, execution.reason):
+        first = again.first
+        if not execution.failed or not again.failed_beside_others or is_same_failure(first, execution):
             return ""
+        is_elsewhere = likeness(first.reason) == likeness(execution.reason)
+        place = ", at {}:{}".format(*first.crash) if first.crash is not None and is_elsewhere else ""
         return (
-            f"It failed beside others first, with: {reason}\n"
+            f"It failed beside others first, with: {first.reason or 'no message'}{place}\n"
             "Alone, in the same process, it then failed as shown. What the first attempt left behind, in a module's "
             "variable, say, may have done that. If it passes with `--concurrency 1`, its neighbours are to blame."
         )
@@ -317,11 +316,6 @@ async def suspects(
         if await fails_beside(others) is not bool(others):
             return Suspects(beside, traced=True, confirmed=False)
     return Suspects(beside, found, traced=True)
-
-
-def _same(one: str, other: str) -> bool:
-    """Whether two messages differ at most in addresses, identifiers and measured figures."""
-    return _VARYING.sub("", one) == _VARYING.sub("", other)
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from asynctest_kit.http.sse import Events
     from asynctest_kit.http.websocket import WebSocket
 
-__all__ = ["Api", "Bearer", "Call", "Session", "route_of"]
+__all__ = ["WEBSOCKET", "Api", "Bearer", "Call", "Session", "route_of"]
 
 #: A failure is shown where the test called.
 __tracebackhide__ = True
@@ -44,6 +44,9 @@ _T = TypeVar("_T")
 #: Seconds for each step of a call.
 _PATIENCE: Final = 30.0
 
+#: In place of a method, of a session over a WebSocket.
+WEBSOCKET: Final = "WEBSOCKET"
+
 #: Steps of a path that name one thing of many.
 _NAMES_ONE: Final = re.compile(r"\d+|[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|(?=[^/]*\d)[\w.=~-]{16,}|[^/]{41,}")
 
@@ -52,11 +55,11 @@ class Call(NamedTuple):
     """A call that was made.
 
     Attributes:
-        method: Its method.
+        method: Its method, or :data:`WEBSOCKET`.
         path: Its path; :func:`route_of` tells which calls are alike.
         start: When it began, in seconds on CLOCK_MONOTONIC.
-        end: When its response had been read, or it failed.
-        timed_out: Whether it ended in a time-out.
+        end: When its response had been read, it failed, it was cut off, or the WebSocket was closed.
+        timed_out: Whether it ended in a time-out of its own; one around it, of the test's, cuts it off.
     """
 
     method: str
@@ -90,6 +93,7 @@ class _Connected:
     sessions: list[Session] = field(default_factory=list)
     named: dict[str, Session] = field(default_factory=dict)
     on_response: list[Any] = field(default_factory=list)
+    checks: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Session:
@@ -174,6 +178,10 @@ class Session:
             session.headers.update(headers)
         return session
 
+    def at_end(self, check: Callable[[], None]) -> None:
+        """Have ``check``, which raises what is wrong, called when the :class:`Api` ends without an error."""
+        self._shared.checks.append(check)
+
     async def request(self, method: str, url: str, **options: Any) -> Response:
         """Call, and read the whole response.
 
@@ -191,7 +199,7 @@ class Session:
         start = time.monotonic()
         try:
             response = await self._client.request(method, url, **options)
-        except httpx.HTTPError as error:
+        except BaseException as error:  # the test's own time-out cancels
             self._failed(error, method, url, start)
             raise
         if shared.on_call is not None:
@@ -241,7 +249,7 @@ class Session:
             async with self._client.stream(method, url, **options) as response:
                 response.extensions[SCRUBBER] = self._shared.scrubber
                 yield cast("Response", response)
-        except httpx.HTTPError as error:
+        except BaseException as error:
             self._failed(error, method, url, start)
             raise
         if self._shared.on_call is not None:
@@ -311,16 +319,27 @@ class Session:
         request = next(auth.sync_auth_flow(request))
         shared = self._shared
         opening = opened_websocket(request, shared.transport, subprotocols, shared.verify, shared.scrubber)
-        async with opening as websocket:
-            yield websocket
+        start = time.monotonic()
+        try:
+            async with opening as websocket:
+                yield websocket
+        except BaseException as error:
+            self._failed(error, WEBSOCKET, url, start)
+            raise
+        if shared.on_call is not None:
+            shared.on_call(Call(WEBSOCKET, request.url.path, start, time.monotonic()))
 
-    def _failed(self, error: httpx.HTTPError, method: str, url: str, start: float) -> None:
-        """Say more of a call that has no response."""
+    def _failed(self, error: BaseException, method: str, url: str, start: float) -> None:
+        """Tell of a call that was cut off; say more of one that has no response."""
         end = time.monotonic()
-        shared = self._shared
-        timed_out = isinstance(error, httpx.TimeoutException)
+        shared = self._connected
+        if shared is None:  # the Api has ended before
+            return
+        timed_out = isinstance(error, httpx.TimeoutException | TimeoutError)
         if shared.on_call is not None:
             shared.on_call(Call(method, httpx.URL(url).path, start, end, timed_out))
+        if not isinstance(error, httpx.HTTPError):
+            return
         process = shared.opened.process
         if process is not None and process.ended():
             raise process.failure(f"has ended with {process.ended()}") from error
@@ -389,9 +408,20 @@ class Api(Session):
         return self
 
     async def __aexit__(self, *error: object) -> bool | None:
+        checks = [*self._connected.checks] if self._connected is not None and error[0] is None else []
         for session in self._connected.sessions if self._connected is not None else ():
             session._disconnect()  # noqa: SLF001
-        return await self._closing.__aexit__(*error)  # type: ignore[arg-type]
+        is_handled = await self._closing.__aexit__(*error)  # type: ignore[arg-type]
+        for check in checks:
+            check()
+        return is_handled
+
+    def check(self, *, excused: bool = False) -> None:
+        """Do now what else is checked at the end, and not again; nothing if the test is ``excused``: it has failed."""
+        checks = [*self._shared.checks]
+        self._shared.checks.clear()
+        for check in checks if not excused else ():
+            check()
 
     def _elsewhere(self, opened: OpenedApp) -> OpenedApp:
         if opened.transport is None:

@@ -2,7 +2,7 @@
 
 A query is held against the app's schema before it is sent, so that a misspelt field is told with its line and column.
 Errors in an answer are never passed over: whoever asks for data of an answer with errors that no expectation has named
-gets an AssertionError that shows them.
+gets an AssertionError that shows them, and so does a test that ends without having looked at all.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.matching import differences, shown
+from asynctest_kit.http.own_frames import place_called
+from asynctest_kit.http.responses import told_difference
+from asynctest_kit.http.scrubbing import Scrubber
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from graphql import DocumentNode, GraphQLSchema
 
     from asynctest_kit.http.client import Session
     from asynctest_kit.http.responses import Response
 
-__all__ = ["GraphQL", "GraphQLError", "Result"]
+__all__ = ["GraphQL", "GraphQLError", "Result", "check_installed"]
 
 #: A failure is shown where the test called.
 __tracebackhide__ = True
@@ -37,17 +40,23 @@ class Result:
     """What a query was answered.
 
     Attributes:
-        errors: As GraphQL has them: tables with ``message``, ``path``, ``extensions``.
         extensions: What the server adds.
         response: The HTTP response; None for an event of a subscription.
     """
 
     def __init__(self, answer: Mapping[str, Any], response: Response | None = None) -> None:
-        self.errors: tuple[Mapping[str, Any], ...] = tuple(answer.get("errors") or ())
+        self._errors: tuple[Mapping[str, Any], ...] = tuple(answer.get("errors") or ())
         self.extensions: Mapping[str, Any] = answer.get("extensions") or {}
         self.response = response
         self._data = answer.get("data")
         self._expected: list[Mapping[str, Any]] = []
+        self._is_read = False
+
+    @property
+    def errors(self) -> tuple[Mapping[str, Any], ...]:
+        """As GraphQL has them: tables with ``message``, ``path``, ``extensions``. Whoever asks has looked at them."""
+        self._is_read = True
+        return self._errors
 
     @property
     def data(self) -> Any:
@@ -57,6 +66,7 @@ class Result:
             GraphQLError: There are other errors.
         """
         __tracebackhide__ = True
+        self._is_read = True
         if self._unexpected:
             raise self._failure("There are errors:")
         return self._data
@@ -80,7 +90,8 @@ class Result:
         __tracebackhide__ = True
         found = list(differences(None if data is None else dict(data), self.data))
         if found:
-            lines = [f"  {one.place}: expected {shown(one.expected)}, received {shown(one.received)}" for one in found]
+            scrubber = Scrubber() if self.response is None else self.response.scrubber
+            lines = [f"  {one.place}: {told_difference(one, scrubber)}" for one in found]
             raise self._failure("\n".join(["The data are not as expected:", *lines]))
         return self
 
@@ -102,20 +113,27 @@ class Result:
             GraphQLError: There is none.
         """
         __tracebackhide__ = True
-        for error in self.errors:
+        for error in self._errors:
             if error not in self._expected and _is_like(error, message, path, code):
                 self._expected.append(error)
                 return self
         what = {"message": message, "path": path, "code": code}
         wanted = ", ".join(f"{name} {value!r}" for name, value in what.items() if value is not None) or "any"
+        self._is_read = True
         raise self._failure(f"No error as expected ({wanted}):")
 
     @property
     def _unexpected(self) -> list[Mapping[str, Any]]:
-        return [error for error in self.errors if error not in self._expected]
+        return [error for error in self._errors if error not in self._expected]
 
-    def _failure(self, first: str) -> GraphQLError:
-        lines = [first, *(f"  {_told(error)}" for error in self.errors)] if self.errors else [first, "  no errors"]
+    @property
+    def _is_unread(self) -> bool:
+        """Whether there are errors that nobody has expected, or looked at otherwise."""
+        return not self._is_read and bool(self._unexpected)
+
+    def _failure(self, first: str, *more: str) -> GraphQLError:
+        lines = [first, *(f"  {_told(error)}" for error in self._errors)] if self._errors else [first, "  no errors"]
+        lines += more
         if self.response is not None:
             lines.append(self.response.transcript())
         else:
@@ -123,7 +141,7 @@ class Result:
         return GraphQLError("\n".join(lines))
 
     def __repr__(self) -> str:
-        return f"<Result data={self._data!r} errors={list(self.errors)!r}>"
+        return f"<Result data={self._data!r} errors={list(self._errors)!r}>"
 
 
 class GraphQL:
@@ -146,12 +164,32 @@ class GraphQL:
         known: dict[str, GraphQLSchema] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        _needed()
+        check_installed()
         self.headers = dict(headers or {})
         self._api = api
         self._path = path
         self._schemas = {} if known is None else known
         self._is_checked = True
+        self._with_errors: list[tuple[Result, str]] = []
+        api.at_end(self.check)
+
+    def check(self) -> None:
+        """Make sure that no answer has errors that nobody looked at; the session ``api`` does it when it ends.
+
+        Raises:
+            GraphQLError: There is one.
+        """
+        __tracebackhide__ = True
+        unread = [(result, place) for result, place in self._with_errors if result._is_unread]  # noqa: SLF001
+        self._with_errors.clear()
+        if unread:
+            result, place = unread[0]
+            more = f" (and {len(unread) - 1} more like it)" if len(unread) > 1 else ""
+            called = f" to the call at {place}" if place else ""
+            raise result._failure(  # noqa: SLF001
+                f"The answer{called} has errors that the test has not looked at{more}:",
+                "Name those that are meant by expect_error(...); expect({...}) holds only without others.",
+            )
 
     async def __call__(
         self,
@@ -180,7 +218,8 @@ class GraphQL:
         given = {**(variables or {}), **more}
         content = {"query": text, "variables": given, **({"operationName": operation} if operation else {})}
         response = await self._sent(content, {**self.headers, **(headers or {})})
-        return Result(_answer(response), response)
+        result = Result(_answer(response), response)
+        return self._noted(result, place_called()) if result._errors else result  # noqa: SLF001
 
     @asynccontextmanager
     async def subscribe(
@@ -219,7 +258,8 @@ class GraphQL:
             self._api.websocket(self._path, subprotocols=[PROTOCOL], headers=self.headers) as websocket,
             subscriptions(websocket, dict(payload or {})) as socket,
         ):
-            events = _events(socket, request)
+            place = place_called()
+            events = _events(socket, request, lambda result: self._noted(result, place))
             try:
                 yield events
             finally:
@@ -256,6 +296,11 @@ class GraphQL:
         finally:
             self._is_checked = before
 
+    def _noted(self, result: Result, place: str) -> Result:
+        if result._errors:  # noqa: SLF001
+            self._with_errors.append((result, place))
+        return result
+
     async def _valid(self, query: str | DocumentNode) -> str:
         """The text of a query that the schema knows; it is asked for again before one is refused."""
         __tracebackhide__ = True
@@ -277,17 +322,22 @@ class GraphQL:
             return await self._api.post(self._path, headers=headers, **_parts(content, files))
 
 
-async def _events(socket: Any, request: Any) -> Any:
+async def _events(socket: Any, request: Any, noted: Callable[[Result], Result]) -> Any:
     from gql.transport.exceptions import TransportQueryError
 
     try:
         async for event in socket.subscribe(request):
-            yield Result({"data": event.data, "errors": event.errors, "extensions": event.extensions})
+            yield noted(Result({"data": event.data, "errors": event.errors, "extensions": event.extensions}))
     except TransportQueryError as error:
-        yield Result({"data": error.data, "errors": error.errors, "extensions": error.extensions})
+        yield noted(Result({"data": error.data, "errors": error.errors, "extensions": error.extensions}))
 
 
-def _needed() -> None:
+def check_installed() -> None:
+    """See that queries can be sent at all.
+
+    Raises:
+        GraphQLError: gql is not installed.
+    """
     try:
         import gql  # noqa: F401
     except ImportError:

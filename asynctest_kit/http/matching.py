@@ -10,7 +10,7 @@
 | ``each(x)`` | a list of one or more, each of which matches ``x`` |
 | ``some(x)`` | a list of which at least one matches ``x`` |
 | ``exactly(x)`` | what matches ``x`` without any further key, at any depth |
-| a function | what it returns something true for |
+| a function | what it returns something true for; one that raises doesn't hold |
 | anything else | what equals it |
 """
 
@@ -82,11 +82,13 @@ class Difference:
         path: The keys and indices that lead there.
         expected: What was expected; :data:`MISSING`: nothing.
         received: What is there; :data:`MISSING`: nothing.
+        error: What the expectation raised when it was asked, if it did.
     """
 
     path: tuple[str | int, ...]
     expected: Any
     received: Any
+    error: Exception | None = None
 
     @property
     def place(self) -> str:
@@ -112,8 +114,8 @@ def differences(
         yield from _of_each(expected, received, path, is_exact=is_exact)
     elif isinstance(expected, some):
         yield from _of_some(expected, received, path, is_exact=is_exact)
-    elif not _holds(expected, received):
-        yield Difference(path, expected, received)
+    else:
+        yield from _of_value(expected, received, path)
 
 
 def shown(value: Any) -> str:
@@ -174,6 +176,18 @@ def _of_some(expected: some, received: Any, path: tuple[str | int, ...], *, is_e
         yield Difference(path, expected, received)
         if found:
             yield from min(found, key=len)
+
+
+def _of_value(expected: Any, received: Any, path: tuple[str | int, ...]) -> Iterator[Difference]:
+    try:
+        holds = _holds(expected, received)
+    except AtkError:  # the expectation itself is wrong, whatever is there
+        raise
+    except Exception as error:  # noqa: BLE001  # of the test's own function, or of a comparison
+        yield Difference(path, expected, received, error)
+    else:
+        if not holds:
+            yield Difference(path, expected, received)
 
 
 def _holds(expected: Any, received: Any) -> bool:

@@ -58,12 +58,16 @@ class MockHttp(respx.MockRouter):
     Args:
         test: The test's name for messages.
         records: Whether exchanges that are replayed are made anew, unless :meth:`replay` says otherwise.
+        root: What their files' paths are relative to; None: the working directory.
         settings: Those of respx, such as ``base_url``.
     """
 
-    def __init__(self, test: str = "the test", *, records: bool = False, **settings: Any) -> None:
+    def __init__(
+        self, test: str = "the test", *, records: bool = False, root: Path | None = None, **settings: Any
+    ) -> None:
         self._test = test
         self._records = records
+        self._root = root
         self._optional: list[Route] = []
         self._all_optional = False
         self._unmocked: list[UnmockedCallError] = []
@@ -84,7 +88,7 @@ class MockHttp(respx.MockRouter):
         """Answer what no route answers from the exchanges in ``file``; with the setting ``record`` make them anew.
 
         Args:
-            file: A JSON file.
+            file: A JSON file; relative to pytest's rootdir in tests, wherever they are run from.
             scrub: More names of headers, parameters and JSON keys whose values must not get into it.
             record: Whether to make them anew; None: as the settings say.
 
@@ -92,7 +96,7 @@ class MockHttp(respx.MockRouter):
             ExchangeError: The file isn't there, or is none.
         """
         records = self._records if record is None else record
-        self._exchanges.append(Exchanges(Path(file), Scrubber(scrub), records=records))
+        self._exchanges.append(Exchanges((self._root or Path()) / file, Scrubber(scrub), records=records))
 
     def keep(self) -> None:
         """Write the files of exchanges that were made anew."""

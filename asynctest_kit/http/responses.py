@@ -12,9 +12,9 @@ from asynctest_kit.http.matching import MISSING, Difference, differences, shown
 from asynctest_kit.http.scrubbing import STARS, Scrubber
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["SCRUBBER", "TELLS_ERROR", "ExpectationError", "Response", "check"]
+__all__ = ["SCRUBBER", "TELLS_ERROR", "ExpectationError", "Response", "check", "told_difference"]
 
 #: A failure is shown where the test expected.
 __tracebackhide__ = True
@@ -114,9 +114,11 @@ class Response(httpx.Response):
         if expected is _UNSAID:
             return
         is_one_of = isinstance(expected, (range, set, frozenset, list, tuple))
-        if (self.status_code in expected) if is_one_of else (not [*differences(expected, self.status_code)]):
+        found = [] if is_one_of else [*differences(expected, self.status_code)]
+        if (self.status_code in expected) if is_one_of else not found:
             return
-        yield f"status: expected {_statuses(expected)}, received {self.status_code} {self.reason_phrase}"
+        raised = _raised(found[0]) if found else ""
+        yield f"status: expected {_statuses(expected)}, received {self.status_code} {self.reason_phrase}{raised}"
         if self.status_code in _REDIRECTS and "location" in self.headers:
             place = self.scrubber.shown(self.url.join(self.headers["location"]))
             yield f"        it redirects to {place}; follow_redirects=True follows"
@@ -130,7 +132,7 @@ class Response(httpx.Response):
             found = [Difference((), wanted, there)] if wanted is MISSING else [*differences(wanted, there)]
             for one in found:
                 hides = kind == "cookie" or (there is not MISSING and self.scrubber.header(name, there) != there)
-                yield f"{kind} {name}: {_told(one, self.scrubber, hides=hides)}"
+                yield f"{kind} {name}: {told_difference(one, self.scrubber, hides=hides)}"
 
     def _of_json(self, expected: Any, paths: Mapping[str, Any]) -> Iterator[str]:
         try:
@@ -146,10 +148,10 @@ class Response(httpx.Response):
             if _is_single(path) or (value is ... and not found):
                 received = found[0] if found else MISSING
             for one in differences(value, received):
-                yield f"jsonpath {path}{one.place[1:]}: {_told(one, self.scrubber)}"
+                yield f"jsonpath {path}{one.place[1:]}: {told_difference(one, self.scrubber)}"
 
     def _lines(self, kind: str, found: Iterable[Difference]) -> list[str]:
-        return [f"{kind}{_at(one)}: {_told(one, self.scrubber)}" for one in found]
+        return [f"{kind}{_at(one)}: {told_difference(one, self.scrubber)}" for one in found]
 
     def _message(self, told: list[str]) -> str:
         what = f"{self.request.method} {self.scrubber.shown(self.request.url)}"
@@ -157,29 +159,37 @@ class Response(httpx.Response):
         return "\n".join(lines)
 
 
-def check(what: str, expected: Any, received: Any, scrubber: Scrubber) -> None:
-    """Hold a value against what is expected.
+def check(what: str, expected: Any, received: Any, scrubber: Scrubber, transcript: Callable[[], str]) -> None:
+    """Hold a value against what is expected; ``transcript`` tells what it came with.
 
     Raises:
         ExpectationError: It isn't so; all that isn't is told at once.
     """
-    found = [f"  {one.place}: {_told(one, scrubber)}" for one in differences(expected, received)]
+    found = [f"  {one.place}: {told_difference(one, scrubber)}" for one in differences(expected, received)]
     if found:
-        raise ExpectationError("\n".join([f"{what} is not as expected", *found]))
+        raise ExpectationError("\n".join([f"{what} is not as expected", *found, "", transcript()]))
 
 
 def _at(one: Difference) -> str:
     return f" {one.place}" if one.path else ""
 
 
-def _told(one: Difference, scrubber: Scrubber, *, hides: bool = False) -> str:
+def told_difference(one: Difference, scrubber: Scrubber, *, hides: bool = False) -> str:
+    """What was expected and what is there, for people; ``hides`` for what is secret, whatever its name."""
     if one.received is MISSING:
         return f"expected {shown(one.expected)}, and it is not there"
     hides = hides or any(isinstance(step, str) and scrubber.is_secret(step) for step in one.path)
     kept = scrubber.text(one.received) if isinstance(one.received, str) else scrubber.within(one.received)
     received = STARS if hides else shown(kept)
     kind = f" ({type(one.received).__name__})" if isinstance(one.expected, type) else ""
-    return f"expected {shown(one.expected)}, received {received}{kind}"
+    return f"expected {shown(one.expected)}, received {received}{kind}{_raised(one, hides=hides)}"
+
+
+def _raised(one: Difference, *, hides: bool = False) -> str:
+    """What the expectation raised; it may quote the value."""
+    if one.error is None:
+        return ""
+    return f"; asked, it raised {type(one.error).__name__}{f': {one.error}' if str(one.error) and not hides else ''}"
 
 
 def _statuses(expected: Any) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.http.matching import MISSING
-from asynctest_kit.http.responses import check
+from asynctest_kit.http.responses import ExpectationError, check
+from asynctest_kit.http.transcripts import LAST_MESSAGES, spoken
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -48,18 +50,30 @@ class Events:
     def __init__(self, response: Response) -> None:
         self.response = response
         self._coming = parsed(response.aiter_bytes())
+        self._last: deque[Event] = deque(maxlen=LAST_MESSAGES)
 
     def __aiter__(self) -> Events:
         return self
 
     async def __anext__(self) -> Event:
-        return await anext(self._coming)
+        event = await anext(self._coming)
+        self._last.append(event)
+        return event
 
     async def take(self, count: int) -> list[Event]:
-        """The next ``count`` events; fewer, if the stream ends before."""
+        """The next ``count`` events.
+
+        Raises:
+            ExpectationError: The stream ended before.
+        """
         taken: list[Event] = []
-        while len(taken) < count and (event := await anext(self._coming, None)) is not None:
-            taken.append(event)
+        while len(taken) < count:
+            try:
+                taken.append(await anext(self))
+            except StopAsyncIteration:
+                came = f"{len(taken)} came before the stream ended" if taken else "none came before the stream ended"
+                what = f"events of {self.response.request.url.path}: {count} were to be taken, {came}"
+                raise ExpectationError(f"{what}\n\n{self._transcript()}") from None
         return taken
 
     async def expect(self, expected: Any, *, event: str | None = None) -> Event:
@@ -72,15 +86,20 @@ class Events:
         Raises:
             ExpectationError: It says something else, or there is none.
         """
-        found = await anext(self._coming, None)
+        found = await anext(self, None)
         wanted = expected if event is None else {"event": event, "data": expected}
         received: Any = MISSING
         if found is not None:
             data = _read(found.data, expected)
             received = data if event is None else {"event": found.event, "data": data}
-        check(f"the next event of {self.response.request.url.path}", wanted, received, self.response.scrubber)
+        what = f"the next event of {self.response.request.url.path}"
+        check(what, wanted, received, self.response.scrubber, self._transcript)
         assert found is not None  # noqa: S101  # it was held against something
         return found
+
+    def _transcript(self) -> str:
+        events = [(f"{one.event} {one.id}".strip(), one.data) for one in self._last]
+        return f"{self.response.transcript()}\n{spoken(events, self.response.scrubber)}"
 
 
 def _read(data: str, expected: Any) -> Any:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-import sysconfig
 import traceback
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
+from asynctest_kit.http.own_frames import own_frames
 from asynctest_kit.http.scrubbing import OF_TRANSFER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from asynctest_kit.http.scrubbing import Scrubber
 
-__all__ = ["transcript"]
+__all__ = ["LAST_MESSAGES", "asked", "spoken", "transcript"]
 
 #: Characters of a body that are shown.
 _SHOWN: Final = 2000
+
+#: So many messages of a connection are shown.
+LAST_MESSAGES: Final = 10
+
+#: Characters that are shown of one message of many.
+_SHOWN_OF_A_MESSAGE: Final = 200
 
 #: Lines of a traceback that are shown where no frame is the application's own.
 _LAST_FRAMES: Final = 3
@@ -25,16 +33,11 @@ _LAST_FRAMES: Final = 3
 #: Headers that say nothing of a test.
 _UNTOLD: Final = OF_TRANSFER | {"accept", "accept-encoding", "host", "user-agent"}
 
-_LIBRARIES: Final = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
-
 
 def transcript(response: httpx.Response, scrubber: Scrubber) -> str:
     """What was sent and what came back."""
-    request = response.request
     parts = [
-        "request",
-        _indented(f"{request.method} {scrubber.shown(request.url)}\n{_headers(request.headers, scrubber)}"),
-        _indented(_body_of_request(request, scrubber)),
+        asked(response.request, scrubber),
         f"response{_after(response)}",
         _indented(f"{response.status_code} {response.reason_phrase}\n{_headers(response.headers, scrubber)}"),
         _indented(_body_of_response(response, scrubber)),
@@ -43,6 +46,29 @@ def transcript(response: httpx.Response, scrubber: Scrubber) -> str:
     if error is not None:
         parts += ["the application raised", _indented(_traceback(error))]
     return "\n".join(part for part in parts if part)
+
+
+def asked(request: httpx.Request, scrubber: Scrubber) -> str:
+    """What was sent."""
+    parts = [
+        "request",
+        _indented(f"{request.method} {scrubber.shown(request.url)}\n{_headers(request.headers, scrubber)}"),
+        _indented(_body_of_request(request, scrubber)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def spoken(messages: Iterable[tuple[str, str | bytes]], scrubber: Scrubber) -> str:
+    """What was said on an open connection, one line each: who or which kind, and what, shortened and starred."""
+    lines = [f"{who}: {_said(data, scrubber)}" for who, data in messages]
+    return "\n".join(["messages, the last ones", _indented("\n".join(lines))]) if lines else "no messages"
+
+
+def _said(data: str | bytes, scrubber: Scrubber) -> str:
+    if isinstance(data, bytes):
+        return f"({len(data)} bytes)"
+    text = scrubber.text(data)
+    return text if len(text) <= _SHOWN_OF_A_MESSAGE else f"{text[:_SHOWN_OF_A_MESSAGE]}… ({len(text)} characters)"
 
 
 def _headers(headers: httpx.Headers, scrubber: Scrubber) -> str:
@@ -83,10 +109,7 @@ def _after(response: httpx.Response) -> str:
 
 def _traceback(error: BaseException) -> str:
     """An exception with those frames that are no library's, or the last ones if all are."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not frame.filename.startswith((*_LIBRARIES, "<frozen"))]
-    own = [frame for frame in own if "/asynctest_kit/http/" not in frame.filename]
-    lines = traceback.format_list(own or frames[-_LAST_FRAMES:])
+    lines = traceback.format_list(own_frames(error) or traceback.extract_tb(error.__traceback__)[-_LAST_FRAMES:])
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     lines += traceback.format_exception_only(error)
     if cause is not None:

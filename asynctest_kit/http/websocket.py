@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+
+import httpx
 
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.in_process import AppTransport
 from asynctest_kit.http.responses import check
 from asynctest_kit.http.sockets import Verify, ssl_context
+from asynctest_kit.http.transcripts import LAST_MESSAGES, asked, spoken, transcript
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
-
-    import httpx
 
     from asynctest_kit.http.lifespan import ASGIApp, Message
     from asynctest_kit.http.scrubbing import Scrubber
@@ -38,6 +40,8 @@ _OF_HANDSHAKE: Final = frozenset(
     {"accept", "accept-encoding", "connection", "host", "sec-websocket-protocol", "upgrade"}
 )
 
+#: Headers of its answer that say nothing of a test.
+_OF_PROTOCOL: Final = frozenset({"upgrade", "sec-websocket-accept", "sec-websocket-extensions"})
 
 #: Messages that an application in this process may send before one is read.
 _UNREAD: Final = 64
@@ -73,6 +77,7 @@ class WebSocketClosedError(AtkError):
 
 class _Channel(Protocol):
     subprotocol: str | None
+    headers: Sequence[tuple[str, str]]
 
     async def send(self, data: str | bytes) -> None: ...
 
@@ -89,12 +94,14 @@ class WebSocket:
         subprotocol: What the application chose of those that were offered.
     """
 
-    def __init__(self, channel: _Channel, path: str, timeout: float | None, scrubber: Scrubber) -> None:
-        self.path = path
+    def __init__(self, channel: _Channel, request: httpx.Request, timeout: float | None, scrubber: Scrubber) -> None:
+        self.path = request.url.path
         self.subprotocol = channel.subprotocol
         self._channel = channel
+        self._request = request
         self._timeout = timeout
         self._scrubber = scrubber
+        self._last: deque[tuple[str, str | bytes]] = deque(maxlen=LAST_MESSAGES)
 
     async def send(self, data: str | bytes) -> None:
         """Send a message.
@@ -102,7 +109,11 @@ class WebSocket:
         Raises:
             WebSocketClosedError: It is closed.
         """
-        await self._channel.send(data)
+        try:
+            await self._channel.send(data)
+        except WebSocketClosedError as closed:
+            raise self._told(closed) from closed.__cause__
+        self._last.append(("sent", data))
 
     async def send_json(self, value: Any) -> None:
         """Send a message of text with a value as JSON."""
@@ -116,10 +127,9 @@ class WebSocket:
             TimeoutError: There was none in time.
         """
         try:
-            async with asyncio.timeout(self._timeout):
-                return await self._channel.receive()
-        except TimeoutError:
-            raise TimeoutError(f"WebSocket {self.path}: no message within {self._timeout:g} s") from None
+            return await self._received()
+        except WebSocketClosedError as closed:
+            raise self._told(closed) from closed.__cause__
 
     async def receive_json(self) -> Any:
         """The next message, as JSON."""
@@ -139,7 +149,7 @@ class WebSocket:
         if not isinstance(expected, (str, bytes)) and not hasattr(expected, "search"):
             with suppress(ValueError):
                 message = json.loads(message)
-        check(f"the next message of WebSocket {self.path}", expected, message, self._scrubber)
+        check(f"the next message of WebSocket {self.path}", expected, message, self._scrubber, self._transcript)
         return message
 
     async def close(self, code: int = _NORMAL, reason: str = "") -> None:
@@ -151,9 +161,27 @@ class WebSocket:
 
     async def __anext__(self) -> str | bytes:
         try:
-            return await self.receive()
+            return await self._received()
         except WebSocketClosedError:
             raise StopAsyncIteration from None
+
+    async def _received(self) -> str | bytes:
+        try:
+            async with asyncio.timeout(self._timeout):
+                message = await self._channel.receive()
+        except TimeoutError:
+            what = f"WebSocket {self.path}: no message within {self._timeout:g} s"
+            raise TimeoutError(f"{what}\n\n{self._transcript()}") from None
+        self._last.append(("received", message))
+        return message
+
+    def _told(self, closed: WebSocketClosedError) -> WebSocketClosedError:
+        return WebSocketClosedError(f"{closed}\n\n{self._transcript()}", closed.code, closed.reason)
+
+    def _transcript(self) -> str:
+        """The handshake, and what was said since."""
+        answer = httpx.Response(101, headers=self._channel.headers, request=self._request)
+        return f"{transcript(answer, self._scrubber)}\n{spoken(self._last, self._scrubber)}"
 
 
 @asynccontextmanager
@@ -185,8 +213,13 @@ async def opened_websocket(
         try:
             channel = await stack.enter_async_context(opening)
         except TimeoutError:
-            raise TimeoutError(f"WebSocket {request.url.path}: no handshake within {timeout:g} s") from None
-        yield WebSocket(channel, request.url.path, timeout, scrubber)
+            what = f"WebSocket {request.url.path}: no handshake within {timeout:g} s"
+            raise TimeoutError(f"{what}\n\n{asked(request, scrubber)}") from None
+        except WebSocketRefusedError as refused:
+            answer = httpx.Response(refused.status, content=refused.body, request=request)
+            told = f"{refused}\n\n{transcript(answer, scrubber)}"
+            raise WebSocketRefusedError(told, refused.status, refused.body) from refused.__cause__
+        yield WebSocket(channel, request, timeout, scrubber)
 
 
 @asynccontextmanager
@@ -207,6 +240,7 @@ class _AppChannel:
     """The client's end of a WebSocket whose other end is an application in this process."""
 
     subprotocol: str | None = None
+    headers: Sequence[tuple[str, str]] = ()
 
     def __init__(self, path: str, *, raises: bool) -> None:
         self._path = path
@@ -242,6 +276,9 @@ class _AppChannel:
         kind = message["type"]
         if kind == "websocket.accept":
             self.subprotocol = message.get("subprotocol")
+            given = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in message.get("headers") or ()]
+            chosen = [("sec-websocket-protocol", self.subprotocol)] if self.subprotocol else []
+            self.headers = [*chosen, *given]
             return
         self._is_closed = True
         if kind == "ended":
@@ -319,6 +356,10 @@ async def _on_socket(
 class _SocketChannel:
     def __init__(self, connection: Any, path: str) -> None:
         self.subprotocol: str | None = connection.subprotocol
+        given = connection.response.headers.raw_items()
+        self.headers: Sequence[tuple[str, str]] = [
+            (name, value) for name, value in given if name.lower() not in _OF_PROTOCOL
+        ]
         self._connection = connection
         self._path = path
 

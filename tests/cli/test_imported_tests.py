@@ -60,9 +60,9 @@ async def test_planted_bugs_are_found_and_no_others(atk):
 
     assert planted.code == 1, planted.out + planted.err
     assert findings(planted) == [
-        "DELETE /api/users/{id}: Undocumented status code",
-        "GET /api/products: Server error",
-        "GET /healthz: Response violates schema",
+        "DELETE /api/users/{id}: Undocumented status code (status_code_conformance)",
+        "GET /api/products: Server error (not_a_server_error)",
+        "GET /healthz: Response violates schema (response_schema_conformance)",
     ]
     assert "curl -X DELETE http://app.test/api/users/1\n" in planted.out
     assert "--seed 0 --include 'GET /api/products'" in planted.out
@@ -85,9 +85,10 @@ async def test_an_app_that_is_named(project, atk):
     )
 
     assert found.code == 1, found.err
-    assert findings(found) == ["GET /half: Response violates schema"]
+    assert findings(found) == ["GET /half: Response violates schema (response_schema_conformance)"]
     assert "curl -X GET -H 'authorization: ***' 'http://app.test/half?n=1001'" in found.out
     assert "hush-hush" not in found.out + found.err
+    assert "PytestAssertRewriteWarning" not in found.out + found.err
 
 
 @pytest.mark.parametrize(
@@ -99,13 +100,57 @@ async def test_an_app_that_is_named(project, atk):
         (("--seed", "x"), '--seed: "x" is no number, and not "random".'),
         ((), "It isn't said where the OpenAPI document is"),
         (("--schema", "nowhere.json"), "can't be read"),
+        (
+            ("--include", "GET /hafl"),
+            'include: "GET /hafl" fits no operation. Operations of halving:DOCUMENT: GET /half, GE',
+        ),
+        (
+            ("--without-check", "a"),
+            'there is no check "a". Allowed: allow_header_conformance, content_type_conformance,',
+        ),
+        (
+            ("halving:app", "--schema", "/openapi.json", "--include", "PUT *"),
+            '"PUT *" fits no operation. Operations of /op',
+        ),
     ],
 )
 async def test_what_can_not_be_tried(project, atk, arguments, told):
-    finished = await atk("openapi", *arguments, cwd=project(), **EMBEDDED)
+    setting = '[tool.asynctest_kit.openapi]\nschema = "halving:DOCUMENT"\n' if arguments else ""
+    root = project(halving__py=APP, pyproject__toml=setting)
+    finished = await atk("openapi", *arguments, cwd=root, **EMBEDDED)
 
-    assert finished.code in (2, 4), finished.out
-    assert told in finished.out + finished.err
+    said = finished.out + finished.err
+    assert finished.code == 4, said
+    assert said.count(told) == 1, said
+    assert "Traceback" not in said
+    assert "KeyboardInterrupt" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "module", "extra"),
+    [(("openapi",), "schemathesis", "openapi"), (("graphql", "check"), "gql", "graphql")],
+)
+async def test_what_is_not_installed(project, atk, arguments, module, extra):
+    without = f"import sys\nsys.modules[{module!r}] = None\n"
+    finished = await atk(*arguments, cwd=project(conftest__py=without), **EMBEDDED)
+
+    assert finished.code == 4, finished.out
+    (line,) = (finished.out + finished.err).strip().splitlines()
+    assert line.startswith("ERROR: ")
+    assert line.endswith(f"which is not installed: pip install 'asynctest_kit[{extra}]'")
+
+
+async def test_a_wrong_setting_fails_a_file_of_tests_in_a_line(project, run_pytest):
+    root = project(
+        halving__py=APP,
+        test_contract__py="from asynctest_kit.openapi import *",
+        pyproject__toml='[tool.asynctest_kit.openapi]\nschema = "halving:DOCUMENT"\ninclude = ["PUT *"]\n',
+    )
+    code, said = await run_pytest("-p", "anyio", cwd=root, **EMBEDDED)
+
+    assert code == 2, said
+    assert '"PUT *" fits no operation' in said
+    assert "pytest_generate_tests" not in said
 
 
 GRAPHQL = """
@@ -141,4 +186,5 @@ async def test_changes_of_a_schema(project, atk):
     project(pyproject__toml=setting, shop__py=GRAPHQL.replace("FIELD", "cost"))
     broken = await atk("graphql", "check", "shop:app", cwd=root, **EMBEDDED)
     assert broken.code == 1
+    assert "PytestAssertRewriteWarning" not in broken.out + broken.err
     assert "breaking  FIELD_REMOVED: " in broken.out and "Query.price was removed." in broken.out

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from asynctest_kit.contracts.documents import DocumentError, parsed_document, read_document
+from asynctest_kit.contracts.documents import parsed_document, read_document
+from asynctest_kit.contracts.errors import DocumentError
 
 DOCUMENT = {"openapi": "3.1.0", "info": {}, "paths": {"/a": {"get": {"responses": {"200": {"description": ""}}}}}}
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import sys
 from contextlib import closing
 
@@ -15,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asynctest_kit.contract_settings import OpenApiSettings
-from asynctest_kit.contracts.documents import DocumentError, parsed_document
+from asynctest_kit.contracts.documents import parsed_document
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.contracts.generated import GeneratedCases, OpenApiFindings, case_client
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation
 from asynctest_kit.errors import SettingsError
@@ -63,7 +66,7 @@ class Numbers:
         return Response("")
 
     async def raises(self, request: Request) -> Response:
-        raise LookupError("nothing is here")
+        return JSONResponse(json.loads(await request.body()))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +99,7 @@ async def found(cases, operation, client, at_once=8, **headers):
 async def test_a_fault_is_told_once_by_its_smallest_case(cases, client):
     findings = await found(cases, "GET /half", client, Token="hush-hush")
 
-    assert [(one.operation, one.check) for one in findings] == [("GET /half", "Response violates schema")]
+    assert [(one.operation, one.check) for one in findings] == [("GET /half", "response_schema_conformance")]
     assert findings[0].curl == "curl -X GET -H 'token: ***' 'http://app.test/half?n=1001'"
     assert findings[0].cases > 1
 
@@ -114,9 +117,16 @@ async def test_the_same_seed_makes_the_same_cases(client):
 async def test_what_the_app_raises_is_told_with_its_place(cases, client):
     (finding,) = await found(cases, "GET /raises", client)
 
-    assert finding.check == "Server error"
-    assert "The app raised LookupError: nothing is here\nat " in finding.message
-    assert "test_generated.py:" in finding.message
+    assert (finding.check, finding.title) == ("not_a_server_error", "Server error")
+    assert finding.message.startswith("The app raised JSONDecodeError: Expecting value: line 1 column 1 (char 0)\nat ")
+    assert re.search(r"test_generated\.py:\d+ in raises$", finding.message)
+    assert finding.told(0).startswith("GET /raises: Server error (not_a_server_error)\n")
+
+
+async def test_what_the_app_raises_is_left_out_with_its_check(client):
+    settings = OpenApiSettings(without_checks=("not_a_server_error",), **SETTINGS)
+    with closing(GeneratedCases(parsed_document(DOCUMENT, ""), settings)) as cases:
+        assert await cases.check("GET /raises", client, {}, anyio.CapacityLimiter(1)) == 1
 
 
 async def test_requests_are_sent_at_once_up_to_the_limit(numbers, client):
@@ -142,7 +152,6 @@ async def test_a_check_that_is_cancelled_leaves_nothing_behind(cases, numbers, c
     ("document", "settings", "error", "told"),
     [
         (DOCUMENT, {"without_checks": ("unsupported_metod",)}, SettingsError, r"no check .* mean unsupported_method\?"),
-        (DOCUMENT, {"include": ("PUT *",)}, DocumentError, "has no operation that is included and not excluded"),
         (
             DOCUMENT | {"paths": {"/a": {"get": {"requestBody": {"$ref": "#/x"}}}}},
             {},
@@ -163,6 +172,22 @@ def test_operations_are_chosen():
 
     assert GeneratedCases(document, OpenApiSettings(include=("GET /[hr]*",))).operations == ("GET /half", "GET /raises")
     assert GeneratedCases(document, OpenApiSettings(exclude=("*/slow", "* /raises"))).operations == ("GET /half",)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"include": ("GET /half", "PUT *")},
+            r'include: "PUT \*" fits no operation\. .*: GET /half, GET /slow, GET /raises',
+        ),
+        ({"exclude": ("* /hafl",)}, r'exclude: "\* /hafl" fits no operation\.'),
+        ({"include": ("GET *",), "exclude": ("GET *",)}, "no operation is included and not excluded"),
+    ],
+)
+def test_globs_that_leave_nothing(settings, told):
+    with pytest.raises(SettingsError, match=told):
+        GeneratedCases(parsed_document(DOCUMENT, "x.json"), OpenApiSettings(**settings))
 
 
 async def test_what_is_not_installed_is_told(monkeypatch):

@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from asynctest_kit.contracts.documents import DocumentError, parsed_document
+from asynctest_kit.contracts.documents import parsed_document
+from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation, Seen
 from asynctest_kit.http.client import Api
 

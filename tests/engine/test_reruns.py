@@ -49,6 +49,8 @@ def whole(tmp_path_factory):
     [
         ("test_fine", ALL_PASSED, 1, "", ""),
         ("test_broken", CALL_FAILED, 2, "", ""),
+        ("test_at_a_port", CALL_FAILED, 2, "", ""),
+        ("test_elsewhere", CALL_FAILED, 2, "", ""),
         ("test_broken_alone", CALL_FAILED, 1, "", ""),
         ("test_flaky_alone", ALL_PASSED, 2, "flaky", "failed once, at first with: AssertionError: assert 1 == 2"),
         ("test_flaky_once", ALL_PASSED, 2, "flaky", "failed once, at first with: AssertionError: only the second time"),
@@ -107,6 +109,25 @@ def test_the_report_is_that_of_the_attempt_alone(whole):
     assert "It failed beside others first, with: LookupError: broken in attempt 1\n" in run.out
     (phase,) = (phase for phase in run.phases["test_reruns.py::test_used_up"] if phase.when == "call")
     assert "LookupError: used up in attempt 3" in phase.longrepr
+
+
+def said(run, name):
+    """What its report says of the attempts."""
+    (phase,) = (phase for phase in run.phases[f"test_reruns.py::{name}"] if phase.when == "call")
+    return dict(phase.sections).get("asynctest_kit")
+
+
+def test_a_failure_that_differs_only_in_its_port_is_no_other(whole):
+    run, _ = whole
+    assert said(run, "test_at_a_port") is None
+    assert said(run, "test_broken").startswith("It failed beside others first, with: LookupError: broken in attempt 1")
+
+
+def test_a_failure_at_another_line_is_another(whole):
+    run, _ = whole
+    file = SUITES / "reruns/test_reruns.py"
+    line = file.read_text().splitlines().index('        raise LookupError("the same words")') + 1
+    assert f"with: LookupError: the same words, at {file}:{line}\n" in said(run, "test_elsewhere")
 
 
 def test_the_output_is_that_of_the_attempt_that_counts(whole):

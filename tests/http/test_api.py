@@ -207,6 +207,23 @@ async def test_a_response_is_read_as_it_comes(api, sample):
     assert parts == [b"0", b"1", b"2"]
 
 
+async def test_an_expectation_that_raises_is_told_with_its_place_and_the_response(api):
+    response = await api.get("/users/1")
+    with pytest.raises(ExpectationError) as failed:
+        response.expect(
+            lambda status: status.x,
+            json={"id": lambda number: number > "x"},
+            headers={"content-type": lambda kind: 1 / 0},
+        )
+    assert ", received 200 OK; asked, it raised AttributeError: 'int' object has no attribute 'x'\n" in told(failed)
+    assert (
+        "  json $.id: expected what the lambda holds for, received 1; asked, it raised TypeError: "
+        "'>' not supported between instances of 'int' and 'str'\n"
+    ) in told(failed)
+    assert "\n  header content-type: expected what the lambda holds for, received 'application/json'; a" in told(failed)
+    assert "\n  GET " in told(failed) and "\n  200 OK\n" in told(failed)
+
+
 async def test_events(api):
     async with api.events("/events") as events:
         first = await events.expect({"number": 0}, event="step")
@@ -225,7 +242,33 @@ async def test_events_are_taken(api):
     async with api.events("/events") as events:
         with pytest.raises(ExpectationError, match=r"\$\.event: expected 'end', received 'step'"):
             await events.expect({"number": 0}, event="end")
-        assert [event.id for event in await events.take(5)] == ["1", "2"]
+        assert [event.id for event in await events.take(2)] == ["1", "2"]
+        assert await events.take(0) == []
+
+
+async def test_a_stream_that_ends_short_is_told(api):
+    async with api.events("/events?token=hush") as events:
+        await anext(events)
+        with pytest.raises(ExpectationError) as short:
+            await events.take(5)
+        with pytest.raises(ExpectationError, match="1 were to be taken, none came before the stream ended"):
+            await events.take(1)
+    assert str(short.value).startswith(
+        "events of /events: 5 were to be taken, 2 came before the stream ended\n\nrequest\n"
+    )
+    assert f"GET {api.base_url}/events?token=***\n" in str(short.value)
+    assert "  200 OK\n" in str(short.value)
+    assert str(short.value).endswith("""
+messages, the last ones
+  step 0: {"number": 0}
+  step 1: {"number": 1}
+  step 2: {"number": 2}""")
+
+
+async def test_another_event_is_told_with_request_and_response(api):
+    async with api.events("/events") as events:
+        with pytest.raises(ExpectationError, match=r"(?s)\$: expected 1.*\n  GET .*\n  200 OK\n.*\n  step 0: .*0}$"):
+            await events.expect(1)
 
 
 async def test_what_is_no_stream_of_events_is_told(api):
@@ -267,6 +310,15 @@ async def test_websocket(api, sample):
         await ws.send("hi")
         with pytest.raises(ExpectationError, match=r"WebSocket /chat is not as expected\n  \$.said: expected 'ho'"):
             await ws.expect({"said": "ho"})
+        with pytest.raises(ExpectationError) as other:
+            await ws.send('{"password": "x-y-z"}')
+            await ws.expect(b"")
+    told = str(other.value)
+    assert "GET " in told and "/chat\n" in told and "authorization: ***\n" in told
+    assert "\n  101 Switching Protocols\n" in told and "\n  sec-websocket-protocol: chat\n" in told
+    assert (
+        '\n  received: {"said": "hi", "asks": "Bearer t"}\n  sent: {"password": "***"}\n  received: {"said": ' in told
+    )
     await sample.state.ended.wait()
 
 
@@ -276,10 +328,9 @@ async def test_a_websocket_that_the_application_closes(api):
         await ws.send("hi")
         await ws.send("bye")
         assert [json.loads(message)["said"] async for message in ws] == ["hi"]
-        with pytest.raises(WebSocketClosedError):
-            await ws.receive()
-        with pytest.raises(WebSocketClosedError):
-            await ws.send("more")
+        for use in (ws.receive, lambda: ws.send("more"), lambda: ws.expect(...)):
+            with pytest.raises(WebSocketClosedError, match=r"(?s)closed.*\n  101 Switching .*\n  sent: bye\n"):
+                await use()
     async with api.websocket("/chat") as ws:
         await ws.send("bye")
         with pytest.raises(WebSocketClosedError, match="is closed, with code 4000: so long") as closed:
@@ -296,18 +347,19 @@ async def test_a_websocket_whose_application_fails(api, in_process):
 
 
 async def test_a_websocket_that_is_refused(api):
-    with pytest.raises(WebSocketRefusedError, match="WebSocket /chat: the application refused it with status 403"):
+    with pytest.raises(WebSocketRefusedError, match=r"(?s)/chat: .* status 403\n\nrequest\n  GET .*/chat\?no=1\n"):
         async with api.websocket("/chat", params={"no": 1}):
             pass
     with pytest.raises(WebSocketRefusedError, match="with status 402: members only") as refused:
         async with api.websocket("/chat?denied=1"):
             pass
     assert (refused.value.status, refused.value.body) == (402, b"members only")
+    assert str(refused.value).endswith("  402 Payment Required\n  members only")
 
 
 async def test_a_websocket_that_says_nothing_is_a_time_out(reached):
     async with Api(reached, timeout=30.0) as api:
-        with pytest.raises(TimeoutError, match=r"WebSocket /chat: no (message|handshake) within 0\.3 s"):
+        with pytest.raises(TimeoutError, match=r"WebSocket /chat: no (message|handshake) within 0\.3 s\n\nrequest"):
             async with api.websocket("/chat", timeout=0.3) as ws:
                 await ws.receive()
 
@@ -390,10 +442,29 @@ async def test_each_call_is_told_with_its_time(sample):
             pass
         with pytest.raises(httpx.ReadTimeout) as failed:
             await api.get("/stubborn", timeout=0.05)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await api.get("/stubborn")
+        with pytest.raises(LookupError):
+            async with api.stream("GET", "/users/1"):
+                raise LookupError
+        async with api.websocket("/chat") as ws:
+            await ws.send("hi")
+        with pytest.raises(WebSocketRefusedError):
+            async with api.websocket("/chat?no=1"):
+                pass
+        with pytest.raises(TimeoutError):
+            async with api.websocket("/chat", timeout=0.05) as ws:
+                await ws.receive()
     assert [(call.method, call.path, call.timed_out) for call in calls] == [
         ("GET", "/users/1", False),
         ("GET", "/users/1", False),
         ("GET", "/stubborn", True),
+        ("GET", "/stubborn", False),
+        ("GET", "/users/1", False),
+        ("WEBSOCKET", "/chat", False),
+        ("WEBSOCKET", "/chat", False),
+        ("WEBSOCKET", "/chat", True),
     ]
     assert all(call.start <= call.end for call in calls)
     assert "GET http://app.test/stubborn failed after" in failed.value.__notes__[0]
@@ -505,6 +576,15 @@ async def test_hole(api, faults):
             await client.get(proxy.endpoint.url)
 
 
+async def test_cut_off(api):
+    async with api.websocket("/chat") as ws:
+        await ws.send("hi")
+        await ws.receive()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await api.get("/stubborn")
+
+
 async def test_status(api):
     (await api.get("/fail")).expect(200)
 """
@@ -539,7 +619,7 @@ async def test_the_fixture_in_a_suite(runner, tmp_path):
     command = [sys.executable, "-m", *runner, "-p", "no:cacheprovider", "-p", "no:asyncio", "."]
     ran = await anyio.run_process(command, cwd=tmp_path, check=False, env={**os.environ, "COLUMNS": "200"})
     output = (ran.stdout + ran.stderr).decode()
-    assert "3 failed, 132 passed" in output or "2 failed, 132 passed, 1 error" in output, output
+    assert "3 failed, 134 passed" in output or "2 failed, 134 passed, 1 error" in output, output
     assert "test_none - asynctest_kit.http.lifespan.AppError: There is no application" in output
     assert "status: expected 200, received 500 Internal Server Error" in output
     assert "LookupError: planted" in output
@@ -547,7 +627,13 @@ async def test_the_fixture_in_a_suite(runner, tmp_path):
         assert "\nmoved" not in output
         report = json.loads((tmp_path / "report.json").read_text())
         calls = {(call["method"], call["route"]): call["calls"] for call in report["calls"]}
-        assert calls == {("POST", "/login"): 64, ("GET", "/me"): 64, ("GET", "/stubborn"): 2, **ODD}
+        assert calls == {
+            ("POST", "/login"): 64,
+            ("GET", "/me"): 64,
+            ("GET", "/stubborn"): 4,
+            ("WEBSOCKET", "/chat"): 2,
+            **ODD,
+        }
         waits = [(one["nodeid"].partition("::")[2], one["what"].partition(":")[0]) for one in report["time_outs"]]
         assert sorted(waits) == [
             ("test_hole[socket]", "127.0.0.1"),

@@ -118,8 +118,8 @@ async def test_other_data_than_expected(graphql):
     told = str(failure.value)
     assert "$.books[0].id: expected 3, received 0" in told
     assert "$.books[0].title: expected int, received 'Book 0'" in told
-    assert "$.books[0].other: expected 1, received nothing" in told
-    assert "$.more: expected 1, received nothing" in told
+    assert "$.books[0].other: expected 1, and it is not there" in told
+    assert "$.more: expected 1, and it is not there" in told
     assert '"secret": "***"' in told and "200 OK" in told
 
 
@@ -180,6 +180,61 @@ async def test_subscription_to_what_is_no_socket(graphql):
     with pytest.raises(WebSocketRefusedError):
         async with graphql.subscribe("subscription { count(to: 1) }"):
             pass
+
+
+async def ended(app, use):
+    """What the end of an Api says of what was done with it."""
+    try:
+        async with Api(app) as api:
+            await use(GraphQL(api))
+    except GraphQLError as error:
+        return str(error)
+    return ""
+
+
+async def test_errors_that_nobody_looks_at_fail_at_the_end(app):
+    async def use(graphql):
+        await graphql("{ book(id: -1) { id } }")
+        await graphql("{ book(id: -2) { id } }")
+
+    told = await ended(app, use)
+    assert re.match(
+        r"The answer to the call at \S*test_graphql\.py:\d+ in use has errors that .* \(and 1 more like", told
+    )
+    assert "\n  there is no such book, at book, code NOT_FOUND\n" in told
+    assert '"query": "{ book(id: -1) { id } }"' in told
+
+
+async def test_errors_of_events_too(app):
+    async def use(graphql):
+        async with graphql.subscribe("subscription { count(to: 0) }") as events:
+            await anext(events)
+
+    assert "nothing to count\n" in await ended(app, use)
+
+
+async def test_an_error_beside_the_one_that_is_expected(app):
+    async def use(graphql):
+        (await graphql("{ a: book(id: -1) { id } b: book(id: -2) { id } }")).expect_error(path="a")
+
+    assert "at b, code NOT_FOUND" in await ended(app, use)
+
+
+@pytest.mark.parametrize("look", [lambda result: result.errors, lambda result: result.expect_error()])
+async def test_errors_that_were_looked_at(app, look):
+    async def use(graphql):
+        look(await graphql("{ book(id: -1) { id } }"))
+
+    assert await ended(app, use) == ""
+
+
+async def test_a_block_that_fails_says_only_that(app):
+    async def use(graphql):
+        await graphql("{ book(id: -1) { id } }")
+        raise LookupError("of the test")
+
+    with pytest.raises(LookupError, match="of the test"):
+        await ended(app, use)
 
 
 async def test_what_is_not_installed_is_told(monkeypatch):

@@ -29,6 +29,16 @@ def test_a_value_matches_itself_and_anything(value):
     assert places(..., value) == []
 
 
+def test_a_function_that_raises_says_at_which_place():
+    expected = {"a": [1, lambda value: value > "x"], "b": lambda value: value["c"], "d": some(lambda value: value > 1)}
+    found = list(differences(expected, {"a": [1, 2], "b": {}, "d": ["x", 2]}))
+
+    assert [(one.place, one.received, repr(one.error)) for one in found] == [
+        ("$.a[1]", 2, """TypeError("'>' not supported between instances of 'int' and 'str'")"""),
+        ("$.b", {}, "KeyError('c')"),
+    ]
+
+
 @given(st.dictionaries(st.text(), JSON, min_size=1), st.data())
 def test_a_part_matches_but_not_exactly(value, data):
     key = data.draw(st.sampled_from(sorted(value)))

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections import Counter
 
 import pytest
@@ -11,6 +12,7 @@ from trail import held, note, used
 pytestmark = pytest.mark.anyio
 
 tries = Counter()
+ports = []
 
 
 def attempt(name):
@@ -59,6 +61,20 @@ async def test_flaky_once(row):
 @pytest.mark.atk(retries=2)
 async def test_flaky_twice():
     assert attempt("flaky_twice") == 3
+
+
+async def test_at_a_port():
+    attempt("at_a_port")
+    server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    ports.append(server)  # open, so that the next attempt has another
+    port = server.sockets[0].getsockname()[1]
+    raise ConnectionError(f"http://127.0.0.1:{port}/orders/{uuid.uuid4()} was not answered as expected")
+
+
+async def test_elsewhere():
+    if attempt("elsewhere") == 1:
+        raise LookupError("the same words")
+    raise LookupError("the same words")
 
 
 @pytest.mark.atk(retries=2)
