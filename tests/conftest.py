@@ -12,7 +12,7 @@ import pytest
 
 # The suites that tests run in processes of their own name the plugins that they are about; these would else be loaded
 # into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
-_foreign = ("asyncio", "rerunfailures", "faker", "hypothesispytest", "pact", "respx", "valkey")
+_foreign = ("asyncio", "rerunfailures", "faker", "hypothesispytest", "pact", "respx", "schemathesis", "valkey")
 os.environ["PYTEST_ADDOPTS"] = " ".join(f"-p no:{plugin}" for plugin in _foreign)
 
 # In CI pytest's summary repeats whole messages; suites that tests run say there what they say everywhere.

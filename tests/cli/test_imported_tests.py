@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-EMBEDDED = {"ATK_PROVIDER": "embedded", "PYTEST_ADDOPTS": "-p no:asyncio -p no:cacheprovider"}
+EMBEDDED = {"ATK_PROVIDER": "embedded", "PYTEST_ADDOPTS": f"{os.environ['PYTEST_ADDOPTS']} -p no:cacheprovider"}
 
 APP = """
     import json

@@ -95,8 +95,8 @@ class Kept:
 
     @property
     def environ(self) -> dict[str, str]:
-        """A user's."""
-        ours = ("ATK_", "COVERAGE_", "COV_", "PYTEST_")
+        """A user's; plugins that these tests aren't about stay away, for each process would import them."""
+        ours = ("ATK_", "COVERAGE_", "COV_", "PYTEST_C", "PYTEST_V", "PYTEST_X")
         return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
     async def begin(self, *arguments: str, what: str = "", start: tuple[str, ...] = (), **environ: str):
