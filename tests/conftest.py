@@ -12,12 +12,15 @@ import pytest
 
 # The suites that tests run in processes of their own name the plugins that they are about; these would else be loaded
 # into all of them, where the first warns, the second takes the tests over, and the others cost half of the time.
-_foreign = ("asyncio", "rerunfailures", "faker", "hypothesispytest", "pact", "respx", "valkey")
+_foreign = ("asyncio", "rerunfailures", "faker", "hypothesispytest", "pact", "respx", "schemathesis", "valkey")
 os.environ["PYTEST_ADDOPTS"] = " ".join(f"-p no:{plugin}" for plugin in _foreign)
 
 # In CI pytest's summary repeats whole messages; suites that tests run say there what they say everywhere.
 for _name in ("CI", "BUILD_NUMBER"):
     os.environ.pop(_name, None)
+
+#: What every version of Python, pytest and the libraries is to be tested with in full.
+_CORE = {"engine", "fixtures", "isolation"}
 
 # A shell's background job ignores Ctrl-C, and so do processes that it starts; tests send it to theirs.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,6 +37,13 @@ def pytest_unconfigure():
     if images:
         subprocess.run(["docker", "rmi", "-f", *images], check=False, capture_output=True)
     _cache.cleanup()
+
+
+def pytest_collection_modifyitems(items):
+    """No test of the core is marked as one that some versions of Python and pytest need not pass."""
+    for item in items:
+        if item.path.parent.name in _CORE and item.get_closest_marker("once"):
+            raise pytest.UsageError(f"{item.nodeid} is one of the core, and runs everywhere: it may not be marked once")
 
 
 @pytest.fixture(scope="session")

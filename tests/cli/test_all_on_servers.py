@@ -57,6 +57,7 @@ def suite(project):
     return folder
 
 
+@pytest.mark.once
 async def test_no_server_is_started_for_all(suite, atk, run_pytest):
     started = []
     for _ in range(2):  # the second knows from the first what to start before it collects

@@ -44,6 +44,7 @@ async def test_a_service_that_nobody_can_give_is_a_fault(project, atk):
     assert finished.out.endswith("2 faults to be mended (see →).\n")
 
 
+@pytest.mark.once
 async def test_a_server_that_does_not_answer_is_a_fault_without_its_password(project, atk):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

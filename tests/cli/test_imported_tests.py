@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-EMBEDDED = {"ATK_PROVIDER": "embedded", "PYTEST_ADDOPTS": "-p no:asyncio -p no:cacheprovider"}
+EMBEDDED = {"ATK_PROVIDER": "embedded", "PYTEST_ADDOPTS": f"{os.environ['PYTEST_ADDOPTS']} -p no:cacheprovider"}
 
 APP = """
     import json
@@ -54,6 +55,7 @@ def findings(finished):
     return sorted(re.findall(r"^((?:GET|POST|PUT|PATCH|DELETE) \S+: .+)$", finished.out, re.MULTILINE))
 
 
+@pytest.mark.once
 async def test_planted_bugs_are_found_and_no_others(atk):
     planted = await atk("openapi", "tests/planted", "--phase", "coverage", cwd=SHOP, **EMBEDDED)
     true = await atk("openapi", "--examples", "5", cwd=SHOP, **EMBEDDED)

@@ -74,6 +74,7 @@ async def test_services_stay_for_the_runs_that_follow(project, atk):
     assert ended.out == "Nothing is up for this project. `atk up` starts its services.\n"
 
 
+@pytest.mark.once
 async def test_what_is_up_is_shown_without_its_password(project, atk):
     root = project()
     async with services_up(atk, root, "redis", "--idle", "1h"):
@@ -94,6 +95,7 @@ async def test_what_is_up_is_shown_without_its_password(project, atk):
     assert url.startswith("redis://:") and "***" not in url
 
 
+@pytest.mark.once
 async def test_the_url_is_one_that_works(project, atk):
     root = project()
     async with services_up(atk, root, "postgres"):
@@ -103,6 +105,7 @@ async def test_the_url_is_one_that_works(project, atk):
         await connection.close()
 
 
+@pytest.mark.once
 async def test_a_log_is_quoted(project, atk):
     root = project()
     async with services_up(atk, root, "postgres"):
@@ -174,6 +177,7 @@ def uses_slow(root):
     return any(service.name == "slow" and service.users for service in supervisor_of(root).services)
 
 
+@pytest.mark.once
 async def test_a_start_that_is_broken_off_says_what_it_leaves(project, atk):
     with socket.socket() as nobody:  # bound, so that it is nobody else's, and not listening
         nobody.bind(("127.0.0.1", 0))
@@ -192,6 +196,7 @@ async def test_a_start_that_is_broken_off_says_what_it_leaves(project, atk):
             await atk("down", cwd=root)
 
 
+@pytest.mark.once
 async def test_nobody_for_long_enough_ends_it(project, atk):
     root = project()
     async with services_up(atk, root, "redis", "--idle", "0.5"):
@@ -233,6 +238,7 @@ def apart(monkeypatch):
         yield
 
 
+@pytest.mark.once
 @pytest.mark.usefixtures("apart")
 async def test_what_a_killed_supervisor_left_is_removed(project, atk):
     root = project()
@@ -283,6 +289,7 @@ async def test_nothing_is_up(project, atk):
     assert (await atk("down", cwd=project())).out == "Nothing is up for this project.\n"
 
 
+@pytest.mark.once
 async def test_many_runs_at_once_share_what_is_up(project, atk):
     root = project(test_it__py=SUITE)
     async with services_up(atk, root, "postgres"):
@@ -293,6 +300,7 @@ async def test_many_runs_at_once_share_what_is_up(project, atk):
         assert supervisor_of(root).clients == 0
 
 
+@pytest.mark.once
 async def test_a_container_of_any_image_is_a_service_like_any_other(project, atk):
     image = os.environ.get("TESTS_BUSYBOX_IMAGE") or "asynctest-kit/busybox:testbed"
     settings = f"""
@@ -353,6 +361,7 @@ async def following(root):
             await process.wait()
 
 
+@pytest.mark.once
 async def test_a_container_is_looked_into(project, atk):
     if not in_docker():
         pytest.skip(f"no Docker with the image {IMAGE}")
@@ -380,6 +389,7 @@ async def test_a_container_is_looked_into(project, atk):
     assert b"Ready to accept connections" in out
 
 
+@pytest.mark.once
 async def test_the_manual_s_programs_need_no_password(project, atk):
     if not in_docker():
         pytest.skip(f"no Docker with the image {IMAGE}")
@@ -406,6 +416,7 @@ async def test_the_manual_s_programs_need_no_password(project, atk):
     assert ran.code == 0, ran.out
 
 
+@pytest.mark.once
 async def test_nothing_is_run_in_a_local_program(project, atk):
     root = project()
     async with services_up(atk, root, "redis"):
@@ -423,6 +434,7 @@ async def test_a_setting_that_needs_a_container_is_told_where_there_is_none(proj
     )
 
 
+@pytest.mark.once
 async def test_a_registry_that_hangs_fails_only_the_tests_that_need_it(project, atk):
     if not in_docker():
         pytest.skip("no Docker")

@@ -95,8 +95,8 @@ class Kept:
 
     @property
     def environ(self) -> dict[str, str]:
-        """A user's."""
-        ours = ("ATK_", "COVERAGE_", "COV_", "PYTEST_")
+        """A user's; plugins that these tests aren't about stay away, for each process would import them."""
+        ours = ("ATK_", "COVERAGE_", "COV_", "PYTEST_C", "PYTEST_V", "PYTEST_X")
         return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
     async def begin(self, *arguments: str, what: str = "", start: tuple[str, ...] = (), **environ: str):
@@ -198,6 +198,7 @@ async def test_a_warm_run_is_as_a_cold_one(kept):
     assert told(warm) == told(cold) == [".", "1 passed"]  # not a warning more
 
 
+@pytest.mark.once
 async def test_the_end_is_the_runs(kept):
     for what, code in (("fail", 1), ("exit", 77), ("die", -signal.SIGKILL)):
         await kept.has_process()
@@ -209,7 +210,9 @@ async def test_the_end_is_the_runs(kept):
     assert "assert 1 == 2" not in ended.out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 2), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.once)]
+)
 async def test_signals_reach_the_tests(kept, number, code):
     await kept.has_process()
     run = await kept.begin(what="wait")
@@ -222,6 +225,7 @@ async def test_signals_reach_the_tests(kept, number, code):
     await until(lambda: state_of(process) == "Z")
 
 
+@pytest.mark.once
 async def test_a_run_that_is_stopped_and_killed_takes_the_tests_along(kept):
     await kept.has_process()
     run = await kept.begin(what="wait")
@@ -236,6 +240,7 @@ async def test_a_run_that_is_stopped_and_killed_takes_the_tests_along(kept):
     await until(lambda: state_of(process) == "Z")
 
 
+@pytest.mark.once
 async def test_what_differs_is_a_cold_run_that_leaves_one_like_it(kept):
     await kept.has_process()
     closed = await kept.atk(start=as_of_shell("exec <&-; exec"))
@@ -256,12 +261,14 @@ async def test_what_differs_is_a_cold_run_that_leaves_one_like_it(kept):
     assert kept.seen[1]["environ"]["ATK_CONCURRENCY"] == "7"
 
 
+@pytest.mark.once
 async def test_of_two_runs_at_once_one_is_warm(kept):
     await kept.has_process()
     both = await asyncio.gather(kept.atk(), kept.atk())
     assert [run.code for run in both] == [0, 0], both
 
 
+@pytest.mark.once
 async def test_it_ends_with_the_services(kept):
     await kept.has_process()
     await kept.atk("down")
@@ -289,6 +296,7 @@ OWN = """
 """
 
 
+@pytest.mark.once
 async def test_what_a_suite_imports_it_imports_in_every_run(kept, project):
     (kept.root / "test_seen.py").unlink()
     project(pyproject__toml=PROJECT.replace("error", "default"), test_own__py=OWN, statistics__py="IS_OURS = True")

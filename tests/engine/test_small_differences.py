@@ -299,7 +299,7 @@ def suite(request, tmp_path):
 
 
 def test_comes_out_as_under_pytest(suite, tmp_path):
-    blocked = ("asyncio", "cacheprovider", "faker", "hypothesispytest", "respx", "valkey")
+    blocked = ("asyncio", "cacheprovider", "faker", "hypothesispytest", "pact", "respx", "schemathesis", "valkey")
     environment = {**os.environ, "PYTEST_ADDOPTS": " ".join(f"-p no:{plugin}" for plugin in blocked)}
     for runner in (["pytest"], ["asynctest_kit", "run"]):
         command = ["-m", *runner, *suite.options, "-p", "no:randomly", "."]

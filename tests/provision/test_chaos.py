@@ -32,7 +32,7 @@ from asynctest_kit.provision.providers import docker_snapshots
 from asynctest_kit.provision.providers.engine import EngineError, NotFoundError
 from asynctest_kit.provision.runtime import project_of
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.once]
 
 KILLS = int(os.environ.get("CHAOS", "3"))
 SEED = int(os.environ.get("CHAOS_SEED") or random.SystemRandom().randrange(1 << 20))

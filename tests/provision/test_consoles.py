@@ -33,6 +33,7 @@ async def test_a_program_is_run_and_all_it_says_is_kept(console):
     assert len(binary.stdout) == 200_000
 
 
+@pytest.mark.once
 async def test_many_programs_at_once_and_one_that_is_given_up(console):
     waiting = asyncio.ensure_future(console.run("sleep", "60"))
     done = await asyncio.gather(*(console.run("echo", str(number)) for number in range(20)))
@@ -65,6 +66,7 @@ async def test_a_log_is_followed_with_its_streams(engine, client):
     assert {line.text for line in await console.log(2)} == {"hello", "not hello"}
 
 
+@pytest.mark.once
 async def test_a_followed_log_ends_with_its_service(console, client):
     async with console.follow(1) as lines:
         assert (await anext(lines)).text

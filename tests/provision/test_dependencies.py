@@ -75,6 +75,7 @@ async def test_a_service_reaches_what_it_needs_by_its_name(engine, client):
     assert set(client.endpoints) == {"the_cache", "job", "app"}
 
 
+@pytest.mark.once
 async def test_a_container_reaches_a_port_of_another(engine, client):
     base = container_of(SHOW, name="base", ports={"http": 8080}, environment={"SHOWN": "base"})
     script = f"export SHOWN=$(wget -q -O - $AT); {SHOW}"
@@ -140,6 +141,7 @@ async def test_a_failure_fails_those_that_need_it_and_names_the_cause(engine, cl
     assert await engine.labelled(f"{LABEL}={project_of(client._root).key}") == []
 
 
+@pytest.mark.once
 async def test_what_needs_a_service_that_has_ended_ends_too(engine, client, root):
     base = container_of("echo up; sleep 600", name="base", wait=Log("up"))
     app = container_of("echo up; sleep 600", name="app", wait=Log("up"), needs=(base,))
@@ -162,6 +164,7 @@ async def test_what_needs_a_service_that_has_ended_ends_too(engine, client, root
         await asyncio.to_thread(other.close)
 
 
+@pytest.mark.once
 async def test_a_service_that_starts_when_what_it_needs_ends_is_told_why(engine, client, root):
     base = container_of("echo up; sleep 600", name="base", wait=Log("up"))
     app = container_of("echo starting; sleep 600", name="app", wait=Log("never"), needs=(base,), startup_timeout=60.0)
@@ -237,6 +240,7 @@ def answering(value):
     return answer
 
 
+@pytest.mark.once
 async def test_a_container_without_a_network_joins_one_when_another_is_wired_to_it(engine):
     names = [f"asynctest_kit-apart-{token_hex(6)}" for _ in range(2)]
     alone = {"Image": BUSYBOX, "Cmd": ["sh", "-c", SHOW], "HostConfig": {"NetworkMode": "none"}}

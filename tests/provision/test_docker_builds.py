@@ -63,6 +63,7 @@ def dockerfile(context, text):
     (context / "Dockerfile").write_text(text.replace("BASE", IMAGES["redis"]))
 
 
+@pytest.mark.once
 async def test_it_is_built_once_for_each_change(docker, engine, context):
     # Not what another run of this test has built on this engine.
     (context / "entry.sh").write_text(f'exec "$@" --maxmemory "$MEMORY" # {token_hex(8)}\n')
@@ -116,6 +117,7 @@ async def test_an_image_that_the_engine_does_not_remove_keeps_no_other(docker, e
     assert await engine.remove_images(["no:valid:name", name]) == [name]
 
 
+@pytest.mark.once
 async def test_two_services_of_one_build_wait_for_one(docker, context):
     dockerfile(context, f"FROM BASE\nENV ONE={token_hex(8)}\n")  # which no other run of this test has built
     options = built(context)
@@ -136,6 +138,7 @@ async def test_a_failed_build_is_told_with_its_output_and_no_secret(docker, cont
     assert "my-secret" not in message
 
 
+@pytest.mark.once
 async def test_a_build_that_takes_too_long_is_told(docker, context):
     dockerfile(context, "FROM BASE\nRUN echo waits; sleep 60\n")
     with pytest.raises(ProvisionError, match=r"it did not end within 2 s\.(.*\n)*  \| waits"):

@@ -109,6 +109,7 @@ async def test_files_have_their_mode_and_owner(docker, tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.once
 async def test_volumes_are_shared_by_a_run_and_gone_after_it(engine, docker, tmp_path):
     (tmp_path / "note").write_text("from here")
     volumes = (
@@ -131,6 +132,7 @@ async def test_volumes_are_shared_by_a_run_and_gone_after_it(engine, docker, tmp
     assert list(tmp_path.iterdir()) == [tmp_path / "note"]
 
 
+@pytest.mark.once
 async def test_services_of_a_network_know_each_other_by_name(engine, docker):
     async with (
         docker.give(redis_with("one", networks=("back",), aliases=("first",))) as one,
@@ -142,6 +144,7 @@ async def test_services_of_a_network_know_each_other_by_name(engine, docker):
     assert await ours(engine, docker) == []
 
 
+@pytest.mark.once
 async def test_many_at_once_share_what_they_share_and_leave_nothing(engine, docker):
     options = {"networks": ("back",), "volumes": (Volume(source="common", target="/common"),)}
 
@@ -195,6 +198,7 @@ async def rows(docker, scripts):
             await connection.close()
 
 
+@pytest.mark.once
 async def test_init_scripts_run_once_and_again_when_they_change(engine, docker, tmp_path, _no_snapshots):
     from asynctest_kit.provision import snapshots
 
@@ -215,6 +219,7 @@ async def test_init_scripts_run_once_and_again_when_they_change(engine, docker, 
             await engine.remove_image(image)
 
 
+@pytest.mark.once
 async def test_the_first_of_the_images_two_starts_is_not_taken_for_its_being_ready(docker, tmp_path):
     """That one says so in the log, too, and serves the image's own scripts, by its socket alone."""
     (tmp_path / "1.sql").write_text("CREATE TABLE rows (number int); SELECT pg_sleep(1); INSERT INTO rows VALUES (1);")

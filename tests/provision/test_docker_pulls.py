@@ -62,6 +62,7 @@ async def test_what_is_missing_is_pulled_and_what_is_there_is_not(docker, image)
     assert await pulls(docker, image, pull="always")
 
 
+@pytest.mark.once
 async def test_an_image_for_another_platform_is_not_the_one_that_is_missing(docker, engine, tmp_path):
     async with registry(tmp_path) as host:
         name = await publish(host, f"team/{token_hex(4)}:1")

@@ -88,6 +88,7 @@ def _orders_keep_their_phases(monkeypatch):
     monkeypatch.setattr("provision_traces.Order", Noted)
 
 
+@pytest.mark.once
 async def test_where_there_are_to_be_none_none_is_made(cache, docker):
     async with postgres(docker, snapshots=False) as (_, _, order):
         pass
@@ -110,6 +111,7 @@ async def test_it_is_prepared_once_and_each_start_has_its_password(cache, docker
     assert password == first.login.password != second.login.password
 
 
+@pytest.mark.once
 async def test_where_the_images_data_folder_is_a_volume_the_data_is_put_elsewhere(cache, docker, engine):
     """What a container has in a volume is in no image that is made of it."""
     config = await engine.image_config(IMAGES["postgres"])
@@ -123,6 +125,7 @@ async def test_where_the_images_data_folder_is_a_volume_the_data_is_put_elsewher
         assert "migrated" in names
 
 
+@pytest.mark.once
 async def test_of_data_in_a_volume_no_snapshot_is_made_and_that_is_told(cache, docker, engine, caplog):
     [volume] = (await engine.image_config(IMAGES["postgres"]))["Volumes"]
     async with postgres(docker, environment={"PGDATA": f"{volume}/mine"}) as (connection, _, order):
@@ -135,6 +138,7 @@ async def test_of_data_in_a_volume_no_snapshot_is_made_and_that_is_told(cache, d
     )
 
 
+@pytest.mark.once
 async def test_of_several_that_start_at_once_one_is_taken(cache, docker):
     async with postgres(docker) as (_, _, first), postgres(docker) as (_, _, second):
         pass
@@ -165,12 +169,14 @@ async def test_what_migrations_made_is_there_for_the_same_project_and_what_tests
             assert await roles(connection) == {"postgres"}
 
 
+@pytest.mark.once
 async def test_other_migrations_than_it_was_asked_for_are_not_kept(cache, docker):
     async with postgres(docker, migrations="first") as (_, _, order):
         await order.preserve("second")
     assert len(keys()) == 1
 
 
+@pytest.mark.once
 async def test_only_the_states_used_last_are_kept(cache, docker, engine, monkeypatch):
     monkeypatch.setattr(snapshots, "_NEWEST", 1)
     images = []
@@ -187,6 +193,7 @@ async def roles(connection):
     return {name for (name,) in await connection.fetch(r"SELECT rolname FROM pg_roles WHERE rolname NOT LIKE 'pg\_%'")}
 
 
+@pytest.mark.once
 async def test_data_that_is_too_large_is_not_kept(cache, docker, monkeypatch, caplog):
     monkeypatch.setattr("asynctest_kit.provision.providers.docker_snapshots._LARGEST", 1 << 20)
     async with postgres(docker) as (connection, _, _):
@@ -195,6 +202,7 @@ async def test_data_that_is_too_large_is_not_kept(cache, docker, monkeypatch, ca
     assert "its data is larger than 1 MiB" in caplog.text
 
 
+@pytest.mark.once
 async def test_what_does_not_start_on_fresh_data_either_is_no_fault_of_the_snapshot(cache, docker):
     async with postgres(docker, migrations="first") as (_, _, order):
         await order.preserve("first")
@@ -208,6 +216,7 @@ async def test_what_does_not_start_on_fresh_data_either_is_no_fault_of_the_snaps
     assert snapshots.images() == before
 
 
+@pytest.mark.once
 async def test_an_image_that_is_gone_or_of_no_use_is_made_afresh(cache, docker, engine):
     async with postgres(docker):
         pass
@@ -224,6 +233,7 @@ async def test_an_image_that_is_gone_or_of_no_use_is_made_afresh(cache, docker, 
     assert order.seen.count("create") == 2
 
 
+@pytest.mark.once
 async def test_images_that_nobody_knows_of_are_removed(cache, docker, engine):
     async with postgres(docker):
         pass
@@ -236,6 +246,7 @@ async def test_images_that_nobody_knows_of_are_removed(cache, docker, engine):
     assert image not in await engine.labelled_images(LABEL)
 
 
+@pytest.mark.once
 async def test_nothing_is_kept_in_a_hurry(cache, docker):
     async with postgres(docker) as (connection, _, order):
         await connection.execute("CREATE DATABASE migrated")

@@ -249,6 +249,7 @@ async def test_a_service_without_a_password_is_not_opened_to_the_network_of_an_e
             writer.close()
 
 
+@pytest.mark.once
 async def test_a_port_that_an_engine_elsewhere_does_not_open_to_us_is_named_with_what_would_help(engine, monkeypatch):
     monkeypatch.setattr(docker_reach, "_EVERYWHERE", "127.0.0.1")  # as a rootless engine there
     async with proxy(engine, host="127.0.0.2") as url:
@@ -261,6 +262,7 @@ async def test_a_port_that_an_engine_elsewhere_does_not_open_to_us_is_named_with
     ), message
 
 
+@pytest.mark.once
 async def test_a_port_of_a_loopback_that_is_not_ours_is_named_with_what_would_help(engine, monkeypatch):
     """An engine behind a tunnel, or that of the machine around our container."""
 

@@ -66,6 +66,7 @@ def short_path():
         yield Path(folder)
 
 
+@pytest.mark.once
 async def test_a_full_disk_is_told_of_the_service_that_filled_it(root, short_path, tmp_path):
     write_suite(root, BOTH)
     disks = on_small_disks(**{"/dev/shm": "8m", str(short_path): "16m"})
@@ -78,6 +79,7 @@ async def test_a_full_disk_is_told_of_the_service_that_filled_it(root, short_pat
     assert "No space left on device" in out
 
 
+@pytest.mark.once
 async def test_a_cache_that_is_full_costs_nothing_but_time(root, tmp_path):
     write_suite(root, BOTH)
     cache = tmp_path / "cache"
@@ -251,6 +253,7 @@ ONE_TEST = """
 """
 
 
+@pytest.mark.once
 async def test_many_services_that_can_not_be_had_are_each_told_and_the_others_are_up(engine, root):
     tests = [ONE_TEST.format(name=name.replace("-", "_")) for name in (*TOLD, "fine", "tmp_path")]
     async with silent_registry() as registry:
@@ -277,6 +280,7 @@ async def test_many_services_that_can_not_be_had_are_each_told_and_the_others_ar
             assert part.format(**known) in problem, problem
 
 
+@pytest.mark.once
 async def test_an_engine_that_is_restarted_ends_its_services_and_only_them(root, short_path):
     if os.geteuid() or not shutil.which("dockerd"):
         pytest.skip("only root can run a Docker engine of its own")

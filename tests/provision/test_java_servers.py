@@ -45,6 +45,7 @@ async def is_stubbed(endpoint):
         return (await client.get("/tea")).text == "tea"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_container_serves(engine, kind):
     image = os.environ.get(f"ATK_{kind.upper()}_IMAGE") or kind_of(spec_of(kind)).image

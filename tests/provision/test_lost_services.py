@@ -112,6 +112,7 @@ async def test_an_embedded_server_that_is_killed_is_named(root):
     assert failed(out) == USERS
 
 
+@pytest.mark.once
 async def test_a_supervisor_that_is_killed_is_named_and_cleaned_up_after(root):
     write_suite(root, SUITE)
     async with running(root, ATK_PROVIDER="embedded") as run:
@@ -123,6 +124,7 @@ async def test_a_supervisor_that_is_killed_is_named_and_cleaned_up_after(root):
     assert sessions(root) == []
 
 
+@pytest.mark.once
 async def test_services_taken_down_by_somebody_are_named(root):
     write_suite(root, SUITE)
     async with running(root, ATK_PROVIDER="embedded") as run:
@@ -134,6 +136,7 @@ async def test_services_taken_down_by_somebody_are_named(root):
     assert re.search(r"The service 'redis' \(.*\) was lost when its supervisor was told to end, by `atk down`", out)
 
 
+@pytest.mark.once
 async def test_a_server_of_the_user_s_own_that_does_not_answer_any_more_is_named(root):
     write_suite(root, SUITE, OTHERS_EMBEDDED)
     async with (

@@ -77,6 +77,7 @@ async def test_no_secret_is_on_a_command_line_and_redis_s_is_nowhere(engine, doc
             assert (running.endpoint.password in str(inspected)) is (kind == "postgres")
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("kind", "argv", "answer"),
     [
@@ -125,6 +126,7 @@ async def test_a_container_that_ends_at_once_is_shown_with_its_last_words(engine
     assert await ours(engine, docker) == []
 
 
+@pytest.mark.once
 async def test_a_time_out_names_what_it_waited_for(engine, docker):
     for seconds in (2, 8, 30):  # on a busy machine it takes that long to say its first words
         order = order_of(spec_of("redis", command=("--port", "1234"), startup_timeout=float(seconds)))
@@ -158,7 +160,9 @@ async def test_a_missing_image_is_a_refusal_with_its_name_and_cause(docker):
     assert [phase.phase for phase in phases] == ["resolve", "pull"]
 
 
-@pytest.mark.parametrize("moment", [0.0, 0.03, 0.1, 0.2, 0.3, 0.45, 0.7])
+@pytest.mark.parametrize(
+    "moment", [0.0, 0.03, 0.3, *(pytest.param(moment, marks=pytest.mark.once) for moment in (0.1, 0.2, 0.45, 0.7))]
+)
 async def test_a_cancelled_start_leaves_no_container(engine, docker, moment):
     async def start():
         async with docker.give(order_of(spec_of("postgres"))):

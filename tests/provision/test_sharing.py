@@ -46,6 +46,7 @@ def ports(root):
     return {line.split()[1] for line in (root / "came").read_text().splitlines()}
 
 
+@pytest.mark.once
 async def test_the_runs_of_one_checkout_share_and_those_of_two_never_do(root, tmp_path):
     pytest.importorskip("xdist")
     write_suite(root, MEETING.format(expected=4))

@@ -104,6 +104,7 @@ async def test_initdb_runs_once(cache):
     assert passwords[0] != passwords[2]
 
 
+@pytest.mark.once
 async def test_each_run_has_a_password_of_its_own(cache):
     async with postgres():
         pass
@@ -140,6 +141,7 @@ async def test_other_migrations_than_it_was_asked_for_are_not_kept(cache):
     assert len(kept(cache)) == 1
 
 
+@pytest.mark.once
 async def test_a_server_that_lets_nobody_copy_it_is_not_kept(cache, caplog):
     async with postgres(migrations="first", command=("-c", "max_wal_senders=0")) as (_, running):
         await running.preserve("first")
@@ -147,6 +149,7 @@ async def test_a_server_that_lets_nobody_copy_it_is_not_kept(cache, caplog):
     assert "no snapshot of postgres is kept" in caplog.text
 
 
+@pytest.mark.once
 async def test_a_command_that_no_server_starts_with_is_no_fault_of_the_snapshot(cache):
     async with postgres(migrations="first") as (endpoint, running):
         await execute(endpoint, "CREATE ROLE migrated")
@@ -161,6 +164,7 @@ async def test_a_command_that_no_server_starts_with_is_no_fault_of_the_snapshot(
         assert await roles_in(endpoint) == {"postgres", "migrated"}
 
 
+@pytest.mark.once
 async def test_a_start_whose_time_is_over_is_not_tried_on_fresh_data(cache):
     async with postgres():
         pass
@@ -190,6 +194,7 @@ def test_of_a_user_s_snapshots_those_used_last_stay(cache, data):
     assert len(kept(cache)) == 30
 
 
+@pytest.mark.once
 async def test_what_nobody_wants_kept_is_not(cache):
     async with postgres() as (endpoint, _):
         await execute(endpoint, "CREATE DATABASE scratch")
@@ -197,6 +202,7 @@ async def test_what_nobody_wants_kept_is_not(cache):
         assert "scratch" not in await names_in(endpoint)
 
 
+@pytest.mark.once
 async def test_where_there_are_to_be_none_none_is_made_and_none_is_used(cache):
     async with Embedded().give(order_of(spec_of("postgres", snapshots=False), phases := [])):
         pass
@@ -211,6 +217,7 @@ async def test_where_there_are_to_be_none_none_is_made_and_none_is_used(cache):
     assert snapshot.stat().st_mtime == 1.0  # whoever uses it notes that
 
 
+@pytest.mark.once
 async def test_another_user_is_another_snapshot(cache):
     for user in ("postgres", "owner"):
         async with postgres(environment={"POSTGRES_USER": user}) as (endpoint, _):
@@ -219,6 +226,7 @@ async def test_another_user_is_another_snapshot(cache):
     assert len(kept(cache)) == 2
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("harm", ["global/pg_control", "PG_VERSION", "postgresql.conf"])
 async def test_a_broken_snapshot_costs_a_second_start(cache, harm):
     async with postgres():
@@ -231,6 +239,7 @@ async def test_a_broken_snapshot_costs_a_second_start(cache, harm):
         assert "postgres" in await names_in(endpoint)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("obstacle", ["a file", "open to others", "nowhere"])
 async def test_without_a_cache_it_works_as_ever(tmp_path, monkeypatch, obstacle):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -299,6 +308,7 @@ def test_its_password_is_private(cache, data):
     assert cache.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.once
 async def test_changed_migrations_are_made_where_the_former_ones_were_not(tmp_path, cache):
     root, sql = tmp_path / "project", tmp_path / "project/sql"
     sql.mkdir(parents=True)
@@ -327,6 +337,7 @@ async def test_changed_migrations_are_made_where_the_former_ones_were_not(tmp_pa
         assert len([name for name in kept(cache) if project_of(root).key in name]) == number + 1
 
 
+@pytest.mark.once
 async def test_migrations_that_change_the_server_have_it_for_themselves(root, cache):
     sql = root / "sql"
     sql.mkdir()
@@ -389,6 +400,7 @@ async def test_migrations_that_change_the_server_have_it_for_themselves(root, ca
         keeper.keep(0)
 
 
+@pytest.mark.once
 async def test_a_server_whose_migrations_were_killed_or_cut_short_is_left_to_nobody(root):
     spec = spec_of("postgres", provider="embedded")
     sql = root / "sql"
