@@ -100,6 +100,7 @@ class Finalizers:
                     await (result if limit is None else limit().run(partial(_itself, result)))
             except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
                 errors.append(error)
+        self._generator = None  # else each one of a run is closed once more at the loop's end
         if len(errors) == 1:
             raise errors[0]
         if errors:
