@@ -129,28 +129,30 @@ def test_the_plan_tells_what_an_earlier_run_found(tmp_path):
 ALLOWED = "It takes exclusive, group, timeout, retries, isolation."
 
 
+BAD_MARKS = {
+    "'one'": f"positional argument 'one': it takes keywords only. {ALLOWED}",
+    "exclusiv=True": f"unknown argument 'exclusiv'. Did you mean exclusive? {ALLOWED}",
+    "xyz=1": f"unknown argument 'xyz'. {ALLOWED}",
+    "exclusive=1": "exclusive=1 is not True or False.",
+    "group=''": "group='' is not a name.",
+    "group=3": "group=3 is not a name.",
+    "timeout=-1": "timeout=-1 is not a number of seconds from 0 (no limit).",
+    "timeout='1s'": "timeout='1s' is not a number of seconds from 0 (no limit).",
+    "timeout=True": "timeout=True is not a number of seconds from 0 (no limit).",
+    "timeout=float('inf')": "timeout=inf is not a number of seconds from 0 (no limit).",
+    "timeout=float('nan')": "timeout=nan is not a number of seconds from 0 (no limit).",
+    "retries=-1": "retries=-1 is not a whole number from 0.",
+    "retries=1.0": "retries=1.0 is not a whole number from 0.",
+    "retries=True": "retries=True is not a whole number from 0.",
+    "isolation='schema'": "isolation='schema' is not one of 'transaction', 'database', 'server'.",
+}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ("'one'", f"positional argument 'one': it takes keywords only. {ALLOWED}"),
-        ("exclusiv=True", f"unknown argument 'exclusiv'. Did you mean exclusive? {ALLOWED}"),
-        ("xyz=1", f"unknown argument 'xyz'. {ALLOWED}"),
-        ("exclusive=1", "exclusive=1 is not True or False."),
-        ("group=''", "group='' is not a name."),
-        ("group=3", "group=3 is not a name."),
-        ("timeout=-1", "timeout=-1 is not a number of seconds from 0 (no limit)."),
-        ("timeout='1s'", "timeout='1s' is not a number of seconds from 0 (no limit)."),
-        ("timeout=True", "timeout=True is not a number of seconds from 0 (no limit)."),
-        ("timeout=float('inf')", "timeout=inf is not a number of seconds from 0 (no limit)."),
-        ("timeout=float('nan')", "timeout=nan is not a number of seconds from 0 (no limit)."),
-        ("retries=-1", "retries=-1 is not a whole number from 0."),
-        ("retries=1.0", "retries=1.0 is not a whole number from 0."),
-        ("retries=True", "retries=True is not a whole number from 0."),
-        ("isolation='schema'", "isolation='schema' is not one of 'transaction', 'database', 'server'."),
-    ],
+    ("place", "arguments"),
+    [*(("test", arguments) for arguments in BAD_MARKS), ("class", "xyz=1"), ("module", "group=3")],
 )
-@pytest.mark.parametrize("place", ["test", "class", "module"])
-def test_a_bad_mark_is_refused(tmp_path, arguments, message, place):
+def test_a_bad_mark_is_refused(tmp_path, place, arguments):
     mark = f"pytest.mark.atk({arguments})"
     lines = {
         "test": ["import pytest", f"@{mark}", "async def test_it(): pass"],
@@ -164,5 +166,5 @@ def test_a_bad_mark_is_refused(tmp_path, arguments, message, place):
     run = Bench(tmp_path / "runs", suite).engine("-p", "asynctest_kit.plugin")
     assert run.code == 4
     nodeid = "test_it.py::TestIt::test_it" if place == "class" else "test_it.py::test_it"
-    assert f"ERROR: {nodeid}: @pytest.mark.atk: {message}\n" in run.out
+    assert f"ERROR: {nodeid}: @pytest.mark.atk: {BAD_MARKS[arguments]}\n" in run.out
     assert run.phases == {}
