@@ -1,13 +1,12 @@
 """Real HTTP exchanges, kept in a file without their secrets and told again from it.
 
 A file is JSON, made to be read and to be under version control. What is secret is replaced before anything is kept:
-headers, parameters of a query and of a form, and keys of JSON, at any depth, by their names. A request is known again
-by its method, its URL and its body, as they are without secrets.
+headers, parameters of a query and of a form, its parts, and keys of JSON, at any depth, by their names. A request is
+known again by its method, its URL and its body, as they are without secrets; what is between parts doesn't matter.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from asynctest_kit.errors import AtkError
+from asynctest_kit.http.multipart import with_boundary
+from asynctest_kit.http.scrubbing import content_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,10 +45,8 @@ class Exchanges:
         self.records = records
         self.file = file
         self._scrubber = scrubber
-        self._kept: list[dict[str, Any]] = [] if records else _read(file)
-        self._answers: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for one in self._kept:
-            self._answers[_key(one["request"])].append(one["response"])
+        self._kept: list[dict[str, Any]] = []
+        self._answers: dict[str, list[dict[str, Any]]] = {} if records else self._read()
 
     def answer(self, request: httpx.Request) -> httpx.Response | None:
         """What was answered to ``request``: of several the next, and the last again and again; None if nothing was."""
@@ -55,7 +54,7 @@ class Exchanges:
         if not answers:
             return None
         told = answers.pop(0) if len(answers) > 1 else answers[0]
-        return httpx.Response(told["status"], headers=told["headers"], content=_content(told["body"]), request=request)
+        return _response(told, request)
 
     def keep(self, request: httpx.Request, response: httpx.Response) -> None:
         """Keep an exchange; both bodies have been read."""
@@ -74,34 +73,47 @@ class Exchanges:
         new.write_text(json.dumps({"exchanges": self._kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.replace(self.file)
 
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
+        """The answers by their requests, without what is secret now, whatever it was when they were kept."""
+        how = "Set ATK_RECORD=1 for one run that may make the real calls."
+        found = defaultdict(list)
+        try:
+            for one in json.loads(self.file.read_text(encoding="utf-8"))["exchanges"]:
+                request = _request(one["request"])
+                _response(one["response"], request)
+                found[_key(self._told(request))].append(one["response"])
+        except FileNotFoundError:
+            raise ExchangeError(f"There is no file {self.file} of exchanges to be replayed. {how}") from None
+        except (ValueError, KeyError, TypeError, AttributeError, httpx.InvalidURL) as error:
+            raise ExchangeError(f"{self.file} is no file of exchanges: {error!r}. {how}") from None
+        return found
+
     def _told(self, request: httpx.Request) -> dict[str, Any]:
         return {
             "method": request.method,
             "url": self._scrubber.url(request.url),
-            "headers": self._scrubber.headers(request.headers),
+            "headers": self._scrubber.headers(httpx.Headers(_comparable(request.headers))),
             "body": self._scrubber.body(request.content, request.headers.get("content-type", "")),
         }
 
 
-def _read(file: Path) -> list[dict[str, Any]]:
-    how = "Set ATK_RECORD=1 for one run that may make the real calls."
-    try:
-        found: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["exchanges"]
-        for one in found:
-            _key(one["request"])
-            _content(one["response"]["body"])
-    except FileNotFoundError:
-        raise ExchangeError(f"There is no file {file} of exchanges to be replayed. {how}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ExchangeError(f"{file} is no file of exchanges: {error!r}. {how}") from None
-    return found
+def _key(told: dict[str, Any]) -> str:
+    return json.dumps([told["method"], told["url"], told["body"]], sort_keys=True)
 
 
-def _key(request: dict[str, Any]) -> str:
-    return json.dumps([request["method"], request["url"], request["body"]], sort_keys=True)
+def _comparable(headers: httpx.Headers) -> list[tuple[str, str]]:
+    """Headers with the same boundary each time."""
+    pairs = headers.multi_items()
+    return [(name, with_boundary(value) if name.lower() == "content-type" else value) for name, value in pairs]
 
 
-def _content(body: dict[str, Any]) -> bytes:
-    if "json" in body:
-        return json.dumps(body["json"], ensure_ascii=False).encode()
-    return base64.b64decode(body["base64"]) if "base64" in body else str(body["text"]).encode()
+def _request(kept: dict[str, Any]) -> httpx.Request:
+    headers = httpx.Headers(kept["headers"])
+    content = content_of(kept["body"], headers.get("content-type", ""))
+    return httpx.Request(kept["method"], kept["url"], headers=headers, content=content)
+
+
+def _response(kept: dict[str, Any], request: httpx.Request) -> httpx.Response:
+    headers = httpx.Headers(kept["headers"])
+    content = content_of(kept["body"], headers.get("content-type", ""))
+    return httpx.Response(kept["status"], headers=headers, content=content, request=request)
