@@ -66,12 +66,14 @@ class Exchanges:
         }
         self._kept.append({"request": self._told(request), "response": told})
 
-    def write(self) -> None:
-        """Write what was kept, all at once."""
+    def write(self) -> bool:
+        """Write what was kept, all at once; whether there was a file before."""
+        was_there = self.file.exists()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = self.file.with_name(f".{self.file.name}.new")
         new.write_text(json.dumps({"exchanges": self._kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.replace(self.file)
+        return was_there
 
     def _read(self) -> dict[str, list[dict[str, Any]]]:
         """The answers by their requests, without what is secret now, whatever it was when they were kept."""

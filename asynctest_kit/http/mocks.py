@@ -98,11 +98,9 @@ class MockHttp(respx.MockRouter):
         records = self._records if record is None else record
         self._exchanges.append(Exchanges((self._root or Path()) / file, Scrubber(scrub), records=records))
 
-    def keep(self) -> None:
-        """Write the files of exchanges that were made anew."""
-        for exchanges in self._exchanges:
-            if exchanges.records:
-                exchanges.write()
+    def keep(self) -> list[tuple[Path, bool]]:
+        """Write the files of exchanges that were made anew; each, and whether there was one before."""
+        return [(each.file.absolute(), each.write()) for each in self._exchanges if each.records]
 
     def check(self) -> None:
         """Make sure that nothing called what isn't mocked, and that every route was called.

@@ -158,6 +158,7 @@ async def together(suite):
 async def test_none_of_200_at_once_gets_anothers_answer(together):
     assert odd(together) == ODD, together
     assert re.search(r"2 failed, 208 passed, 2 errors", together)
+    assert re.search(r"files that were written =+\nrecorded\.json  new\n", together)
     assert "interference" not in together
     assert "exclusive" not in together
     assert "touched process-global state" not in together
