@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -18,11 +19,13 @@ from asynctest_kit.http.multipart import with_boundary
 from asynctest_kit.http.scrubbing import content_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from asynctest_kit.http.scrubbing import Scrubber
 
-__all__ = ["ExchangeError", "Exchanges"]
+__all__ = ["ExchangeError", "Exchanges", "Recorded"]
+
+
+#: Exchanges by the file that they are written to.
+Recorded = dict[Path, list[dict[str, Any]]]
 
 
 class ExchangeError(AtkError):
@@ -66,12 +69,23 @@ class Exchanges:
         }
         self._kept.append({"request": self._told(request), "response": told})
 
-    def write(self) -> bool:
-        """Write what was kept, all at once; whether there was a file before."""
+    def write(self, recorded: Recorded | None = None) -> bool:
+        """Write what was kept, all at once.
+
+        Args:
+            recorded: What other tests of this run have recorded, by file, to which this is added: of a request that
+                several of them made there is what the one was answered that made it most often.
+
+        Returns:
+            Whether there was a file before.
+        """
+        kept = _together((recorded or {}).get(self.file, []), self._kept)
+        if recorded is not None:
+            recorded[self.file] = kept
         was_there = self.file.exists()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = self.file.with_name(f".{self.file.name}.new")
-        new.write_text(json.dumps({"exchanges": self._kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        new.write_text(json.dumps({"exchanges": kept}, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         new.replace(self.file)
         return was_there
 
@@ -97,6 +111,20 @@ class Exchanges:
             "headers": self._scrubber.headers(httpx.Headers(_comparable(request.headers))),
             "body": self._scrubber.body(request.content, request.headers.get("content-type", "")),
         }
+
+
+def _together(before: list[dict[str, Any]], now: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    found, ours = (_by_request(before), _by_request(now))
+    longer = {key: each for key, each in ours.items() if len(each) > len(found.get(key, ()))}
+    kept = [one for one in before if _key(one["request"]) not in longer]
+    return kept + [one for one in now if _key(one["request"]) in longer]
+
+
+def _by_request(exchanges: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found = defaultdict(list)
+    for one in exchanges:
+        found[_key(one["request"])].append(one)
+    return found
 
 
 def _key(told: dict[str, Any]) -> str:

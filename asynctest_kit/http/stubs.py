@@ -187,7 +187,7 @@ class Stubs:
             method: Their method; None for any.
             path: Their path, as in :meth:`stub`; None for any.
             count: How many.
-            within: Seconds in which they may still come.
+            within: Seconds in which they may still come; with ``count=0`` those in which none may.
             query: Parameters that they have.
             headers: Headers that they have.
             json: What their body is; more keys than these may be there.
@@ -198,7 +198,7 @@ class Stubs:
         wanted = _wanted(method, path, query, headers, json)
         pattern, clock, pause = self._product.pattern(wanted), asyncio.get_running_loop().time, _PAUSE
         deadline = clock() + within
-        while not _enough(found := await self._find(pattern), count):
+        while not _enough(found := await self._find(pattern), count) or (count == 0 and clock() < deadline):
             left = deadline - clock()
             if left <= 0 or (count is not None and len(found) > count):
                 raise VerificationError(await self._not_verified(wanted, found, count))

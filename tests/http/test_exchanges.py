@@ -170,6 +170,20 @@ async def test_what_became_secret_since_it_was_kept_is_left_out_too(tmp_path, cl
         assert (await client.post("http://x/?page=1&ssn=2", **json_of)).text == "tea"
 
 
+async def test_tests_that_record_in_one_file_add_to_it(server, client, tmp_path):
+    recorded = {}
+    for paths in (["/one"], ["/two", "/one", "/one"], ["/one", "/two"]):
+        with MockHttp("test_shop", recorded=recorded) as mock:
+            mock.replay(tmp_path / "exchanges.json", record=True)
+            for path in paths:
+                await client.get(f"{server.url}{path}")
+            mock.keep()
+    with MockHttp("test_shop") as mock:
+        mock.replay(tmp_path / "exchanges.json")
+        numbers = [(await client.get(f"{server.url}{path}")).json()["number"] for path in ("/one", "/one", "/two")]
+    assert numbers == [3, 4, 2]
+
+
 async def test_routes_come_before_exchanges(server, client, tmp_path):
     with MockHttp("test_shop") as mock, respx.mock() as other:
         mock.replay(tmp_path / "exchanges.json", record=True)

@@ -231,6 +231,24 @@ async def test_a_request_may_still_be_to_come(opened, stubs, client):
     assert len(verified.result()) == 1
 
 
+async def test_none_may_come_in_the_time_in_which_none_is_expected(opened, stubs, client):
+    await stubs.stub("POST", "/pay")
+    await stubs.verify("POST", "/pay", count=0, within=0.05)
+    looked, find = asyncio.Event(), opened.product.find
+
+    async def seen(*asked):
+        found = await find(*asked)
+        looked.set()
+        return found
+
+    opened.product.find = seen
+    verifying = asyncio.ensure_future(stubs.verify("POST", "/pay", count=0, within=60))
+    await looked.wait()
+    await client.post("/pay")
+    with pytest.raises(VerificationError, match="to be called 0 times; it was once"):
+        await verifying
+
+
 async def test_answers_are_what_was_asked_for(stubs, client):
     stubs.optional()
     await stubs.stub("GET", "/plain", text="tea", status=203, headers={"X-Shop": "1"}, delay=0.01)
