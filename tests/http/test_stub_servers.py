@@ -559,6 +559,20 @@ async def test_how_often_an_answer_is_given(opened, stubs, client):
     (await opened.end(stubs)).check()
 
 
+async def test_a_server_that_remembers_no_requests_is_refused(servers, monkeypatch):
+    product = WireMock(servers[1]["wiremock"])
+    call = product.admin.call
+
+    async def without_journal(method, path, *content):  # as it answers with --no-request-journal
+        is_asked = path == "/__admin/requests/unmatched"
+        return {"requests": [], "requestJournalDisabled": True} if is_asked else await call(method, path, *content)
+
+    monkeypatch.setattr(product.admin, "call", without_journal)
+    with pytest.raises(StubServerError, match="Start it without --no-request-journal"):
+        async with open_stub_server(servers[1]["wiremock"], product, fixture="stubs"):
+            raise AssertionError
+
+
 async def test_a_server_that_has_gone_is_told(servers):
     gone = msgspec.structs.replace(servers[1]["wiremock"], port=1)
     with pytest.raises(StubServerError, match=r"WireMock at http://127\.0\.0\.1:1 can't be reached: "):
