@@ -33,6 +33,7 @@ from asynctest_kit.fixtures import (
 )
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 from asynctest_kit.fixtures.told_once import ToldOnce
+from asynctest_kit.fixtures.written import WrittenFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -93,6 +94,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(stubs, "asynctest_kit-stubs")
     config.pluginmanager.register(pacts, "asynctest_kit-pacts")
     config.pluginmanager.register(pacts.PactFiles(config), "asynctest_kit-pact-files")
+    config.pluginmanager.register(WrittenFiles(config), "asynctest_kit-written-files")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(openapi, "asynctest_kit-openapi")
     config.pluginmanager.register(graphql, "asynctest_kit-graphql")

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 __all__ = ["can_i_deploy", "publish", "verify"]
 
 _USAGE_ERROR = 4
+
+_OF_SERVICES = (
+    "What is served here has the command's own environment, and no service: `atk up`, then for instance "
+    "`DATABASE_URL=$(atk url postgres) atk pact verify --app ...`. In a test the fixture pact_verifier has all of them."
+)
 
 _BROKERS = ("-b", "--broker-base-url", "--broker-url")
 _VERSIONS = ("-a", "--consumer-app-version", "-r", "--auto-detect-version-properties")
@@ -119,10 +124,15 @@ async def _located(app: str | None) -> AsyncIterator[list[str]]:
         return
     from asynctest_kit.contracts.verification import location
     from asynctest_kit.http.apps import opened_app, serve
+    from asynctest_kit.http.lifespan import AppError
 
     if "://" not in app:
         sys.path.insert(0, str(Path.cwd()))
-    async with opened_app(app if "://" in app else serve(app)) as opened:
+    async with AsyncExitStack() as stack:
+        try:
+            opened = await stack.enter_async_context(opened_app(app if "://" in app else serve(app)))
+        except AppError as error:
+            raise AppError(f"{error}\n{_OF_SERVICES}") from None
         yield location(opened.base_url)
 
 

@@ -7,7 +7,6 @@ found the same fault of an operation the smallest is told; one that was made at 
 from __future__ import annotations
 
 import fnmatch
-import json
 import shlex
 import subprocess
 import sys
@@ -44,7 +43,7 @@ from asynctest_kit.contracts.case_messages import (
 from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.errors import AtkError, SettingsError
 from asynctest_kit.http.own_frames import place_raised
-from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber
+from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber, content_of
 from asynctest_kit.http.sockets import SocketTransport
 
 if TYPE_CHECKING:
@@ -335,7 +334,7 @@ def _quoted_body(case: Case, scrubber: Scrubber) -> str:
     told = scrubber.body(case.body, kind)
     if "base64" in told:
         return "$'" + "".join(f"\\x{byte:02x}" for byte in case.body) + "'"
-    return shlex.quote(json.dumps(told["json"], ensure_ascii=False) if "json" in told else str(told["text"]))
+    return shlex.quote(content_of(told, kind).decode(errors="replace"))
 
 
 def check_installed() -> None:

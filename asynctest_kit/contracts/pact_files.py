@@ -30,7 +30,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["SECTIONS", "Agreed", "Said", "check_agreement", "check_names", "named", "pact_of", "pair_of", "write_pacts"]
+__all__ = [
+    "SECTIONS",
+    "Agreed",
+    "Said",
+    "Written",
+    "check_agreement",
+    "check_names",
+    "named",
+    "pact_of",
+    "pair_of",
+    "write_pacts",
+]
 
 #: Where interactions are in a pact, by the version of its specification.
 SECTIONS: Final = ("interactions", "messages")
@@ -227,10 +238,19 @@ def _conflict(said: Said, name: str, others: str, more: str = "") -> PactConflic
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """A file that was written or removed: whether it was there before, and is now."""
+
+    file: Path
+    was_there: bool
+    is_there: bool
+
+
 def write_pacts(
     folder: Path, said: Iterable[Said], *, passed: Collection[str], is_gone: Callable[[str], bool]
-) -> list[str]:
-    """Bring the pact files in ``folder`` up to date; what kept one from it, in words.
+) -> tuple[list[str], list[Written]]:
+    """Bring the pact files in ``folder`` up to date; what kept one from it, in words, and those that were not so.
 
     Args:
         folder: Made if there is something to write.
@@ -242,7 +262,7 @@ def write_pacts(
     for one in said:
         by_pair.setdefault(one.pair, []).append(one)
     if not by_pair and not folder.is_dir():
-        return []
+        return [], []
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder):
         for left in folder.glob(".*.json.new"):  # by one who was killed: whoever writes holds the lock
@@ -255,8 +275,8 @@ def _update(
     by_pair: dict[tuple[str, str], list[Said]],
     passed: Collection[str],
     is_gone: Callable[[str], bool],
-) -> list[str]:
-    problems = []
+) -> tuple[list[str], list[Written]]:
+    problems, written = [], []
     files = {folder / f"{'-'.join(pair)}.json": pair for pair in by_pair}
     for file in sorted({*files, *folder.glob("*.json")}):
         pair = files.get(file)
@@ -264,11 +284,14 @@ def _update(
             existing = _existing(file, pair)
             if pair is None and not _tests_in(existing or {}):
                 continue  # another's
-            _replace(file, merged(existing, by_pair[pair] if pair else [], passed=passed, is_gone=is_gone))
+            document = merged(existing, by_pair[pair] if pair else [], passed=passed, is_gone=is_gone)
+            was_there = file.exists()
+            if _replace(file, document):
+                written.append(Written(file=file, was_there=was_there, is_there=document is not None))
         except PactError as error:
             if pair is not None:
                 problems.append(str(error))
-    return problems
+    return problems, written
 
 
 def _existing(file: Path, pair: tuple[str, str] | None) -> Document | None:
@@ -283,17 +306,19 @@ def _existing(file: Path, pair: tuple[str, str] | None) -> Document | None:
     return existing
 
 
-def _replace(file: Path, document: Document | None) -> None:
+def _replace(file: Path, document: Document | None) -> bool:
+    """Whether the file was another one."""
     if document is None:
         file.unlink(missing_ok=True)
-        return
+        return True
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     content = text.encode()
     if file.exists() and file.read_bytes() == content:
-        return
+        return False
     new = file.with_name(f".{file.name}.new")
     new.write_bytes(content)
     new.replace(file)
+    return True
 
 
 @contextmanager

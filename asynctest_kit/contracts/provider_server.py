@@ -14,6 +14,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Final
 
 import h11
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.contracts.states import States
 
-__all__ = ["Message", "MessageHandler", "ProviderServer", "open_provider_server"]
+__all__ = ["Fault", "Kind", "Message", "MessageHandler", "ProviderServer", "open_provider_server"]
 
 #: Bytes that are read at once.
 _CHUNK: Final = 2**16
@@ -55,6 +56,24 @@ class Message:
     content_type: str = ""
 
 
+class Kind(Enum):
+    """What the verifier asks for."""
+
+    STATE = auto()
+    MESSAGE = auto()
+    REQUEST = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What failed: what was asked for, in words too, the name of the state or message, and why."""
+
+    kind: Kind
+    what: str
+    name: str
+    error: Exception
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     status: int
@@ -75,7 +94,7 @@ class ProviderServer:
     Attributes:
         url: Where it listens.
         doing: What was asked for and is not answered yet, in words.
-        errors: What failed: what it was at, the name of the state or message, and why.
+        errors: What failed.
     """
 
     def __init__(
@@ -95,7 +114,7 @@ class ProviderServer:
         self.messages_path = f"/{secrets.token_urlsafe(16)}/messages"
         self.url = ""
         self.doing: list[str] = []
-        self.errors: list[tuple[str, str, Exception]] = []
+        self.errors: list[Fault] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def admit(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -144,20 +163,22 @@ class ProviderServer:
 
     async def _answer(self, request: h11.Request, body: bytes) -> _Answer:
         target = request.target.decode()
-        what, name = f"{request.method.decode()} {target}", ""
+        kind, what, name = Kind.REQUEST, f"{request.method.decode()} {target}", ""
         try:
             if target == self.states_path:
+                kind = Kind.STATE
                 asked = json.loads(body)
                 action, name = asked["action"], asked.get("state") or ""
                 what = f"{'taking away' if action == 'teardown' else 'bringing about'} the state {name!r}"
                 return await self._doing(what, self._state(name, action, asked.get("params") or {}))
             if target == self.messages_path:
+                kind = Kind.MESSAGE
                 name = json.loads(body)["description"]
                 what = f"making the message {name!r}"
                 return await self._doing(what, self._message(name))
             return await self._doing(what, self._handed_on(request, body))
         except Exception as error:  # noqa: BLE001  # the test's own; told with the interaction that it broke
-            self.errors.append((what, name, error))
+            self.errors.append(Fault(kind, what, name, error))
             return _Answer(_FAILED)
 
     async def _doing(self, what: str, work: Awaitable[_Answer]) -> _Answer:

@@ -3,8 +3,8 @@
 A handler is called with the state's parameters by name. It is
 
 - an async function (or a plain one), which brings the state about, or
-- an async generator, or a function that returns an async context manager: what comes after the ``yield`` takes the
-  state away again, when the interaction is over.
+- an async generator (or a plain one), or a function that returns an async context manager: what comes after the
+  ``yield`` takes the state away again, when the interaction is over.
 
 What it returns or yields, if that is a mapping, the consumer's ``provider state`` generators get.
 
@@ -17,13 +17,15 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from asynctest_kit.contracts.errors import PactError
+from asynctest_kit.http.own_frames import place_defined
 
-__all__ = ["StateHandler", "States"]
+__all__ = ["StateHandler", "States", "check_handlers", "place_of"]
 
 StateHandler = Callable[..., Any]
 
@@ -88,11 +90,51 @@ class States:
                 f"Nobody brings about the state {asked.state!r}. Give an async function for it: "
                 f"states={{{asked.state!r}: ...}}. Known: {known}."
             )
-        if inspect.isasyncgenfunction(handler):
-            handler = asynccontextmanager(handler)
         found = handler(**asked.parameters)
+        if inspect.isgenerator(found):
+            return _values(left.enter_context(contextmanager(lambda: found)()))
+        if inspect.isasyncgen(found):
+            found = asynccontextmanager(lambda: found)()
         if hasattr(found, "__aenter__"):
             found = await left.enter_async_context(found)
         elif isinstance(found, Awaitable):
             found = await found
-        return found if isinstance(found, Mapping) else {}
+        return _values(found)
+
+
+def check_handlers(argument: str, handlers: object) -> None:
+    """Refuse handlers that can't be called, before anything is asked for.
+
+    Args:
+        argument: What they were given as: ``states`` or ``messages``.
+        handlers: By the names of states, or messages' descriptions.
+
+    Raises:
+        PactError: One can't.
+    """
+    if not isinstance(handlers, Mapping):
+        raise PactError(f"{argument}={handlers!r}: give a dict, of a function for each name.")
+    for name, handler in handlers.items():
+        if not isinstance(name, str):
+            raise PactError(f"{argument}={{{name!r}: ...}}: the name is no text.")
+        if callable(handler):
+            continue
+        if inspect.iscoroutine(handler):
+            handler.close()
+        is_called = inspect.iscoroutine(handler) or inspect.isasyncgen(handler) or inspect.isgenerator(handler)
+        how = "give the function itself, which was called" if is_called else "give an async function"
+        raise PactError(f"{argument}={{{name!r}: {handler!r}}}: what can't be called does nothing; {how}.")
+
+
+def place_of(handler: object) -> str:
+    """Where a handler is defined, as ``file:line``; empty if nobody knows."""
+    while isinstance(handler, partial):
+        handler = handler.func
+    if not inspect.isroutine(handler):
+        handler = getattr(type(handler), "__call__", handler)  # noqa: B004  # it is callable
+    code = getattr(inspect.unwrap(handler), "__code__", None)  # type: ignore[arg-type]
+    return place_defined(code) if code is not None else ""
+
+
+def _values(found: object) -> Mapping[str, Any]:
+    return found if isinstance(found, Mapping) else {}

@@ -21,10 +21,10 @@ import httpx
 from asynctest_kit.contracts.errors import PactError, PactVerificationError
 from asynctest_kit.contracts.pact_files import pact_of, pair_of
 from asynctest_kit.contracts.pact_program import BROKER, pact_program, program_environment, secrets
-from asynctest_kit.contracts.provider_server import MessageHandler, ProviderServer, open_provider_server
-from asynctest_kit.contracts.states import StateHandler, States
+from asynctest_kit.contracts.provider_server import Fault, Kind, MessageHandler, ProviderServer, open_provider_server
+from asynctest_kit.contracts.states import StateHandler, States, check_handlers, place_of
 from asynctest_kit.contracts.wording import told_details
-from asynctest_kit.http.own_frames import place_raised
+from asynctest_kit.http.own_frames import own_frames, place_raised
 from asynctest_kit.http.scrubbing import without
 
 if TYPE_CHECKING:
@@ -119,6 +119,8 @@ async def verify(
         PactError: There is nothing to verify, or no program that does it.
     """
     __tracebackhide__ = True
+    check_handlers("states", provider.states)
+    check_handlers("messages", provider.messages)
     program = pact_program(os.environ)
     where = _broker_options(sources) if isinstance(sources, Broker) else pact_options(provider.name, sources)
     states = States(provider.states)
@@ -324,28 +326,44 @@ class _Failure:
 
 
 def _told(provider: Provider, failures: Sequence[_Failure], played: int, ended: _Ended, server: ProviderServer) -> str:
-    lines = [f"{provider.name} does not do what its consumers expect: {len(failures)} of {played} interactions fail."]
-    errors = [(name, f"{what}: {_where(error)}") for what, name, error in server.errors]
+    errors = [(one, f"{one.what}: {_where(one, provider)}") for one in server.errors]
+    lines: list[str] = []
     told: set[str] = set()
+    is_providers = False
     for number, failure in enumerate(failures, 1):
-        own = dict.fromkeys(text for name, text in errors if name and name in failure.interaction)
+        own = dict.fromkeys(text for one, text in errors if one.name and one.name in failure.interaction)
         told |= own.keys()
+        is_providers = is_providers or not own
         lines.append(f"  {number}. {failure.interaction}")
         lines += [f"     {text}" for text in own or failure.reasons]
     lines += [f"  {text}" for text in dict.fromkeys(text for _, text in errors) if text not in told]
-    if len(lines) == 1:
+    if not lines:
         lines.append(_last_lines(ended.output))
-    lines.append(
-        "Let the provider do it again; or if a consumer needs it no longer, let the consumer's tests say so, and take "
-        "their new pact."
-    )
+    is_tests = any(one.kind is not Kind.REQUEST for one, _ in errors)
+    of = f"{len(failures)} of {played} interactions"
+    if is_providers or not is_tests:
+        lines.insert(0, f"{provider.name} does not do what its consumers expect: {of} fail.")
+    else:
+        lines.insert(0, f"The test's own part of verifying {provider.name} fails, for {of}.")
+    if is_tests:
+        lines.append("What brings states about and makes messages is the test's: mend it where it says.")
+    if is_providers or not is_tests:
+        lines.append(
+            "Let the provider do it again; or if a consumer needs it no longer, let the consumer's tests say so, and "
+            "take their new pact."
+        )
     return "\n".join(lines)
 
 
-def _where(error: Exception) -> str:
-    found = "" if isinstance(error, PactError) else place_raised(error)
-    place = f" ({found})" if found else ""
-    return f"{type(error).__name__}: {error}{place}"
+def _where(fault: Fault, provider: Provider) -> str:
+    """An error and its place: in the test's or the provider's code, or else the handler that came to it."""
+    handlers = {Kind.STATE: provider.states, Kind.MESSAGE: provider.messages, Kind.REQUEST: {}}[fault.kind]
+    handler, error = handlers.get(fault.name), fault.error
+    if handler is not None and not own_frames(error):
+        place = place_of(handler)
+    else:
+        place = "" if isinstance(error, PactError) else place_raised(error)
+    return f"{type(error).__name__}: {error}{f' ({place})' if place else ''}"
 
 
 def _last_lines(output: str) -> str:

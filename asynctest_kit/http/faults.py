@@ -43,7 +43,18 @@ from asynctest_kit.wiring import KIND_OF_IMAGES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-__all__ = ["Connection", "Fault", "FaultProxyError", "Faults", "GivenUp", "Piece", "Proxy", "Toward", "open_faults"]
+__all__ = [
+    "Connection",
+    "Fault",
+    "FaultProxyError",
+    "FaultWithoutConnectionError",
+    "Faults",
+    "GivenUp",
+    "Piece",
+    "Proxy",
+    "Toward",
+    "open_faults",
+]
 
 #: Which way of a connection a fault is in.
 Toward = Literal["client", "service", "both"]
@@ -71,6 +82,10 @@ _REACHED_WITHIN: Final = 10.0
 
 class FaultProxyError(AtkError):
     """A proxy could not be opened, or failed on its own account."""
+
+
+class FaultWithoutConnectionError(AtkError, AssertionError):
+    """A fault was made where nothing connected."""
 
 
 class Fault:
@@ -107,6 +122,7 @@ class Fault:
             return
         self._over.clear()
         self._ended = None
+        self._proxy.has_failed = True
         self._proxy.faults.append(self)
         for connection in list(self._proxy.open):
             self.take(connection)
@@ -249,11 +265,13 @@ class Proxy:
         speaks_tls: Whether it ends the service's TLS, so that clients speak none.
 
     Attributes:
+        upstream: The service.
         endpoint: The service, through the proxy; for one that was given as a URL or an address, with what that says.
         connections: How many connections it has taken.
         unreached: How many of them the service did not take; such a one is reset.
         open: Those that are open.
         faults: Those that last.
+        has_failed: Whether there has been any.
         given_up: The waits of clients that closed their connection while a fault kept the answer from them.
         random: Where what is random comes from.
     """
@@ -264,10 +282,11 @@ class Proxy:
         self.unreached = 0
         self.open: list[Connection] = []
         self.faults: list[Fault] = []
+        self.has_failed = False
         self.random = Random(seed)  # noqa: S311  # faults, not secrets
         self.errors: list[BaseException] = []
         self.given_up: list[GivenUp] = []
-        self._upstream = upstream
+        self.upstream = upstream
         self._speaks_tls = speaks_tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -326,7 +345,7 @@ class Proxy:
         except (OSError, TimeoutError) as error:
             said = str(error) or f"no answer within {_REACHED_WITHIN:g} s"
             raise FaultProxyError(
-                f"A proxy was asked for before {self._upstream.service}, at {_place(self._upstream)}, and nothing takes"
+                f"A proxy was asked for before {self.upstream.service}, at {_place(self.upstream)}, and nothing takes"
                 f" connections there: {said}. Give faults(...) a service that is up."
             ) from error
         writer.transport.abort()
@@ -336,7 +355,7 @@ class Proxy:
         """Listen."""
         server = await to_its_end(self._listen())  # cut short, it would leave its socket open
         port = server.sockets[0].getsockname()[1]
-        self.endpoint = msgspec.structs.replace(self._upstream, host="127.0.0.1", port=port, socket="")
+        self.endpoint = msgspec.structs.replace(self.upstream, host="127.0.0.1", port=port, socket="")
 
     async def _listen(self) -> asyncio.Server:
         self._server = await asyncio.start_server(self._admit, "127.0.0.1")
@@ -344,9 +363,9 @@ class Proxy:
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect to the service."""
-        if self._upstream.socket:
-            return await asyncio.open_unix_connection(self._upstream.socket)
-        return await asyncio.open_connection(self._upstream.host, self._upstream.port, ssl=self._speaks_tls or None)
+        if self.upstream.socket:
+            return await asyncio.open_unix_connection(self.upstream.socket)
+        return await asyncio.open_connection(self.upstream.host, self.upstream.port, ssl=self._speaks_tls or None)
 
     async def aclose(self) -> None:
         """End every connection."""
@@ -560,6 +579,20 @@ class Faults:
     def given_up(self) -> list[GivenUp]:
         """The waits of clients that a fault kept an answer from."""
         return [one for proxy in self._proxies for one in proxy.given_up]
+
+    def check(self) -> None:
+        """Make sure that somebody came by each proxy that a fault was made on.
+
+        Raises:
+            FaultWithoutConnectionError: Nobody did, so nothing was tested.
+        """
+        unused = [one for one in self._proxies if one.has_failed and not one.connections]
+        if unused:
+            places = ", ".join(_place(one.upstream) for one in unused)
+            raise FaultWithoutConnectionError(
+                f"{self._test} made a fault between the code under test and {places}, and nothing connected there: "
+                "whatever was called, was called directly. Give the code under test proxy.url, or proxy.endpoint."
+            )
 
     async def aclose(self) -> None:
         """End all.

@@ -137,7 +137,7 @@ class Result:
         if self.response is not None:
             lines.append(self.response.transcript())
         else:
-            lines.append(f"event: {shown(self._data)}")
+            lines.append(f"event: {shown(Scrubber().within(self._data))}")
         return GraphQLError("\n".join(lines))
 
     def __repr__(self) -> str:

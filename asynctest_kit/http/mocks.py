@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from respx.models import Route
 
+    from asynctest_kit.http.exchanges import Recorded
+
 __all__ = ["MockHttp", "RouteNotCalledError", "UnmockedCallError"]
 
 #: A failure is shown where the test called, not where respx looked for a route.
@@ -59,13 +61,21 @@ class MockHttp(respx.MockRouter):
         test: The test's name for messages.
         records: Whether exchanges that are replayed are made anew, unless :meth:`replay` says otherwise.
         root: What their files' paths are relative to; None: the working directory.
+        recorded: What other tests of this run have recorded.
         settings: Those of respx, such as ``base_url``.
     """
 
     def __init__(
-        self, test: str = "the test", *, records: bool = False, root: Path | None = None, **settings: Any
+        self,
+        test: str = "the test",
+        *,
+        records: bool = False,
+        root: Path | None = None,
+        recorded: Recorded | None = None,
+        **settings: Any,
     ) -> None:
         self._test = test
+        self._recorded: Recorded = {} if recorded is None else recorded
         self._records = records
         self._root = root
         self._optional: list[Route] = []
@@ -96,13 +106,12 @@ class MockHttp(respx.MockRouter):
             ExchangeError: The file isn't there, or is none.
         """
         records = self._records if record is None else record
-        self._exchanges.append(Exchanges((self._root or Path()) / file, Scrubber(scrub), records=records))
+        path = ((self._root or Path()) / file).absolute()
+        self._exchanges.append(Exchanges(path, Scrubber(scrub), records=records))
 
-    def keep(self) -> None:
-        """Write the files of exchanges that were made anew."""
-        for exchanges in self._exchanges:
-            if exchanges.records:
-                exchanges.write()
+    def keep(self) -> list[tuple[Path, bool]]:
+        """Write the files of exchanges that were made anew; each, and whether there was one before."""
+        return [(each.file, each.write(self._recorded)) for each in self._exchanges if each.records]
 
     def check(self) -> None:
         """Make sure that nothing called what isn't mocked, and that every route was called.

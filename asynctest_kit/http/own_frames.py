@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import CodeType
 
-__all__ = ["own_frames", "place_called", "place_raised"]
+__all__ = ["own_frames", "place_called", "place_defined", "place_raised"]
 
 _OURS: Final = str(Path(__file__).parent.parent) + "/"
 _PATHS: Final = ("stdlib", "platstdlib", "purelib", "platlib")
@@ -41,6 +42,11 @@ def place_called() -> str:
             return _place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
         frame = frame.f_back  # type: ignore[assignment]
     return ""
+
+
+def place_defined(code: CodeType) -> str:
+    """Where a function is defined."""
+    return _place(code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def _place(file: str, line: int | None, function: str) -> str:

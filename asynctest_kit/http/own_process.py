@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from asynctest_kit.http.lifespan import AppError
-from asynctest_kit.http.scrubbing import secrets_of, without
+from asynctest_kit.http.scrubbing import Scrubber, secrets_of, without
 from asynctest_kit.http.served import listening, needs_uvicorn
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ __all__ = ["Process", "in_own_process"]
 
 #: Characters of its output that messages show at most.
 _LAST_WORDS: Final = 4000
+
+_SCRUBBER: Final = Scrubber()
 
 #: Seconds for a process to end that was asked to, before it is killed.
 _ENDS_WITHIN: Final = 10.0
@@ -38,7 +40,7 @@ class Process:
     Attributes:
         target: What it serves, as ``module:name``.
         url: Where.
-        last_words: The end of what it has written, without the secrets that it was given.
+        last_words: The end of what it has written, without the secrets that it was given, or that are named so in it.
     """
 
     def __init__(self, target: str, secrets: tuple[str, ...]) -> None:
@@ -135,7 +137,7 @@ class Process:
             kept += decoder.decode(data, final=not data)
             lines, kept = (kept, "") if not data else _whole_lines(kept)
             if lines:
-                told = without(lines, self._secrets)
+                told = _SCRUBBER.log(without(lines, self._secrets))
                 self.last_words = (self.last_words + told)[-_LAST_WORDS:]
                 getattr(sys, name).write(told)
 

@@ -12,15 +12,18 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 
 from asynctest_kit.errors import AtkError
+from asynctest_kit.http.matching import MISSING, differences
+from asynctest_kit.http.responses import told_difference
 from asynctest_kit.http.scrubbing import Scrubber
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.readiness.admin import ask
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from asynctest_kit.provision.readiness.admin import Answer
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = [
@@ -131,6 +134,29 @@ class Wanted:
     headers: Mapping[str, str]
     json: Any = NOT_GIVEN
 
+    def differences(self, received: Received, names: Collection[str]) -> Iterator[str]:
+        """What of ``received`` is not as wanted, in words without secrets.
+
+        Args:
+            received: What came.
+            names: Of what the server says that it differs: ``query``, ``headers``, ``body``.
+        """
+        scrubber = Scrubber()
+        came = {name.lower(): value for name, value in received.headers.items()}
+        if "query" in names:
+            yield from _of_pairs("query", self.query, received.query, scrubber)
+        if "headers" in names:
+            yield from _of_pairs(
+                "header", self.headers, {name: came.get(name.lower()) for name in self.headers}, scrubber
+            )
+        if "body" in names and self.json is not NOT_GIVEN:
+            try:
+                body = received.json()
+            except ValueError:
+                yield "body: it is no JSON" if received.body else "body: there is none"
+                return
+            yield from (f"body {one.place}: {told_difference(one, scrubber)}" for one in differences(self.json, body))
+
     def __str__(self) -> str:
         path = self.path if self.path is None or isinstance(self.path, str) else self.path.pattern
         return f"{self.method or 'any method'} {path or 'any path'}"
@@ -167,11 +193,13 @@ class Stub:
         id: What the server knows it by.
         told: For people.
         pattern: Which requests it answers, in the product's words.
+        wanted: The same in no product's, if it was made so.
     """
 
     id: str
     told: str
     pattern: Mapping[str, Any] = field(repr=False)
+    wanted: Wanted | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +216,15 @@ class Closed(NamedTuple):
 
     called: set[str]
     requests: list[Received]
+
+
+def _of_pairs(
+    kind: str, wanted: Mapping[str, str], came: Mapping[str, str | None], scrubber: Scrubber
+) -> Iterator[str]:
+    for name, value in wanted.items():
+        received = came.get(name)
+        for one in differences(value, MISSING if received is None else received):
+            yield f"{kind} {name}: {told_difference(one, scrubber, hides=scrubber.is_secret(name))}"
 
 
 class Admin:
@@ -217,20 +254,21 @@ class Admin:
         Raises:
             StubServerError: It doesn't, or refuses.
         """
-        is_good, told, body = await self._ask(method, path, content)
-        if not is_good:
-            raise StubServerError(f"{self._title} refused {method} {path} with {told}:\n{body.decode()[:_REFUSAL]}")
-        return json.loads(body) if body.strip() else None
+        answer = await self._ask(method, path, content)
+        if answer.status not in range(200, 300):
+            why = answer.body.decode()[:_REFUSAL]
+            raise StubServerError(f"{self._title} refused {method} {path} with {answer.told}:\n{why}")
+        return json.loads(answer.body) if answer.body.strip() else None
 
-    async def succeeds(self, method: str, path: str, content: Any) -> bool:
-        """Whether the server answers with a good status.
+    async def status(self, method: str, path: str, content: Any) -> int:
+        """The status with which the server answers.
 
         Raises:
             StubServerError: It doesn't answer.
         """
-        return (await self._ask(method, path, content))[0]
+        return (await self._ask(method, path, content)).status
 
-    async def _ask(self, method: str, path: str, content: Any) -> tuple[bool, str, bytes]:
+    async def _ask(self, method: str, path: str, content: Any) -> Answer:
         body = b"" if content is None else json.dumps(content).encode()
         try:
             async with self._turns, asyncio.timeout(_PATIENCE):
@@ -239,7 +277,7 @@ class Admin:
             raise StubServerError(f"{self._title} at {self._place} did not answer within {_PATIENCE:g} s.") from None
         except (OSError, EOFError) as error:
             raise StubServerError(f"{self._title} at {self._place} can't be reached: {error}.") from None
-        return answer.status in range(200, 300), answer.told, answer.body
+        return answer
 
 
 class Product(ABC):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json as json_module
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, get_args
 
@@ -30,8 +31,9 @@ _PAUSE: Final = 0.02
 #: How many requests are listed.
 _LISTED: Final = 20
 
-#: How many of the nearest are shown.
+#: How many of the nearest are shown, and of the differences of each.
 _NEAREST: Final = 3
+_DIFFERENCES: Final = 5
 
 
 class VerificationError(AtkError, AssertionError):
@@ -116,7 +118,8 @@ class Stubs:
         wanted = _wanted(method, path, query, request_headers, request_json)
         states = (scenario, state, next_state)
         reply = Reply(status=status, headers=given, body=text, delay=delay, fault=fault, times=times, scenario=states)
-        (stub,) = await self.add(self._product.made(wanted, reply))
+        (added,) = await self.add(self._product.made(wanted, reply))
+        stub = self.known[added.id] = replace(added, wanted=wanted)
         if optional:
             self.optional(stub)
         return stub
@@ -184,7 +187,7 @@ class Stubs:
             method: Their method; None for any.
             path: Their path, as in :meth:`stub`; None for any.
             count: How many.
-            within: Seconds in which they may still come.
+            within: Seconds in which they may still come; with ``count=0`` those in which none may.
             query: Parameters that they have.
             headers: Headers that they have.
             json: What their body is; more keys than these may be there.
@@ -195,7 +198,7 @@ class Stubs:
         wanted = _wanted(method, path, query, headers, json)
         pattern, clock, pause = self._product.pattern(wanted), asyncio.get_running_loop().time, _PAUSE
         deadline = clock() + within
-        while not _enough(found := await self._find(pattern), count):
+        while not _enough(found := await self._find(pattern), count) or (count == 0 and clock() < deadline):
             left = deadline - clock()
             if left <= 0 or (count is not None and len(found) > count):
                 raise VerificationError(await self._not_verified(wanted, found, count))
@@ -215,7 +218,7 @@ class Stubs:
             lines.append(f"{self._lease.test} called {one.told()}, which nothing mocks on {self._product.title}.")
             nearest = sorted(zip(stubs, differences, strict=True), key=lambda pair: len(pair[1](one)))
             lines += ["Nearest stubs:"] if nearest else ["There are no stubs of this test."]
-            told = dict.fromkeys(f"  {stub.told}  {_differing(differs(one))}" for stub, differs in nearest)
+            told = dict.fromkeys(_near(stub.told, stub.wanted, one, differs(one)) for stub, differs in nearest)
             lines += list(told)[:_NEAREST]
         lines += [f"And {len(amiss) - _LISTED} more."] if len(amiss) > _LISTED else []
         first = amiss[0]
@@ -252,7 +255,7 @@ class Stubs:
         lines += ["These were:", *_listed(found)] if found else []
         if others:
             nearest = sorted(others, key=lambda one: len(differs(one)))[:_NEAREST]
-            lines += ["Nearest requests:", *[f"  {one.told()}  {_differing(differs(one))}" for one in nearest]]
+            lines += ["Nearest requests:", *[_near(one.told(), wanted, one, differs(one)) for one in nearest]]
         elif not found:
             lines.append("It called nothing.")
         return "\n".join(lines)
@@ -274,6 +277,13 @@ def _differing(names: Sequence[str]) -> str:
     if names:
         return f"differs in: {', '.join(names)}"
     return "differs in nothing: it was made later, or its scenario or its number of answers didn't allow it"
+
+
+def _near(what: str, wanted: Wanted | None, received: Received, names: Sequence[str]) -> str:
+    """What comes near, and what differs of what."""
+    found = [*wanted.differences(received, names)] if wanted is not None else []
+    more = [f"    and {len(found) - _DIFFERENCES} more"] if len(found) > _DIFFERENCES else []
+    return "\n".join([f"  {what}  {_differing(names)}", *(f"    {one}" for one in found[:_DIFFERENCES]), *more])
 
 
 def _listed(requests: Sequence[Received]) -> list[str]:

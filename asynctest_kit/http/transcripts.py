@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import traceback
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
@@ -12,7 +13,7 @@ from asynctest_kit.http.own_frames import own_frames
 from asynctest_kit.http.scrubbing import OF_TRANSFER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from asynctest_kit.http.scrubbing import Scrubber
 
@@ -93,11 +94,20 @@ def _body_of_response(response: httpx.Response, scrubber: Scrubber) -> str:
 def _body(content: bytes, kind: str, scrubber: Scrubber) -> str:
     if not content:
         return ""
-    told = scrubber.body(content, kind)
-    if "base64" in told:
-        return f"({len(content)} bytes)"
-    text = told["text"] if "text" in told else json.dumps(told["json"], indent=2, ensure_ascii=False)
+    text = _shown(scrubber.body(content, kind))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…\n({len(text)} characters)"
+
+
+def _shown(told: Mapping[str, Any]) -> str:
+    if "parts" in told:
+        return "\n".join(f"{_named(part['headers'])}\n{_indented(_shown(part))}" for part in told["parts"])
+    if "base64" in told:
+        return f"({len(base64.b64decode(told['base64']))} bytes)"
+    return told["text"] if "text" in told else json.dumps(told["json"], indent=2, ensure_ascii=False)
+
+
+def _named(headers: list[list[str]]) -> str:
+    return "\n".join(f"{name}: {value}" for name, value in headers)
 
 
 def _after(response: httpx.Response) -> str:

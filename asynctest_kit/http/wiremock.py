@@ -55,7 +55,12 @@ class WireMock(Product):
     header = "X-Atk-Lease"
 
     async def open(self, run: str, process: Mapping[str, Any]) -> None:
-        """Mark the run's process, on a stub that answers nothing."""
+        """See that it remembers requests, and mark the run's process, on a stub that answers nothing."""
+        if (await self.admin.call("GET", "/__admin/requests/unmatched")).get("requestJournalDisabled"):
+            raise StubServerError(
+                "WireMock keeps no journal of requests, so nobody could tell what was called and what wasn't answered. "
+                "Start it without --no-request-journal."
+            )
         pattern = {"urlPath": f"/{_OURS}", "headers": {self.header: {"absent": True}, "X-Atk-Mark": {"equalTo": run}}}
         mark = {"request": pattern, "response": {"status": 204}, "metadata": {_OURS: {"run": run, "process": process}}}
         await self.add([mark])

@@ -183,6 +183,7 @@ async def test_changes_of_a_schema(project, atk):
 
     written = await atk("graphql", "check", "shop:app", "--update", cwd=root, **EMBEDDED)
     assert written.code == 0, written.out
+    assert "schema.graphql  new\n" in written.out
     assert "price: Int!" in (root / "schema.graphql").read_text()
 
     project(pyproject__toml=setting, shop__py=GRAPHQL.replace("FIELD", "cost"))

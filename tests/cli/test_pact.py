@@ -177,6 +177,14 @@ async def test_what_is_missing_is_told(atk, shop, arguments, told):
     assert told in done.err
 
 
+async def test_an_application_that_does_not_start_is_told_where_services_come_from(atk, shop):
+    (shop / "main.py").write_text("import os\ndef app(*_): ...\nos.environ['DATABASE_URL']")
+    done = await atk("pact", "verify", "--app", "main:app", cwd=shop)
+    assert done.code == 4
+    assert "KeyError: 'DATABASE_URL'" in done.err
+    assert "then for instance `DATABASE_URL=$(atk url postgres) atk pact verify --app ...`" in done.err
+
+
 async def test_nobody_says_the_name(atk, shop):
     (shop / "pyproject.toml").write_text("[tool.asynctest_kit]\n")
     done = await atk("pact", "can-i-deploy", cwd=shop, PACT_BROKER_BASE_URL="http://127.0.0.1:1")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
+import fcntl
 import importlib
 import os
 import select
@@ -278,6 +280,36 @@ async def test_it_ends_with_the_services(kept):
     assert not kept.seen[0]
     assert after.err == "atk: not a warm start: no process waits for runs from this folder (yet)\n"
     assert not kept.socket.exists()
+
+
+async def test_services_that_are_kept_again_at_once_have_a_process_too(kept):
+    """The one before is still leaving: it imports, and holds its lock, until it sees that its services are gone."""
+    await kept.has_process()
+    await kept.atk("down")
+    await until(lambda: not kept.socket.exists())
+    lock = os.open(f"{kept.socket}.lock", os.O_RDWR)
+    await until(lambda: is_taken(lock))
+    os.pwrite(lock, b"1".ljust(20), 0)  # as one that waits for another supervisor
+    up = await kept.atk("up")
+    assert up.code == 0, up
+    assert not kept.socket.exists()
+    os.close(lock)
+    await kept.has_process()
+    assert (await kept.atk()).err == ""
+    assert kept.seen[0]
+    await kept.has_process()
+    again = await kept.atk("up")  # there is one already, so none is left
+    assert again.code == 0
+    lock = os.open(f"{kept.socket}.lock", os.O_RDWR)
+    assert not is_taken(lock)
+    os.close(lock)
+
+
+def is_taken(lock):
+    with contextlib.suppress(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 #: Modules whose import is seen, from a test that leaves its folder.

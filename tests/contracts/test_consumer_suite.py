@@ -237,6 +237,8 @@ async def test_what_does_not_hold_is_told(together):
     assert "s3cret" not in output.replace('"password": "s3cret"', "")
     assert "exclusive" not in output
     assert "touched process-global state" not in output
+    _, _, told = output.partition("files that were written")
+    assert re.findall(r"(?m)^(pacts/\S+)  new$", told) == [f"pacts/{name}" for name in written], output
     assert list(written) == [*(f"shop-bank{n}.json" for n in range(5)), "shop-odd.json"]
     said = json.loads(written["shop-odd.json"])["interactions"]
     assert [each["description"] for each in said] == ["one"]
@@ -277,6 +279,8 @@ async def test_a_part_of_the_tests_leaves_what_the_others_say(suite, together, t
     (folder / "test_fifty.py").write_text(FIFTY.replace("range(50)", "[*range(41), *range(45, 50)]"))
     output, written = await run(folder, "pytest", "test_fifty.py", "test_other.py", "-k", "other or 10")
     assert "2 passed" in output
+    changed = re.findall(r"(?m)^(\S+)  changed$", output)
+    assert changed == [f"pacts/shop-bank{number}.json" for number in (1, 3, 4)]
     assert "pacts that were not written" in output
     assert "says two things of 'transfer 2': one test_other.py::test_other says, the other test_fifty.py::" in output
     assert "run it again" in output
@@ -289,6 +293,7 @@ async def test_a_part_of_the_tests_leaves_what_the_others_say(suite, together, t
     output, later = await run(folder, "pytest", "--rootdir=.", "below/../test_fifty.py::test_account[1]")
     assert "1 passed" in output
     assert later == written
+    assert "files that were written" not in output
 
 
 def told(pact):

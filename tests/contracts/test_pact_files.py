@@ -39,7 +39,7 @@ def said(test, *interactions, provider="bank", version="4.0"):
 
 def write(folder, *words, passed=(), gone=()):
     everyone = {one.test for one in words} | set(passed)
-    return write_pacts(folder, words, passed=everyone, is_gone=lambda test: test in gone)
+    return write_pacts(folder, words, passed=everyone, is_gone=lambda test: test in gone)[0]
 
 
 def descriptions(folder, name="shop-bank"):

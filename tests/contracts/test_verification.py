@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -72,7 +73,7 @@ async def pacts(tmp_path_factory):
     other.upon_receiving("a letter").with_request("POST", "/").will_respond_with(201)
     async with other.serve() as post, httpx.AsyncClient(base_url=post.url, verify=False) as http:
         await http.post("/")
-    assert write_pacts(folder, words.said, passed=["t.py::test"], is_gone=lambda test: False) == []
+    assert write_pacts(folder, words.said, passed=["t.py::test"], is_gone=lambda test: False)[0] == []
     return folder
 
 
@@ -152,6 +153,70 @@ async def test_what_the_test_itself_does_wrong_is_told_in_its_place(verifier, ba
         await verifier(bank, only="an account|booked")
     assert "Nobody brings about the state 'an account'. Give an async function for it" in str(caught.value)
     await verifier(bank, only="no account")
+
+
+class Account:
+    """Brings a state about; an object that is called."""
+
+    async def __call__(self, number, cents):
+        json.loads("no json")
+
+
+async def test_a_handler_that_fails_is_told_with_its_place_and_is_not_the_providers_fault(verifier, bank):
+    line = Account.__call__.__code__.co_firstlineno
+    for handler, place in (
+        (Account(), line + 1),  # not json's, which raised
+        (partial(Account().__call__, pounds=1), line),  # which never began
+    ):
+        with pytest.raises(PactVerificationError) as caught:
+            await verifier(bank, states={"an account": handler}, consumers=["shop"], only="an account")
+        told = str(caught.value).splitlines()
+        assert told[0] == "The test's own part of verifying bank fails, for 1 of 1 interactions."
+        assert told[1] == "  1. shop and bank Given an account - an account"
+        assert re.fullmatch(r"     bringing about the state 'an account': (JSONDecodeError|TypeError): .*", told[2])
+        assert told[2].endswith(f"{Path(__file__).name}:{place} in __call__)")
+        assert told[3] == "What brings states about and makes messages is the test's: mend it where it says."
+        assert len(told) == 4
+    with pytest.raises(PactVerificationError, match=r"(?s)does not do what .*mend it where it says.*Let the provider"):
+        broken = Bank(left="balance")
+        await verifier(broken, states=states_of(broken), only="an account|booked")
+
+
+async def test_what_can_not_be_called_is_refused_at_once(verifier, bank):
+    for states, told in (
+        (
+            {"an account": None},
+            r"states=\{'an account': None\}: what can't be called does nothing; give an async function",
+        ),
+        ({"an account": booked()}, r"what can't be called does nothing; give the function itself, which was called"),
+        ({7: booked}, r"states=\{7: \.\.\.\}: the name is no text"),
+        ([booked], r"states=\[.*\]: give a dict, of a function for each name"),
+    ):
+        with pytest.raises(PactError, match=told):
+            await verifier(bank, states=states)
+    with pytest.raises(PactError, match=r"messages=\{'booked': 1\}: what can't be called"):
+        await verifier(bank, messages={"booked": 1})
+    assert bank.asked == []
+
+
+async def test_generators_of_any_kind_bring_states_about(verifier, bank):
+    log = []
+
+    class AnAccount:
+        async def __call__(self, number, cents):
+            bank.accounts[number] = cents
+            yield
+            log.append(number)
+
+    def an_account(number, cents):
+        bank.accounts[number] = cents
+        yield
+        log.append(number)
+
+    for handler in (AnAccount(), an_account):
+        bank.accounts.clear()
+        await verifier(bank, states={"an account": handler}, consumers=["shop"], only="an account")
+    assert log == ["7", "7"]
 
 
 async def test_a_state_that_can_not_be_taken_away_is_told_though_every_interaction_passes(verifier, bank):

@@ -208,6 +208,7 @@ app = make()
 
 def broken():
     print(f"using {os.environ.get('DATABASE_URL')}")
+    print("asked with Authorization: Bearer its-own\npassword=its-own user=me, redis://:its-own@cache/0")
     return make(fails="startup")
 
 

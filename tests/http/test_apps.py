@@ -268,6 +268,7 @@ async def test_a_process_that_doesnt_start_shows_its_last_words():
     assert "ConnectionError: no database here" in message
     assert "using postgresql://me:***@h/d" in message
     assert SECRET not in message
+    assert "Authorization: ***\npassword=*** user=me, redis://:***@cache/0" in message
 
 
 async def test_an_application_that_is_never_ready_says_what_it_answered():

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+import re
 
 import httpx
 import pytest
 import respx
 
-from asynctest_kit.http.exchanges import ExchangeError
+from asynctest_kit.http.exchanges import ExchangeError, Exchanges
 from asynctest_kit.http.mocks import MockHttp, UnmockedCallError
+from asynctest_kit.http.scrubbing import Scrubber
 
 pytestmark = pytest.mark.anyio
 
@@ -27,6 +30,8 @@ class Server:
     async def answer(self, reader, writer):
         with contextlib.suppress(OSError):
             head = await reader.readuntil(b"\r\n\r\n")
+            if length := re.search(rb"(?i)content-length: (\d+)", head):
+                await reader.readexactly(int(length[1]))
             self.count += 1
             if b"/binary" in head:
                 kind, body = "application/octet-stream", BINARY
@@ -102,6 +107,83 @@ async def test_what_was_recorded_is_told_again_without_a_server(server, client, 
     assert server.count == 5
 
 
+async def parted(client, url, secret="secret"):
+    """What a client is told of a form in parts, and of JSON with URLs in it."""
+    files = {"file": ("tea.bin", BINARY), "meta": ("m.json", json.dumps({"token": secret}), "application/json")}
+    fields = {"password": f"{secret}-form", "name": "ann", "payload": json.dumps({"password": secret, "at": "shop"})}
+    sent = await client.post(f"{url}/parts", data=fields, files=files)
+    links = {"next": f"https://x/?page=2&token={secret}", "as": [f"amqp://ann:{secret}@x/", "http://x/?a=b%20c#top"]}
+    linked = await client.post(f"{url}/links", json={"links": links, "back": f"/login?to=%2Fa%3Fapi_key%3D{secret}"})
+    return [one.json()["number"] for one in (sent, linked)]
+
+
+async def test_parts_are_compared_without_what_is_between_them(server, client, tmp_path):
+    file = tmp_path / "exchanges.json"
+    with MockHttp("test_shop") as mock:
+        mock.replay(file, record=True, scrub=["ssn"])
+        assert await parted(client, server.url) == [1, 2]
+        mock.keep()
+    text = file.read_text()
+    assert "secret" not in text
+    first, second = (one["request"] for one in json.loads(text)["exchanges"])
+    assert dict(first["headers"])["content-type"] == "multipart/form-data; boundary=asynctest-kit-boundary"
+    password, name, payload, binary, meta = first["body"]["parts"]
+    assert (password["text"], name["text"]) == ("***", "ann")
+    assert json.loads(payload["text"]) == {"password": "***", "at": "shop"}
+    assert base64.b64decode(binary["base64"]) == BINARY
+    assert meta["json"] == {"token": "***"}
+    assert second["body"]["json"] == {
+        "links": {"next": "https://x/?page=2&token=***", "as": ["amqp://ann:***@x/", "http://x/?a=b%20c#top"]},
+        "back": "/login?to=%2Fa%3Fapi_key%3D***",
+    }
+    with MockHttp("test_shop") as mock:
+        mock.replay(file)
+        assert await parted(client, server.url, "another") == [1, 2]
+        with pytest.raises(UnmockedCallError):
+            await client.post(f"{server.url}/parts", files={"file": ("tea.bin", b"other")})
+        with pytest.raises(UnmockedCallError):
+            await client.post(f"{server.url}/links", json={"links": {"next": "https://x/?page=3&token=another"}})
+
+
+async def test_an_answer_in_parts_is_told_again_in_parts(tmp_path, client):
+    kind = "multipart/mixed; boundary=between"
+    sent = b'--between\r\nContent-Type: application/json\r\n\r\n{"a": 1}\r\n--between\r\n\r\n\xff\r\n--between--\r\n'
+    exchanges = Exchanges(tmp_path / "exchanges.json", Scrubber(), records=True)
+    request = httpx.Request("GET", "http://x/")
+    exchanges.keep(request, httpx.Response(200, headers={"content-type": kind}, content=sent, request=request))
+    exchanges.write()
+    answer = Exchanges(exchanges.file, Scrubber(), records=False).answer(request)
+    assert answer.content.lower() == sent.lower()
+    assert answer.headers["content-type"] == kind
+
+
+async def test_what_became_secret_since_it_was_kept_is_left_out_too(tmp_path, client):
+    headers = {"content-type": "application/json"}
+    asked = {"method": "POST", "url": "http://x/?page=1&ssn=1", "headers": headers, "body": {"json": {"ssn": "1"}}}
+    told = {"status": 200, "headers": [], "body": {"text": "tea"}}
+    (tmp_path / "old.json").write_text(json.dumps({"exchanges": [{"request": asked, "response": told}]}))
+    with MockHttp("test_shop") as mock:
+        mock.replay(tmp_path / "old.json", scrub=["ssn"])
+        json_of = {"content": json.dumps({"ssn": "2"}), "headers": headers}
+        with pytest.raises(UnmockedCallError):
+            await client.post("http://x/?page=2&ssn=2", **json_of)
+        assert (await client.post("http://x/?page=1&ssn=2", **json_of)).text == "tea"
+
+
+async def test_tests_that_record_in_one_file_add_to_it(server, client, tmp_path):
+    recorded = {}
+    for paths in (["/one"], ["/two", "/one", "/one"], ["/one", "/two"]):
+        with MockHttp("test_shop", recorded=recorded) as mock:
+            mock.replay(tmp_path / "exchanges.json", record=True)
+            for path in paths:
+                await client.get(f"{server.url}{path}")
+            mock.keep()
+    with MockHttp("test_shop") as mock:
+        mock.replay(tmp_path / "exchanges.json")
+        numbers = [(await client.get(f"{server.url}{path}")).json()["number"] for path in ("/one", "/one", "/two")]
+    assert numbers == [3, 4, 2]
+
+
 async def test_routes_come_before_exchanges(server, client, tmp_path):
     with MockHttp("test_shop") as mock, respx.mock() as other:
         mock.replay(tmp_path / "exchanges.json", record=True)
@@ -124,7 +206,7 @@ async def test_a_failed_call_is_not_kept(client, tmp_path, server):
     assert json.loads((tmp_path / "exchanges.json").read_text()) == {"exchanges": []}
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"exchanges": [{"request": {}}]}'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"exchanges": 1}', '{"exchanges": [{"request": {}}]}'])
 def test_what_is_no_file_of_exchanges_is_told(tmp_path, text):
     (tmp_path / "exchanges.json").write_text(text)
     with pytest.raises(ExchangeError, match=r"is no file of exchanges: .* Set ATK_RECORD=1"):

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from redis.asyncio import Connection
 
-from asynctest_kit.http.faults import Fault, FaultProxyError, Proxy, open_faults
+from asynctest_kit.http.faults import Fault, FaultProxyError, FaultWithoutConnectionError, Proxy, open_faults
 from asynctest_kit.provision.service import Endpoint
 
 pytestmark = pytest.mark.anyio
@@ -289,6 +289,21 @@ async def test_a_new_connection_is_reset(faults, echo):
     async with connected(proxy) as (reader, writer):
         writer.write(b"found")
         assert await reader.readexactly(5) == b"found"
+
+
+async def test_a_fault_where_nothing_connects_tests_nothing(echo):
+    async with open_faults("test_shop") as faults:
+        proxy = await faults(echo)
+        faults.check()
+        async with proxy.reset():
+            pass
+        told = rf"test_shop made a fault between the code under test and {echo}, and nothing connected .* proxy\.url"
+        with pytest.raises(FaultWithoutConnectionError, match=told):
+            faults.check()
+        async with connected(proxy) as (reader, writer):
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+        faults.check()
 
 
 async def test_the_same_seed_makes_the_same_faults(faults, echo):

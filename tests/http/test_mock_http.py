@@ -108,6 +108,14 @@ async def test_not_called(mock_http):
     mock_http.post(URL).respond(201)
 
 
+async def test_fault_where_nothing_connects(faults):
+    server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1")
+    proxy = await faults(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    async with proxy.reset():
+        pass
+    server.close()
+
+
 async def test_not_called_and_failed(mock_http):
     mock_http.post(URL).respond(201)
     raise LookupError
@@ -126,6 +134,7 @@ def anyio_backend():
 ODD = {
     "FAILED test_it.py::test_not_called_and_failed",
     "FAILED test_it.py::test_unmocked",
+    "ERROR test_it.py::test_fault_where_nothing_connects",
     "ERROR test_it.py::test_not_called",
     "ERROR test_it.py::test_swallowed",
 }
@@ -157,7 +166,8 @@ async def together(suite):
 
 async def test_none_of_200_at_once_gets_anothers_answer(together):
     assert odd(together) == ODD, together
-    assert re.search(r"2 failed, 208 passed, 2 errors", together)
+    assert re.search(r"2 failed, 209 passed, 3 errors", together)
+    assert re.search(r"files that were written =+\nrecorded\.json  new\n", together)
     assert "interference" not in together
     assert "exclusive" not in together
     assert "touched process-global state" not in together
@@ -168,7 +178,7 @@ async def test_outcomes_are_the_same_under_pytest_and_what_was_recorded_is_repla
     elsewhere.mkdir()
     output = await run(elsewhere, "pytest", "-q", "..")
     assert {line.replace("../", "") for line in odd(output)} == ODD, output
-    assert "2 failed, 208 passed, 2 errors" in output
+    assert "2 failed, 209 passed, 3 errors" in output
 
 
 async def test_an_unmocked_call_names_the_test_and_the_nearest_routes(together):

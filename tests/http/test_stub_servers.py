@@ -149,9 +149,69 @@ async def test_verification_tells_what_comes_nearest(stubs, client):
     assert re.fullmatch(
         r'  POST /pay\?page=1  \{"amount": 1, "password": "\*\*\*"\}  differs in: headers, body', told[2]
     )
-    assert told[4].startswith("  GET /pay  differs in: method, ")
+    assert told[3:5] == [
+        "    header X-Shop: expected 'tea', and it is not there",
+        "    body $.amount: expected 3, received 1",
+    ]
+    assert told[5].startswith("  POST /pay?page=1  ")
+    assert told[8].startswith("  GET /pay  differs in: method, ")
+    assert told[10] == "    body: there is none"
     with pytest.raises(VerificationError, match=r"(?s)to be called once; it was 2 times\.\nThese were:\n  POST"):
         await stubs.verify("POST", "/pay", count=1)
+
+
+async def test_differences_hide_secrets_and_are_not_many(stubs, client):
+    stubs.allow_unmatched()
+    wanted = {"password": "wanted", "of": {"token": "hidden-too", **{str(number): number for number in range(9)}}}
+    await client.post("/pay?api_key=hidden", json={"password": "hidden", "of": [1]}, headers={"X-Token": "hidden"})
+    with pytest.raises(VerificationError) as caught:
+        await stubs.verify("POST", "/pay", json=wanted, query={"api_key": "1", "page": "2"}, headers={"x-token": "1"})
+    told = str(caught.value)
+    assert "hidden" not in told.replace("hidden-too", "")
+    assert "    query api_key: expected '1', received ***\n" in told
+    assert "    query page: expected '2', and it is not there\n" in told
+    assert "    header x-token: expected '1', received ***\n" in told
+    assert "    body $.password: expected 'wanted', received ***\n" in told
+    with pytest.raises(VerificationError, match=r"received 0\n    and 4 more$"):
+        await client.post("/pay", json={"of": dict.fromkeys(map(str, range(9)), 0)})
+        await stubs.verify("POST", "/pay", json={"of": {str(number): number + 1 for number in range(9)}})
+
+
+@pytest.fixture(params=["every level", "few levels"])
+def log(request, opened):
+    """MockServer's log as it is, and with errors alone beside what it keeps at any level."""
+    call = opened.product.admin.call
+
+    async def kept(method, path, *content):
+        answer = await call(method, path, *content)
+        return [one for one in answer if one["type"] != "EXPECTATION_MATCHED"] if "LOG_ENTRIES" in path else answer
+
+    if request.param == "few levels":
+        opened.product.admin.call = kept
+
+
+@pytest.mark.usefixtures("log")
+async def test_a_stub_in_anothers_shadow_was_not_called(opened, stubs, client):
+    await stubs.stub("GET", "/users/1", text="older")
+    await stubs.stub("GET", "/users/{id}", text="newer")
+    assert [(await client.get("/users/1")).text for _ in range(2)] == ["newer"] * 2
+    if opened.title == "MockServer":  # it notes an answer when it has been sent
+        matcher = {"headers": {opened.product.header: list(stubs.headers.values())}}
+        path = "/mockserver/retrieve?type=REQUEST_RESPONSES&format=JSON"
+        while len(await opened.product.admin.call("PUT", path, matcher)) < 2:
+            pass
+    ended = await opened.end(stubs)
+    with pytest.raises(StubNotCalledError, match=r"mocked what nothing called:\n  GET /users/1\nIt called:"):
+        ended.check()
+
+
+@pytest.mark.usefixtures("log")
+async def test_a_stub_whose_answer_is_still_to_come_was_called(opened, stubs, client):
+    await stubs.stub("GET", "/late", delay=30)
+    asking = asyncio.ensure_future(client.get("/late"))
+    await stubs.verify("GET", "/late", within=60)
+    (await opened.end(stubs)).check()
+    asking.cancel()
 
 
 async def test_a_request_may_still_be_to_come(opened, stubs, client):
@@ -169,6 +229,24 @@ async def test_a_request_may_still_be_to_come(opened, stubs, client):
         await looked.wait()
         await client.post("/pay")
     assert len(verified.result()) == 1
+
+
+async def test_none_may_come_in_the_time_in_which_none_is_expected(opened, stubs, client):
+    await stubs.stub("POST", "/pay")
+    await stubs.verify("POST", "/pay", count=0, within=0.05)
+    looked, find = asyncio.Event(), opened.product.find
+
+    async def seen(*asked):
+        found = await find(*asked)
+        looked.set()
+        return found
+
+    opened.product.find = seen
+    verifying = asyncio.ensure_future(stubs.verify("POST", "/pay", count=0, within=60))
+    await looked.wait()
+    await client.post("/pay")
+    with pytest.raises(VerificationError, match="to be called 0 times; it was once"):
+        await verifying
 
 
 async def test_answers_are_what_was_asked_for(stubs, client):
@@ -479,6 +557,20 @@ async def test_how_often_an_answer_is_given(opened, stubs, client):
     await stubs.stub("GET", "/tea", text="first", times=1)
     assert [(await client.get("/tea")).text for _ in range(2)] == ["first", "last"]
     (await opened.end(stubs)).check()
+
+
+async def test_a_server_that_remembers_no_requests_is_refused(servers, monkeypatch):
+    product = WireMock(servers[1]["wiremock"])
+    call = product.admin.call
+
+    async def without_journal(method, path, *content):  # as it answers with --no-request-journal
+        is_asked = path == "/__admin/requests/unmatched"
+        return {"requests": [], "requestJournalDisabled": True} if is_asked else await call(method, path, *content)
+
+    monkeypatch.setattr(product.admin, "call", without_journal)
+    with pytest.raises(StubServerError, match="Start it without --no-request-journal"):
+        async with open_stub_server(servers[1]["wiremock"], product, fixture="stubs"):
+            raise AssertionError
 
 
 async def test_a_server_that_has_gone_is_told(servers):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires
@@ -19,7 +20,13 @@ from asynctest_kit.errors import ProvisionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Recipe", "leave_a_process", "recipe_path", "take_lock"]
+__all__ = ["Recipe", "give_back", "is_awaited", "kept_by", "leave_a_process", "recipe_path", "take_lock"]
+
+#: Bytes at the beginning of the lock's file that say for which supervisor its holder waits.
+_MARK = 20
+
+#: Seconds between two looks for a lock that is not free yet.
+_LOOKS = 0.05
 
 #: What every run imports.
 _ALWAYS = (
@@ -94,15 +101,56 @@ def recipe_path() -> Path:
     return Path(f"{meeting.socket_path()}.recipe")
 
 
-def take_lock() -> int | None:
-    """What the one holds that waits for runs from the current folder; None if another does."""
-    lock = os.open(f"{meeting.socket_path()}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def take_lock(supervisor: int, *, within: float = 0.0) -> int | None:
+    """What the one holds that waits for runs from the current folder; None if another does.
+
+    Args:
+        supervisor: The process that keeps the project's services, for as long as it waits.
+        within: Seconds for another to leave whose services are not kept any more.
+    """
+    deadline = time.monotonic() + within
+    while (lock := _locked(supervisor)) is None:
+        if is_awaited(supervisor) or time.monotonic() > deadline:
+            return None
+        time.sleep(_LOOKS)
+    return lock
+
+
+def give_back(lock: int) -> None:
+    """Let another wait for runs."""
+    os.ftruncate(lock, 0)
+    os.close(lock)
+
+
+def is_awaited(supervisor: int) -> bool:
+    """Whether a process waits for runs from the current folder, as long as ``supervisor`` keeps the services."""
+    lock = os.open(_lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(lock, _MARK, 0) == _mark(supervisor)
+    finally:
+        os.close(lock)
+    return False
+
+
+def _locked(supervisor: int) -> int | None:
+    lock = os.open(_lock_path(), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         return None
+    os.pwrite(lock, _mark(supervisor), 0)
     return lock
+
+
+def _lock_path() -> str:
+    return f"{meeting.socket_path()}.lock"
+
+
+def _mark(supervisor: int) -> bytes:
+    return f"{supervisor}".ljust(_MARK).encode()
 
 
 def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None) -> None:
@@ -115,7 +163,7 @@ def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None
         root: The project's root.
         plugins: The modules of pytest's installed plugins in this run; None if this process has run no tests.
     """
-    if sys.platform != "linux" or meeting.is_traced() or not _are_kept(root):
+    if sys.platform != "linux" or meeting.is_traced() or (supervisor := kept_by(root)) is None:
         return
     from asynctest_kit.provision import runtime
 
@@ -124,10 +172,8 @@ def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None
         Path(meeting.directory()).mkdir(mode=0o700, parents=True, exist_ok=True)
         if not meeting.is_private(meeting.directory()):
             return
-        lock = take_lock()
-        if lock is None:
+        if is_awaited(supervisor):
             return
-        os.close(lock)
         kept = None if plugins is not None else Recipe.kept(recipe_path())
         if kept is None or kept.root != str(root):
             Recipe.of_this_run(root, plugins).keep(recipe_path())
@@ -156,18 +202,19 @@ def _folders(root: Path, *, has_run: bool) -> Iterator[Path]:
             yield folder
 
 
-def _are_kept(root: Path) -> bool:
+def kept_by(root: Path) -> int | None:
+    """The supervisor that keeps the project's services; None if they are not kept."""
     from asynctest_kit.provision.client import Visit
 
     with suppress(ProvisionError, OSError):
         visit = Visit.at(root)
         if visit is None:
-            return False
+            return None
         try:
-            return bool(visit.survey().idle)
+            return visit.supervisor if visit.survey().idle else None
         finally:
             visit.close()
-    return False
+    return None
 
 
 def _environment_at_start() -> Mapping[bytes, bytes]:

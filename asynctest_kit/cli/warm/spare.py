@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asynctest_kit.cli.warm import meeting
-from asynctest_kit.cli.warm.recipe import Recipe, recipe_path, take_lock
-from asynctest_kit.errors import ProvisionError
+from asynctest_kit.cli.warm.recipe import Recipe, give_back, kept_by, recipe_path, take_lock
 from asynctest_kit.run.clock import process_start
 
 if TYPE_CHECKING:
@@ -34,6 +33,9 @@ _PR_SET_PDEATHSIG = 1
 
 #: Seconds in which a run must have said what it is.
 _PATIENCE = 10.0
+
+#: Seconds for one to leave that waited for a run until `atk down`. It may be importing, on a busy machine.
+_LEAVES_WITHIN = 60.0
 
 #: What the kernel tells of a process in which two must be alike; see proc(5).
 _ALIKE = ("limits", "cgroup", "ns/ipc", "ns/mnt", "ns/net", "ns/pid", "ns/user", "ns/uts", "root", "oom_score_adj")
@@ -63,34 +65,27 @@ def main() -> None:
 
 def _run_to_be() -> _Run | None:
     recipe = Recipe.kept(recipe_path())
-    keeper = None if recipe is None else _keeper(Path(recipe.root))
-    if recipe is None or keeper is None:
+    supervisor = None if recipe is None else kept_by(Path(recipe.root))
+    if recipe is None or supervisor is None:
         return None
-    lock = take_lock()
-    if lock is None:
+    lock = take_lock(supervisor, within=_LEAVES_WITHIN)
+    keeper = _pidfd(supervisor)
+    if lock is None or keeper is None:
         return None
     spare = _Spare.with_imports(recipe)
     connection = None if spare.is_unsuited else _visitor(keeper)
     os.close(keeper)
-    os.close(lock)
+    give_back(lock)
     if connection is None:
         return None
     with connection:
         return _taken(spare, connection)
 
 
-def _keeper(root: Path) -> int | None:
-    """The supervisor that keeps the project's services, to see its end; None if they are not kept."""
-    from asynctest_kit.provision.client import Visit
-
-    with suppress(ProvisionError, OSError):
-        visit = Visit.at(root)
-        if visit is None:
-            return None
-        try:
-            return os.pidfd_open(visit.supervisor) if visit.survey().idle else None
-        finally:
-            visit.close()
+def _pidfd(supervisor: int) -> int | None:
+    """To see a supervisor's end; None if it has ended."""
+    with suppress(OSError):
+        return os.pidfd_open(supervisor)
     return None
 
 

@@ -1,0 +1,51 @@
+"""What of texts and logs is secret, and what isn't."""
+
+from __future__ import annotations
+
+import pytest
+
+from asynctest_kit.http.scrubbing import Scrubber
+
+STARRED = [
+    ("password=hidden", "password=***"),
+    ("user=ann DB_PASSWORD=hidden, port=5432", "user=ann DB_PASSWORD=***, port=5432"),
+    ("Authorization: Bearer hidden", "Authorization: ***"),
+    ("cookie: id=hidden; more=hidden\nnext: line", "cookie: ***\nnext: line"),
+    ("sent bearer hid.den-1234", "sent bearer ***"),
+    ("(b'Authorization', b'Basic aGlkZGVuOjE=')", "(b'Authorization', b'Basic ***')"),
+    ('{"event": "in", "apiKey": "hid\\"den", "n": 1}', '{"event": "in", "apiKey": "***", "n": 1}'),
+    ("{'access_token': 'hidden', 'id': 7}", "{'access_token': '***', 'id': 7}"),
+    ("connects to postgresql://shop:hid:den@db:5432/shop", "connects to postgresql://shop:***@db:5432/shop"),
+    ("git clone https://hidden@host/x", "git clone https://***@host/x"),
+    ('"GET /in?page=1&access_token=hidden HTTP/1.1" 200', '"GET /in?page=1&access_token=*** HTTP/1.1" 200'),
+    ("client_secret = 'hidden words'", "client_secret = '***'"),
+    (r'"{\"token\": \"hidden\"}"', r'"{\"token\": \"***\"}"'),
+    ("ssn=hidden", "ssn=***"),
+]
+
+LEFT = [
+    "KeyError: 'name'",
+    "cache miss: key=orders:1, primary key: id",
+    "3 passed, 1 failed; pass: 3",
+    "token=None password: str",
+    "basic authentication is used",
+    "mails ann@example.org of http://x/?to=ann@example.org",
+    "ssh://git@host/x at 10:20:30",
+    'INFO:     127.0.0.1:52 - "GET /users?page=2 HTTP/1.1" 200 OK',
+    "keyword=tea monkey=1 tokenizer=fast bypass=yes",
+]
+
+
+@pytest.mark.parametrize(("line", "shown"), STARRED)
+def test_what_is_secret_in_a_log_is_starred(line, shown):
+    assert Scrubber(["SSN"]).log(f"{line}\n") == f"{shown}\n"
+
+
+@pytest.mark.parametrize("line", LEFT)
+def test_what_is_not_secret_in_a_log_is_left(line):
+    assert Scrubber().log(f"{line}\n") == f"{line}\n"
+
+
+def test_a_text_in_which_nothing_is_secret_is_as_it_was():
+    for text in ('{"a" : [1.0,  "http://x/?a=b%20c"]}', "http://x/?a=%7e&b#c", "a?b=c", "[", "{not json}"):
+        assert Scrubber().text(text) == text
