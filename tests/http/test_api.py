@@ -316,9 +316,7 @@ async def test_websocket(api, sample):
     told = str(other.value)
     assert "GET " in told and "/chat\n" in told and "authorization: ***\n" in told
     assert "\n  101 Switching Protocols\n" in told and "\n  sec-websocket-protocol: chat\n" in told
-    assert (
-        '\n  received: {"said": "hi", "asks": "Bearer t"}\n  sent: {"password": "***"}\n  received: {"said": ' in told
-    )
+    assert '\n  received: {"said":"hi","asks":"Bearer t"}\n  sent: {"password": "***"}\n  received: {"said": ' in told
     await sample.state.ended.wait()
 
 
