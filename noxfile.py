@@ -45,7 +45,7 @@ _SHORTER = {"STUBBED_TESTS": "20"}
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
-    "faker", "freezegun", "gql", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock",
+    "faker", "freezegun", "gql", "h2", "hypothesis", "psycopg[binary]", "pytest-asyncio", "pytest-mock",
     "pytest-rerunfailures", "pytest-xdist", "python-jsonpath", "pyyaml", "schemathesis", "strawberry-graphql", "trio",
     "websockets",
 )  # fmt: skip

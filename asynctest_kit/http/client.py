@@ -359,6 +359,7 @@ class Api(Session):
         auth: ``("user", "password")``, :class:`Bearer`, or another one of httpx.
         timeout: Seconds for each step of a call: to connect, to write, to read what comes next.
         verify: How a server's certificate is checked.
+        http2: Whether HTTP/2 is spoken with a server that does, over TLS.
         follow_redirects: Whether redirects are followed.
         raise_app_exceptions: Whether a call raises what the application raised, where that runs in process; else its
             response has status 500, and tells the exception if that is not expected.
@@ -376,6 +377,7 @@ class Api(Session):
         auth: Any = None,
         timeout: float | None = _PATIENCE,
         verify: Verify = True,
+        http2: bool = False,
         follow_redirects: bool = False,
         raise_app_exceptions: bool = False,
         secret_names: Sequence[str] = (),
@@ -384,6 +386,7 @@ class Api(Session):
         self._app = app
         self._base_url = base_url
         self._raises = raise_app_exceptions
+        self._http2 = http2
         self._shares = (Scrubber(secret_names), verify, on_call)
         self._closing = AsyncExitStack()
         super().__init__(
@@ -433,8 +436,10 @@ class Api(Session):
 
     def _transport(self, opened: OpenedApp) -> httpx.AsyncBaseTransport:
         if opened.asgi is not None and opened.transport is not None:
+            if self._http2:
+                raise AtkError("Api(..., http2=True): an application that is called in process speaks no HTTP at all.")
             return AppTransport(opened.asgi, opened.state, raise_app_exceptions=self._raises)
-        return SocketTransport(self._shares[1], opened.errors)
+        return SocketTransport(self._shares[1], opened.errors, http2=self._http2)
 
 
 def _open(part: _T | None) -> _T:

@@ -1,7 +1,7 @@
 """Requests to a real server, on connections of our own.
 
 The pools of httpx are what mocks stand in for; these are not, so that a test calls its application while it mocks what
-that calls. A connection carries one request at a time (HTTP/1.1), is kept for the next, and is left after an answer
+that calls. A connection carries one request at a time, is kept for the next, and is left after an answer
 that says that the server has failed.
 """
 
@@ -11,11 +11,13 @@ import ssl
 from collections import defaultdict
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 import httpcore
 import httpx
 
+from asynctest_kit.errors import AtkError
 from asynctest_kit.http.responses import TELLS_ERROR, Response
 
 if TYPE_CHECKING:
@@ -42,16 +44,25 @@ _Place = tuple[bytes, bytes, int]
 
 
 @lru_cache
-def _context(verify: bool | str) -> ssl.SSLContext:
+def _context(verify: bool | str, *, http2: bool) -> ssl.SSLContext:
     """One for all clients: to make it takes longer than many tests."""
-    if not isinstance(verify, str):
-        return httpx.create_ssl_context(verify=verify)
-    return ssl.create_default_context(cafile=verify)
+    if isinstance(verify, str):
+        context = ssl.create_default_context(cafile=verify)
+    else:
+        context = httpx.create_ssl_context(verify=verify)
+    return _offering_http2(context) if http2 else context
 
 
-def ssl_context(verify: Verify) -> ssl.SSLContext:
-    """The context that all who check certificates so share."""
-    return verify if isinstance(verify, ssl.SSLContext) else _context(verify)
+def _offering_http2(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    return context
+
+
+def ssl_context(verify: Verify, *, http2: bool = False) -> ssl.SSLContext:
+    """The context that all who check certificates so share; one that is given is made to offer HTTP/2, if asked."""
+    if not isinstance(verify, ssl.SSLContext):
+        return _context(verify, http2=http2)
+    return _offering_http2(verify) if http2 else verify
 
 
 class SocketTransport(httpx.AsyncBaseTransport):
@@ -60,10 +71,17 @@ class SocketTransport(httpx.AsyncBaseTransport):
     Args:
         verify: How a server's certificate is checked.
         errors: Tells what an application in this process raised.
+        http2: Whether HTTP/2 is spoken with servers that do, over TLS.
+
+    Raises:
+        AtkError: What speaks HTTP/2 isn't installed.
     """
 
-    def __init__(self, verify: Verify = True, errors: Errors | None = None) -> None:
+    def __init__(self, verify: Verify = True, errors: Errors | None = None, *, http2: bool = False) -> None:
+        if http2 and find_spec("h2") is None:
+            raise AtkError("HTTP/2 is spoken by h2, which isn't installed: pip install 'httpx[http2]'")
         self._verify = verify
+        self._http2 = http2
         self._errors = errors
         self._backend = httpcore.AnyIOBackend()
         self._idle: defaultdict[_Place, list[_Connection]] = defaultdict(list)
@@ -111,8 +129,9 @@ class SocketTransport(httpx.AsyncBaseTransport):
         stream = await self._backend.connect_tcp(host, origin.port, timeout=timeout)
         address = stream.get_extra_info("client_addr")
         if origin.scheme == b"https":
-            stream = await stream.start_tls(ssl_context(self._verify), server_hostname=host, timeout=timeout)
-        connection = _Connection(httpcore.AsyncHTTP11Connection(origin, stream), _place(origin), address)
+            context = ssl_context(self._verify, http2=self._http2)
+            stream = await stream.start_tls(context, server_hostname=host, timeout=timeout)
+        connection = _Connection(_speaking(origin, stream), _place(origin), address)
         self._open.add(connection)
         return connection
 
@@ -137,8 +156,20 @@ class SocketTransport(httpx.AsyncBaseTransport):
             self._idle[connection.place].append(connection)
 
 
+#: What speaks HTTP over a stream.
+_Http = httpcore.AsyncHTTP11Connection | httpcore.AsyncHTTP2Connection
+
+
+def _speaking(origin: httpcore.Origin, stream: httpcore.AsyncNetworkStream) -> _Http:
+    """HTTP of the version that was agreed on."""
+    tls = stream.get_extra_info("ssl_object")
+    if tls is not None and tls.selected_alpn_protocol() == "h2":
+        return httpcore.AsyncHTTP2Connection(origin, stream)
+    return httpcore.AsyncHTTP11Connection(origin, stream)
+
+
 class _Connection:
-    def __init__(self, http: httpcore.AsyncHTTP11Connection, place: _Place, address: Any) -> None:
+    def __init__(self, http: _Http, place: _Place, address: Any) -> None:
         self.http = http
         self.place = place
         self.address = address
