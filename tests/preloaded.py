@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Never
 
 import anyio
 from _pytest.config import default_plugins
@@ -155,7 +155,7 @@ def _server() -> socket.socket:
 
 
 def main() -> None:
-    """Serve until the other end is closed; returns in the children, as what they are to run has ended."""
+    """Serve until the other end is closed."""
     _load()
     server = socket.socket(fileno=0)
     bell, ringer = socket.socketpair()
@@ -171,7 +171,7 @@ def main() -> None:
         if server in ready:
             request, descriptors, _, _ = socket.recv_fds(server, _LARGEST, 3)
             if not request:
-                return None
+                return
             out, err, status = descriptors
             pid = os.fork()
             if not pid:
@@ -181,7 +181,7 @@ def main() -> None:
                     end.close()
                 for other in (status, *running.values()):
                     os.close(other)
-                return _become(json.loads(request), out, err)
+                _end(_become(json.loads(request), out, err))
             server.send(str(pid).encode())
             os.close(out)
             os.close(err)
@@ -209,8 +209,18 @@ def _tell_ended(running: dict[int, int]) -> None:
         os.close(descriptor)
 
 
-def _become(run: dict, out: int, err: int) -> None:
-    """Run it in this process, as if it had been started for that."""
+def _end(code: int) -> Never:
+    """Exit as Python does, but don't take apart all that was imported: a fork would first have to copy it."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    os._exit(code & 0xFF)
+
+
+def _become(run: dict, out: int, err: int) -> int:
+    """Run it in this process, as if it had been started for that; its exit code."""
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(out, 1)
     os.dup2(err, 2)
@@ -220,6 +230,16 @@ def _become(run: dict, out: int, err: int) -> None:
     os.environ.clear()
     os.environ.update(run["env"])
     program, *arguments = run["command"]
+    try:
+        _run(program, arguments, run)
+    except SystemExit as exit_:
+        if exit_.code is None or isinstance(exit_.code, int):
+            return exit_.code or 0
+        raise  # it is a message
+    return 0
+
+
+def _run(program: str, arguments: list[str], run: dict) -> None:
     added = [*filter(None, run["env"].get("PYTHONPATH", "").split(os.pathsep))]
     if program == "-m":
         program, *sys.argv[1:] = arguments
