@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote, urlencode
 
@@ -31,7 +32,7 @@ OF_TRANSFER: Final = frozenset({"connection", "content-encoding", "content-lengt
 _IN_URL: Final = re.compile(r"://[^/@\s:]*:([^/@\s]+)@")
 
 #: Whose name and password a URL in a text has.
-_USER: Final = re.compile(r"(\w+)://([^/?#@\s\"'<>]+)@")
+_USER: Final = re.compile(r"(?<!\w)(\w+)://([^/?#@\s\"'<>]+)@")
 
 #: A parameter in the query or the fragment of a URL in a text.
 _PARAMETER: Final = re.compile(r"(?<=[?&#;])([^?&#;=\s\"'<>\\]+)=([^&#;\s\"'<>\\]*)")
@@ -40,7 +41,7 @@ _PARAMETER: Final = re.compile(r"(?<=[?&#;])([^?&#;=\s\"'<>\\]+)=([^&#;\s\"'<>\\
 _HEADER: Final = re.compile(r"\b((?:proxy-)?authorization|(?:set-)?cookie):[ \t]*[^\s\"'][^\n\"']*", re.IGNORECASE)
 _BEARER: Final = re.compile(r"\b((?i:bearer|basic))[ \t]+(?=\S*(?:\d|=|[a-z][A-Z])|\S{20})[\w+/=.~-]{4,}")
 _NAMED: Final = re.compile(
-    r"""(?P<name>[\w.-]+)(?P<is>\\?["']?[ \t]*[=:][ \t]*)"""
+    r"""(?<![\w.-])(?P<name>[\w.-]+)(?P<is>\\?["']?[ \t]*[=:][ \t]*)"""
     r"""(?P<value>b?"(?:[^"\\\n]|\\.)*"|b?'(?:[^'\\\n]|\\.)*'|\\?["']?[^\s"',;&)}\]\\]+)"""
 )
 
@@ -101,12 +102,10 @@ class Scrubber:
     def text(self, text: str) -> str:
         """A text, which may be JSON, or have URLs in it; it is as it was if nothing in it is secret."""
         if text.lstrip().startswith(("{", "[")):
-            try:
+            with suppress(ValueError, RecursionError):
                 value = json.loads(text)
-            except ValueError:
-                return self._urls(text)
-            clean = self.within(value)
-            return text if clean == value else json.dumps(clean, ensure_ascii=False)
+                clean = self.within(value)
+                return text if clean == value else json.dumps(clean, ensure_ascii=False)
         return self._urls(text)
 
     def log(self, text: str) -> str:

@@ -47,5 +47,18 @@ def test_what_is_not_secret_in_a_log_is_left(line):
 
 
 def test_a_text_in_which_nothing_is_secret_is_as_it_was():
-    for text in ('{"a" : [1.0,  "http://x/?a=b%20c"]}', "http://x/?a=%7e&b#c", "a?b=c", "[", "{not json}"):
+    for text in (
+        '{"a" : [1.0,  "http://x/?a=b%20c"]}',
+        "http://x/?a=%7e&b#c",
+        "a?b=c",
+        "[",
+        "{not json}",
+        "[" * 9000 + "]" * 9000,
+    ):
         assert Scrubber().text(text) == text
+
+
+def test_what_is_long_takes_no_time_of_its_square():
+    for text in ("a" * 500_000, "a." * 250_000, "a=" * 100_000, "http://" * 50_000, "?a" * 200_000):
+        assert Scrubber().log(f"{text} password=hidden\n") == f"{text} password=***\n"
+        assert Scrubber().text(f"{text} ?token=hidden") == f"{text} ?token=***"
