@@ -22,7 +22,9 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import gc
 import logging
+import operator
 import os
 import sys
 import threading
@@ -31,7 +33,7 @@ import weakref
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
 
-__all__ = ["Blocked", "Thresholds", "Watchdog"]
+__all__ = ["Blocked", "Thresholds", "Watchdog", "frames_of_threads"]
 
 _RUN = asyncio.Handle._run.__code__  # noqa: SLF001  # the frame by which a step of the loop is known
 
@@ -54,6 +56,22 @@ _DEBUGGERS = frozenset(
 )
 
 _log = logging.getLogger(__name__)
+
+
+def frames_of_threads() -> dict[int, FrameType]:
+    """What each thread runs, by its number.
+
+    Python 3.11 makes frames for that while it holds the lock under which threads are made, and making them may have it
+    look for garbage; what is called then, a callback or a finalizer, may let a thread run that waits for the lock, and
+    the process stands still (CPython's issue 106883). So nothing is looked for meanwhile, and no other thread runs
+    between the three calls, which are one instruction.
+    """
+    if sys.version_info >= (3, 12) or not gc.isenabled():
+        return sys._current_frames()  # noqa: SLF001  # the only way
+    calls: tuple[Callable[[], Any], ...] = (gc.disable, sys._current_frames, gc.enable)  # noqa: SLF001
+    frames: dict[int, FrameType]
+    _, frames, _ = map(operator.call, calls)
+    return frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +240,7 @@ class Watchdog:
 
     def _look(self) -> None:
         """Find out what the loop runs. The stack is whole until this thread waits for something."""
-        frame = None if self._stop.is_set() else sys._current_frames().get(self._watched)  # noqa: SLF001  # the only way
+        frame = None if self._stop.is_set() else frames_of_threads().get(self._watched)
         running_step = _running_step(frame, self._loop)
         handle = None if running_step is None else running_step.f_locals["self"]
         now, cpu = clock.monotonic(), self._cpu()

@@ -10,6 +10,8 @@ import contextvars
 import functools
 import inspect
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -312,6 +314,37 @@ def test_what_holds_the_interpreter_is_seen_afterwards(output):
 
     bench.run(main)
     assert (bench.ended[0].nodeid, bench.ended[0].place.function) == (output.item.nodeid, "test")
+
+
+#: Whoever looks for garbage while the frames of threads are read starts a thread then, and waits for ever.
+READER = """
+import gc, sys, threading
+from asynctest_kit.engine.watchdog import frames_of_threads
+
+def found(phase, info):
+    if reading and threading.get_ident() == main:
+        threading.Thread(target=int).start()
+
+main, reading, over = threading.get_ident(), False, threading.Event()
+for _ in range(8):
+    threading.Thread(target=over.wait).start()
+gc.callbacks.append(found)
+gc.set_threshold(1)
+reading = True
+assert main in frames_of_threads()
+reading = False
+assert gc.isenabled()
+gc.disable()
+assert main in frames_of_threads()
+assert not gc.isenabled()
+over.set()
+print("read")
+"""
+
+
+def test_frames_of_threads_are_read_without_looking_for_garbage():
+    done = subprocess.run([sys.executable, "-c", READER], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "read\n", done.stderr
 
 
 def test_switched_off():
