@@ -3,8 +3,8 @@
 asyncio tells them to the loop's exception handler, often long after: when what holds the error is freed. They fail the
 test that they belong to, as under the anyio plugin. Whose they are is known from the context of the task or callback.
 What has neither (a future) is told in the context of whoever freed it; that is the owner, unless the garbage collector
-did, which runs in whatever test happens to be running. An error without an owner, or with
-one that is over, fails nobody, for it might be an innocent neighbour: it is a finding.
+did, or the loop, when it let go of what it had run: both run in whatever test happens to be running. An error without
+an owner, or with one that is over, fails nobody, for it might be an innocent neighbour: it is a finding.
 
 A cancellation is no error: one that nobody awaited is what ``asyncio.gather`` leaves when its task is given up.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,18 @@ from asynctest_kit.engine.capture import current_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import CodeType
 
     from asynctest_kit.engine.capture import CaseOutput
 
 __all__ = ["Background"]
 
 _NOBODY = "the background"
+
+#: Who let go of what is told, as seen from :meth:`Background._owner`.
+_TELLS = 3
+
+_RUN_ONCE: CodeType = asyncio.BaseEventLoop._run_once.__code__  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class Background:
@@ -73,7 +80,7 @@ class Background:
             output: CaseOutput = noted
             return output
         own = _context_of(task)
-        if own is None and self._collects:
+        if own is None and (self._collects or sys._getframe(_TELLS).f_code is _RUN_ONCE):  # noqa: SLF001
             return None
         # A callback's failure is told outside the callback's own context, which its handle keeps.
         own = own or getattr(context.get("handle"), "_context", None)

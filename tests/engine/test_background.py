@@ -90,6 +90,25 @@ def test_who_runs_while_garbage_is_collected_is_not_charged_with_a_future():
     assert text == "raised LookupError('mine'), of no test that is known: Future exception was never retrieved"
 
 
+def test_who_waits_while_the_loop_lets_go_of_a_future_is_not_charged_with_it():
+    left = []
+
+    async def fail_a_future():
+        future = asyncio.get_running_loop().create_future()
+        future.set_exception(LookupError("mine"))
+        left.append(future)
+
+    async def have_the_loop_run():  # as a sync fixture does that asks for an async one
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda _: None, left.pop())
+        loop._run_once()
+
+    mine, others, notes = in_two_tests(fail_a_future, have_the_loop_run)
+
+    assert mine == others == []
+    assert [nodeid for nodeid, _ in notes] == ["the background"]
+
+
 def test_a_callbacks_failure_is_its_tests():
     async def call():
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
