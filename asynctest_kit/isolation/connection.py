@@ -17,7 +17,7 @@ from asynctest_kit.isolation.codecs import OF_CONNECTION
 from asynctest_kit.isolation.prepared import SandboxCursors, SandboxStatement
 from asynctest_kit.isolation.refusals import LISTENING, NEEDS_NO_TRANSACTION, explained
 from asynctest_kit.isolation.sandbox import Opening
-from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, is_plain, without_level
+from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, is_plain, settings_of, without_level
 from asynctest_kit.isolation.transaction import SandboxTransaction
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         self.codecs: Codecs = OF_CONNECTION
         self._sandbox = sandbox
         self._closed = False
+        self._settings: frozenset[str] = frozenset()
         self.is_released = False
         #: The object of the transaction that is open, if it was opened by one.
         self.outermost: SandboxTransaction | None = None
@@ -128,12 +129,14 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         """Run a statement in the sandbox, for a method of that name."""
         self._check_open(method)
         try:
-            return await self._sandbox.run(self, query, operation, opening=opening)
+            result = await self._sandbox.run(self, query, operation, opening=opening)
         except NEEDS_NO_TRANSACTION as error:
             explanation = explained(query, error)
             if self._sandbox.owned_by(self) or not explanation:
                 raise  # as everywhere
             raise IsolationError(explanation) from error
+        self._settings |= settings_of(query)
+        return result
 
     async def run_in_transaction(self, query: str, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """The same of what needs an explicit transaction."""
@@ -231,11 +234,15 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         await self._real("reload_schema_state").reload_schema_state()
 
     async def reset(self, **_: object) -> None:
-        """Roll back this connection's explicit transaction, if one is open."""
+        """Roll back this connection's explicit transaction, if one is open, and reset what it has set."""
         self._check_open("reset")
         if self.is_in_transaction():
             self.outermost = None
             await self._sandbox.roll_back()
+        if self._settings:
+            names, self._settings = self._settings, frozenset()
+            query = "; ".join(f"RESET {name}" for name in ({"ALL"} if "ALL" in names else sorted(names)))
+            await self.run(query, lambda connection: connection.execute(query))
 
     def is_closed(self) -> bool:
         """Whether it was closed, or lost."""

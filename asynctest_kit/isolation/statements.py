@@ -21,6 +21,7 @@ __all__ = [
     "makes_code",
     "only_reads",
     "sets_custom",
+    "settings_of",
     "without_level",
     "without_texts",
 ]
@@ -66,6 +67,16 @@ HARMLESS = frozenset({
 _SETS_CUSTOM = re.compile(
     r"""\bset\s+(?:(?:local|session)\s+)?(?!atk\.)"?\w+"?\s*\.|\bset_config\b(?!"?\s*\(\s*'\w+')""", re.IGNORECASE
 )
+#: What a session keeps of SET and set_config: the name, or what stands for it.
+_SETS = re.compile(
+    r"""
+    (?:^|;)\s*SET\s+(?:SESSION\s+)?(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|ROLE\b|SESSION\b|AUTHORIZATION\b|CHARACTERISTICS\b)
+        (?P<words>TIME\s+ZONE\b|NAMES\b|SCHEMA\b|(?:"\w+"|\w+)(?:\s*\.\s*(?:"\w+"|\w+))?)
+    | \bset_config\s*\(\s*(?:'(?P<name>[\w.]+)'|[^,]*)\s*,(?:'(?:[^']|'')*'|[^,'])*,\s*(?!true\b|'t)
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+_OTHER_NAMES = {"TIME ZONE": "timezone", "NAMES": "client_encoding", "SCHEMA": "search_path"}
 _STORES = frozenset({"INDEX", "SEQUENCE", "TABLE"})
 _SORTS_OF_STORES = frozenset({"TEMP", "TEMPORARY", "UNIQUE", "UNLOGGED"})
 _ATOMIC_BODY = re.compile(r"\bBEGIN\s+ATOMIC\b.*?\bEND\b\s*(?=;|$)", re.IGNORECASE | re.DOTALL)
@@ -112,6 +123,22 @@ def locks_rows(query: str) -> bool:
 def sets_custom(text: str) -> bool:
     """Whether a query, or a function's body, may set a custom setting (``app.tenant``); True when in doubt."""
     return _SETS_CUSTOM.search(text) is not None
+
+
+@lru_cache(maxsize=4096)
+def settings_of(query: str) -> frozenset[str]:
+    """What a session has set when it has run ``query``, as RESET wants it: quoted names, and ``ALL`` for hidden ones."""
+    if "set" not in query.lower():
+        return frozenset()
+    found = set()
+    for match in _SETS.finditer(query):
+        name = match["words"] or match["name"]
+        found.add("ALL" if name is None else _quoted(_OTHER_NAMES.get(" ".join(name.upper().split()), name)))
+    return frozenset(found)
+
+
+def _quoted(name: str) -> str:
+    return ".".join(f'"{part.strip(chr(34) + " ")}"' for part in name.split("."))
 
 
 def makes_code(head: Head) -> bool:

@@ -30,6 +30,10 @@ pytestmark = pytest.mark.anyio
 
 ADD = "INSERT INTO notes (text) VALUES ($1)"
 TEXTS = "SELECT text FROM notes ORDER BY text"
+SETTINGS = """
+    SELECT coalesce(current_setting('app.tenant', true), ''), coalesce(current_setting('app.user', true), ''),
+        current_setting('search_path'), current_setting('lock_timeout'), current_setting('TimeZone')
+"""
 NUMBERS = "SELECT * FROM generate_series(1, 120) AS number"
 
 #: What is refused or does nothing, and why.
@@ -123,6 +127,33 @@ async def copies_of_a_pool(pool):
         await pool.fetch("TABLE parents"),
     ]
     return done, output.getvalue()
+
+
+@case
+async def settings_end_when_a_connection_is_given_back(pool):
+    seen = []
+    for query in (
+        "SET app.tenant = 7",
+        "SET SESSION search_path TO pg_catalog",
+        "SET TIME ZONE 'UTC'",
+        "SELECT set_config('app.user', 'a, b', false)",
+        "SELECT set_config('app.' || 'user', 'me', false)",
+        "SELECT 1; SET lock_timeout = 7",
+    ):
+        async with pool.acquire() as connection:
+            await connection.execute(query)
+            seen.append(await connection.fetch(SETTINGS))
+        seen.append(await pool.fetch(SETTINGS))
+    async with pool.acquire() as connection:
+        await connection.execute("SELECT set_config($1, $2, false)", "app.user", "me")
+        await connection.reset()
+        seen.append(await connection.fetch(SETTINGS))
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL app.tenant = 8")
+        seen.append(await connection.fetch(SETTINGS))
+    async with pool.acquire() as connection:
+        await caught(connection.execute("SET nothing_of_the_kind = 8"))
+    return seen, await pool.fetch(SETTINGS)
 
 
 @case
