@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["bundled"]
+__all__ = ["bundled", "found_at"]
 
 _FILES: Final = "x-files"
 
@@ -63,8 +63,10 @@ class _Bundle:
     def of(self, content: dict[str, Any]) -> dict[str, Any]:
         made = self._walked(content, self._root)
         for reference, file, pointer in self._led:
-            if not _is_there({**made, _FILES: self._files}, pointer):
-                raise self._error(reference, file, "there is nothing at that place of the file")
+            try:
+                found_at({**made, _FILES: self._files}, unquote(pointer))
+            except KeyError:
+                raise self._error(reference, file, "there is nothing at that place of the file") from None
         return {**made, _FILES: self._files} if self._files else dict(made)
 
     def _walked(self, value: Any, file: Path | None, *, is_named: bool = False, is_data: bool = False) -> Any:
@@ -148,13 +150,18 @@ def _without_base(content: object) -> object:
     return {key: one for key, one in content.items() if key not in _BASES} if isinstance(content, dict) else content
 
 
-def _is_there(content: Any, pointer: str) -> bool:
-    for part in unquote(pointer[1:]).split("/"):
+def found_at(content: Any, pointer: str) -> Any:
+    """What is in ``content`` at a JSON pointer.
+
+    Raises:
+        KeyError: There is nothing.
+    """
+    for part in pointer[1:].split("/"):
         key = part.replace("~1", "/").replace("~0", "~")
         if isinstance(content, list) and key.isdecimal() and int(key) < len(content):
             content = content[int(key)]
-        elif isinstance(content, dict) and key in content:
+        elif isinstance(content, dict):
             content = content[key]
         else:
-            return False
-    return True
+            raise KeyError(key)
+    return content

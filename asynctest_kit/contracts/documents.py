@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from asynctest_kit.contracts.document_files import bundled
+from asynctest_kit.contracts.document_files import bundled, found_at
 from asynctest_kit.contracts.errors import DocumentError
 
 if TYPE_CHECKING:
@@ -242,18 +242,12 @@ def located(content: Mapping[str, Any], value: Mapping[str, Any], pointer: str) 
                 f'The reference "{reference}" in the OpenAPI document leads nowhere in it. Bundle it into one file.'
             )
         seen.append(reference)
-        value, pointer = _at(content, reference), unquote(reference[1:])
-    return value, pointer
-
-
-def _at(content: Mapping[str, Any], reference: str) -> Any:
-    found: Any = content
-    for part in unquote(reference[2:]).split("/"):
+        pointer = unquote(reference[1:])
         try:
-            found = found[part.replace("~1", "/").replace("~0", "~")]
-        except (KeyError, TypeError):
+            value = found_at(content, pointer)
+        except KeyError:
             raise DocumentError(f'The reference "{reference}" in the OpenAPI document leads nowhere.') from None
-    return found
+    return value, pointer
 
 
 def _imported(location: str) -> object:
@@ -275,12 +269,14 @@ def _loaded(text: str | bytes, name: str) -> object:
             raise DocumentError(f"The OpenAPI document {name} is no JSON: {error}") from None
     try:
         import yaml
+
+        from asynctest_kit.contracts.yaml_text import loaded_yaml
     except ImportError:
         raise DocumentError(
             f"The OpenAPI document {name} is YAML, which needs pyyaml: pip install 'asynctest_kit[openapi]'"
         ) from None
     try:
-        return yaml.safe_load(text)
+        return loaded_yaml(text)
     except yaml.YAMLError as error:
         raise DocumentError(f"The OpenAPI document {name} is no YAML: {error}") from None
 

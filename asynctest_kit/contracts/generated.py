@@ -12,11 +12,11 @@ import subprocess
 import sys
 import tempfile
 from collections import defaultdict
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 import anyio
@@ -47,7 +47,7 @@ from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber, content_of
 from asynctest_kit.http.sockets import SocketTransport
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from asynctest_kit.contract_settings import OpenApiSettings
     from asynctest_kit.contracts.documents import Document
@@ -61,6 +61,13 @@ _MOST_LINES: Final = 16
 _PATIENCE: Final = 60.0
 
 _T = TypeVar("_T")
+
+#: What a case is known by when it is made again: its place among those of its operation, and what is sent.
+_Known: TypeAlias = tuple[int, tuple[str, str, tuple[tuple[str, str], ...], bytes]]
+
+
+class _Gone(Exception):  # noqa: N818  # the word for it
+    pass
 
 
 class OpenApiFindings(AtkError, AssertionError):  # noqa: N818  # it is read in failures
@@ -143,7 +150,7 @@ class GeneratedCases:
         findings: list[Finding] = []
         for one in names:  # the process makes the cases of one at a time
             make = Make(operation=one, base=base, headers=dict(headers))
-            findings += await self._try(make, client, limiter)
+            findings += await self._tried(make, client, limiter)
         if findings:
             raise OpenApiFindings(self._document.name, findings, self._settings.seed)
         return len(names)
@@ -154,52 +161,90 @@ class GeneratedCases:
             self._maker.end()
             self._maker = None
 
-    async def _try(self, make: Make, client: httpx.AsyncClient, limiter: anyio.CapacityLimiter) -> list[Finding]:
+    async def _tried(self, make: Make, client: httpx.AsyncClient, limiter: anyio.CapacityLimiter) -> list[Finding]:
+        """Try an operation: once more if another that was broken off has ended the process that knew the cases."""
+
         async def send(case: Case) -> Answer:
             async with limiter:
                 return await _answer(client, case)
 
-        async def send_for(case: Case) -> None:
-            answers[case.number] = await send(case)
+        answers: dict[_Known, Answer] = {}
+        while True:
+            with suppress(_Gone):
+                return await self._try(make, send, answers)
 
-        answers: dict[int, Answer] = {}
-        made = await self._ask(make, Made, send)
+    async def _try(
+        self, make: Make, send: Callable[[Case], Awaitable[Answer]], answers: dict[_Known, Answer]
+    ) -> list[Finding]:
+        """Try an operation; what is in ``answers`` before is not sent again."""
+
+        async def send_for(known: _Known, case: Case) -> None:
+            answers[known] = await send(case)
+
+        maker = await self._opened()
+        made = await self._ask(maker, make, Made, send)
+        cases = {(place, case.sent): case for place, case in enumerate(made.cases)}
         async with anyio.create_task_group() as group:
-            for case in made.cases:
-                group.start_soon(send_for, case)
-        judged = await self._ask(Judge(answers), Judged, send)
+            for known, case in cases.items():
+                if known not in answers:
+                    group.start_soon(send_for, known, case)
+        answered = {case.number: answers[known] for known, case in cases.items()}
+        judged = await self._ask(maker, Judge(answered), Judged, send)
         shown: dict[tuple[str, str], list[tuple[Case, Fault]]] = defaultdict(list)
         for case in made.cases:
             for fault in judged.faults[case.number]:
                 shown[fault.key].append((case, fault))
-        return [await self._finding(make, cases, send) for cases in shown.values()]
+        return [await self._finding(maker, make, alike, send) for alike in shown.values()]
 
     async def _finding(
-        self, make: Make, shown: list[tuple[Case, Fault]], send: Callable[[Case], Awaitable[Answer]]
+        self,
+        maker: CaseMaker,
+        make: Make,
+        shown: list[tuple[Case, Fault]],
+        send: Callable[[Case], Awaitable[Answer]],
     ) -> Finding:
         case, fault = min(shown, key=lambda one: one[0].size)
         if case.phase == "fuzzing":
-            smallest = await self._ask(Smaller(case.number, fault), Smallest, send)
+            smallest = await self._ask(maker, Smaller(case.number, fault), Smallest, send)
             case, fault = smallest.case, smallest.fault
         curl = _curl(case, Scrubber(tuple(make.headers)))
         return Finding(make.operation, fault.check, fault.title, fault.message, curl, case.phase, len(shown))
 
-    async def _ask(self, asked: ToMaker, kind: type[_T], send: Callable[[Case], Awaitable[Answer]]) -> _T:
-        """Ask the process something; it may want a case to be sent before it answers."""
-        async with self._turn:
-            try:
-                if self._maker is None:
-                    self._maker = CaseMaker(self._settings)
-                await self._maker.open(self._document)
-                said = await self._maker.ask(asked)
-                while isinstance(said, Send):
-                    said = await self._maker.ask(await send(said.case))
-            except BaseException:  # in the middle of a talk nobody knows whose turn it is
-                self.close()
-                raise
+    async def _opened(self) -> CaseMaker:
+        """The process, which has read the document."""
+        async with self._talk():
+            if self._maker is None:
+                self._maker = CaseMaker(self._settings)
+            await self._maker.open(self._document)
+            return self._maker
+
+    async def _ask(
+        self, maker: CaseMaker, asked: ToMaker, kind: type[_T], send: Callable[[Case], Awaitable[Answer]]
+    ) -> _T:
+        """Ask the process something; it may want a case to be sent before it answers.
+
+        Raises:
+            _Gone: It has been ended.
+        """
+        async with self._talk(maker):
+            said = await maker.ask(asked)
+            while isinstance(said, Send):
+                said = await maker.ask(await send(said.case))
         if not isinstance(said, kind):
             raise TypeError(said)
         return said
+
+    @asynccontextmanager
+    async def _talk(self, maker: CaseMaker | None = None) -> AsyncIterator[None]:
+        """Have the turn to talk with the process; if that breaks off, nobody knows whose turn it is: it is ended."""
+        async with self._turn:
+            if maker is not None and maker is not self._maker:
+                raise _Gone
+            try:
+                yield
+            except BaseException:
+                self.close()
+                raise
 
 
 class CaseMaker:

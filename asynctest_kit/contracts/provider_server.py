@@ -59,7 +59,8 @@ class Message:
 class Kind(Enum):
     """What the verifier asks for."""
 
-    STATE = auto()
+    SETUP = auto()
+    TEARDOWN = auto()
     MESSAGE = auto()
     REQUEST = auto()
 
@@ -166,10 +167,10 @@ class ProviderServer:
         kind, what, name = Kind.REQUEST, f"{request.method.decode()} {target}", ""
         try:
             if target == self.states_path:
-                kind = Kind.STATE
                 asked = json.loads(body)
                 action, name = asked["action"], asked.get("state") or ""
-                what = f"{'taking away' if action == 'teardown' else 'bringing about'} the state {name!r}"
+                kind = Kind.TEARDOWN if action == "teardown" else Kind.SETUP
+                what = f"{'bringing about' if kind is Kind.SETUP else 'taking away'} the state {name!r}"
                 return await self._doing(what, self._state(name, action, asked.get("params") or {}))
             if target == self.messages_path:
                 kind = Kind.MESSAGE

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import tempfile
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -37,6 +38,9 @@ _LAST_LINES: Final = 20
 
 #: Where states are asked for. Every user of the machine may read a command line, and not an environment.
 _STATES: Final = "PACT_PROVIDER_STATE_CHANGE_URL"
+
+#: Only answers to requests have these, and no messages.
+_OF_REQUESTS: Final = ("HeaderMismatch", "StatusMismatch")
 
 _HERE: Final = ("127.0.0.1", "localhost")
 
@@ -307,17 +311,42 @@ class _Failure:
     interaction: str
     text: str
     details: tuple[str, ...]
+    is_of_request: bool
 
     @classmethod
     def read(cls, error: Mapping[str, Any]) -> _Failure:
         mismatch = error.get("mismatch") or {}
         interaction = str(error.get("interaction", "")).removeprefix("Verifying a pact between ")
-        return cls(interaction, str(mismatch.get("message", "")), tuple(told_details(mismatch.get("mismatches", ()))))
+        details = mismatch.get("mismatches", ())
+        of_request = any(detail.get("type") in _OF_REQUESTS for detail in details)
+        return cls(interaction, str(mismatch.get("message", "")), tuple(told_details(details)), of_request)
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """Why it fails, a line each."""
         return (*self.details, *([self.text] if self.text else ()))
+
+    @property
+    def is_about_states(self) -> bool:
+        """Whether a state could not be brought about, or taken away; nothing else is told then."""
+        return "state change handler" in self.text
+
+    def is_of(self, fault: Fault) -> bool:
+        """Whether ``fault`` is why it fails; a state or a message of a longer name is another."""
+        match fault.kind:
+            case Kind.SETUP:
+                return self.is_about_states and "teardown" not in self.text and self._is_given(fault.name)
+            case Kind.TEARDOWN:
+                return self.is_about_states and "setup" not in self.text and self._is_given(fault.name)
+            case Kind.MESSAGE:
+                return not self.is_of_request and self.interaction.endswith(f" - {fault.name}")
+            case Kind.REQUEST:
+                return False
+
+    def _is_given(self, state: str) -> bool:
+        if not state:
+            return " Given " not in self.interaction
+        return re.search(rf" (?:Given|And) {re.escape(state)}(?: And | - )", self.interaction) is not None
 
     @property
     def is_about_loading(self) -> bool:
@@ -331,9 +360,9 @@ def _told(provider: Provider, failures: Sequence[_Failure], played: int, ended: 
     told: set[str] = set()
     is_providers = False
     for number, failure in enumerate(failures, 1):
-        own = dict.fromkeys(text for one, text in errors if one.name and one.name in failure.interaction)
+        own = dict.fromkeys(text for one, text in errors if failure.is_of(one))
         told |= own.keys()
-        is_providers = is_providers or not own
+        is_providers = is_providers or not (own or failure.is_about_states)
         lines.append(f"  {number}. {failure.interaction}")
         lines += [f"     {text}" for text in own or failure.reasons]
     lines += [f"  {text}" for text in dict.fromkeys(text for _, text in errors) if text not in told]
@@ -357,7 +386,8 @@ def _told(provider: Provider, failures: Sequence[_Failure], played: int, ended: 
 
 def _where(fault: Fault, provider: Provider) -> str:
     """An error and its place: in the test's or the provider's code, or else the handler that came to it."""
-    handlers = {Kind.STATE: provider.states, Kind.MESSAGE: provider.messages, Kind.REQUEST: {}}[fault.kind]
+    states, messages = provider.states, provider.messages
+    handlers = {Kind.SETUP: states, Kind.TEARDOWN: states, Kind.MESSAGE: messages, Kind.REQUEST: {}}[fault.kind]
     handler, error = handlers.get(fault.name), fault.error
     if handler is not None and not own_frames(error):
         place = place_of(handler)

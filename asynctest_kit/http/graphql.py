@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.matching import differences, shown
 from asynctest_kit.http.own_frames import place_called
-from asynctest_kit.http.responses import told_difference
+from asynctest_kit.http.responses import HEARS_OF_READING, told_difference
 from asynctest_kit.http.scrubbing import Scrubber
 
 if TYPE_CHECKING:
@@ -41,21 +41,35 @@ class Result:
 
     Attributes:
         extensions: What the server adds.
-        response: The HTTP response; None for an event of a subscription.
     """
 
     def __init__(self, answer: Mapping[str, Any], response: Response | None = None) -> None:
         self._errors: tuple[Mapping[str, Any], ...] = tuple(answer.get("errors") or ())
         self.extensions: Mapping[str, Any] = answer.get("extensions") or {}
-        self.response = response
+        self._response = response
         self._data = answer.get("data")
         self._expected: list[Mapping[str, Any]] = []
         self._is_read = False
+        if response is not None:
+            response.extensions[HEARS_OF_READING] = self._look
+
+    @property
+    def response(self) -> Response | None:
+        """The HTTP response; None for an event of a subscription.
+
+        Whoever asks for its body has looked at the errors, or for the response itself if its status is an error's.
+        """
+        if self._response is not None and self._response.is_error:
+            self._look()
+        return self._response
+
+    def _look(self) -> None:
+        self._is_read = True
 
     @property
     def errors(self) -> tuple[Mapping[str, Any], ...]:
         """As GraphQL has them: tables with ``message``, ``path``, ``extensions``. Whoever asks has looked at them."""
-        self._is_read = True
+        self._look()
         return self._errors
 
     @property
@@ -66,7 +80,7 @@ class Result:
             GraphQLError: There are other errors.
         """
         __tracebackhide__ = True
-        self._is_read = True
+        self._look()
         if self._unexpected:
             raise self._failure("There are errors:")
         return self._data
@@ -90,7 +104,7 @@ class Result:
         __tracebackhide__ = True
         found = list(differences(None if data is None else dict(data), self.data))
         if found:
-            scrubber = Scrubber() if self.response is None else self.response.scrubber
+            scrubber = Scrubber() if self._response is None else self._response.scrubber
             lines = [f"  {one.place}: {told_difference(one, scrubber)}" for one in found]
             raise self._failure("\n".join(["The data are not as expected:", *lines]))
         return self
@@ -119,7 +133,7 @@ class Result:
                 return self
         what = {"message": message, "path": path, "code": code}
         wanted = ", ".join(f"{name} {value!r}" for name, value in what.items() if value is not None) or "any"
-        self._is_read = True
+        self._look()
         raise self._failure(f"No error as expected ({wanted}):")
 
     @property
@@ -134,8 +148,8 @@ class Result:
     def _failure(self, first: str, *more: str) -> GraphQLError:
         lines = [first, *(f"  {_told(error)}" for error in self._errors)] if self._errors else [first, "  no errors"]
         lines += more
-        if self.response is not None:
-            lines.append(self.response.transcript())
+        if self._response is not None:
+            lines.append(self._response.transcript())
         else:
             lines.append(f"event: {shown(Scrubber().within(self._data))}")
         return GraphQLError("\n".join(lines))

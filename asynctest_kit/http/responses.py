@@ -14,10 +14,13 @@ from asynctest_kit.http.scrubbing import STARS, Scrubber
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["SCRUBBER", "TELLS_ERROR", "ExpectationError", "Response", "check", "told_difference"]
+__all__ = ["HEARS_OF_READING", "SCRUBBER", "TELLS_ERROR", "ExpectationError", "Response", "check", "told_difference"]
 
 #: A failure is shown where the test expected.
 __tracebackhide__ = True
+
+#: In a response's extensions: a function that is called when somebody asks for the body.
+HEARS_OF_READING: Final = "asynctest_kit.reading"
 
 #: In a response's extensions: a function that tells what its application raised.
 TELLS_ERROR: Final = "asynctest_kit.error"
@@ -42,6 +45,18 @@ class Response(httpx.Response):
         """What the application raised while it made this, if it runs in this process."""
         told = self.extensions.get(TELLS_ERROR)
         return told() if told is not None else None
+
+    @property
+    def content(self) -> bytes:
+        """As of httpx."""
+        self._tell_of_reading()
+        return super().content
+
+    @property
+    def text(self) -> str:
+        """As of httpx."""
+        self._tell_of_reading()
+        return super().text
 
     async def aread(self) -> bytes:
         """As of httpx; it is quicker where nothing is to be decoded."""
@@ -109,6 +124,11 @@ class Response(httpx.Response):
         """What its messages hide."""
         scrubber: Scrubber = self.extensions.get(SCRUBBER) or Scrubber()
         return scrubber
+
+    def _tell_of_reading(self) -> None:
+        hears = self.extensions.get(HEARS_OF_READING)
+        if hears is not None:
+            hears()
 
     def _of_status(self, expected: Any) -> Iterable[str]:
         if expected is _UNSAID:

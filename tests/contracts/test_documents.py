@@ -20,6 +20,37 @@ def test_files(tmp_path, name):
     assert [one.name for one in read_document(name, tmp_path).operations] == ["GET /a"]
 
 
+def test_keys_of_yaml_are_text_as_they_are_written(tmp_path):
+    """A status is a number in YAML, and so are other names; a reference names them as text."""
+    (tmp_path / "api.yaml").write_text(
+        "openapi: 3.1.0\n"
+        "x-any: &any\n"
+        "  404: {description: None of them}\n"
+        "paths:\n"
+        "  /a:\n"
+        "    get:\n"
+        "      parameters: [{$ref: '#/components/lists/0'}]\n"
+        "      responses:\n"
+        "        <<: *any\n"
+        "        200: {description: Done}\n"
+        "  /b: {$ref: 'b.yaml'}\n"
+        "components: {lists: [{name: on, in: query, schema: {enum: [2024-01-01, 7]}}]}\n"
+    )
+    (tmp_path / "b.yaml").write_text(
+        "get: {responses: {200: {$ref: 'api.yaml#/paths/~1a/get/responses/200'}, "
+        "404: {$ref: 'answers.yaml#/404'}, default: {$ref: 'answers.yaml#/on'}}}\n"
+    )
+    (tmp_path / "answers.yaml").write_text("404: {description: None}\non: {description: Else}\n")
+
+    document = read_document("api.yaml", tmp_path)
+
+    first, second = document.operations
+    assert set(first.content["responses"]) == {"200", "404"}
+    assert first.parameters[0]["schema"] == {"enum": ["2024-01-01", 7]}
+    told = [document.resolved(one)["description"] for one in second.content["responses"].values()]
+    assert told == ["Done", "None", "Else"]
+
+
 def test_objects_and_functions(tmp_path):
     document = read_document(f"{__name__}:DOCUMENT", tmp_path)
 
@@ -39,6 +70,12 @@ def test_objects_and_functions(tmp_path):
 def test_what_is_none(content, told):
     with pytest.raises(DocumentError, match=told):
         parsed_document(content, "api.json")
+
+
+@pytest.mark.parametrize("content", ["a: [", "!!map [a]", "{[a]: b}", "!nobody's {}"])
+def test_what_is_no_yaml(content):
+    with pytest.raises(DocumentError, match=r"The OpenAPI document api\.yaml is no YAML: "):
+        parsed_document(content, "api.yaml")
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from asynctest_kit.contract_settings import OpenApiSettings
+from asynctest_kit.contracts.case_messages import Make
 from asynctest_kit.contracts.documents import parsed_document
 from asynctest_kit.contracts.errors import DocumentError
-from asynctest_kit.contracts.generated import GeneratedCases, OpenApiFindings, case_client
+from asynctest_kit.contracts.generated import CaseMaker, GeneratedCases, OpenApiFindings, case_client
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.http.apps import opened_app, serve
@@ -146,6 +147,42 @@ async def test_a_check_that_is_cancelled_leaves_nothing_behind(cases, numbers, c
     assert limiter.borrowed_tokens == 0
 
     assert len(await found(cases, "GET /half", client)) == 1
+
+
+async def test_a_check_goes_on_though_another_is_cancelled_while_its_cases_are_made(numbers):
+    """Both talk with one process, which is ended; what the other has sent already is not sent again."""
+    go, half_asked, sent = asyncio.Event(), asyncio.Event(), []
+
+    class Maker(CaseMaker):
+        async def ask(self, said):
+            if isinstance(said, Make) and said.operation == "GET /half":
+                half_asked.set()
+            return await super().ask(said)
+
+    async def slow(request):
+        sent.append(request)
+        numbers.reached.set()
+        await go.wait()
+        return Response("", 404)
+
+    app = Starlette(routes=[Route("/half", numbers.half), Route("/slow", slow)])
+    settings = OpenApiSettings(examples=300)
+    async with opened_app(app) as opened, case_client(opened.base_url, opened.transport) as client:
+        with closing(GeneratedCases(parsed_document(DOCUMENT, "x.json"), settings, Maker(settings))) as cases:
+            going_on = asyncio.create_task(found(cases, "GET /slow", client))
+            await numbers.reached.wait()
+            cancelled = asyncio.create_task(cases.check("GET /half", client, {}, anyio.CapacityLimiter(8)))
+            await half_asked.wait()
+            cancelled.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled
+            go.set()
+            findings = await going_on
+            count = len(sent)
+            assert [one.check for one in await found(cases, "GET /slow", client)] == [one.check for one in findings]
+
+    assert "status_code_conformance" in {one.check for one in findings}
+    assert len(sent) == 2 * count
 
 
 @pytest.mark.parametrize(

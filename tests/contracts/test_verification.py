@@ -182,6 +182,56 @@ async def test_a_handler_that_fails_is_told_with_its_place_and_is_not_the_provid
         await verifier(broken, states=states_of(broken), only="an account|booked")
 
 
+async def test_a_failing_handler_hides_no_break_of_an_interaction_with_a_longer_name(verifier, tmp_path):
+    """Names that begin alike are of different states, and of different messages."""
+
+    async def fails():
+        raise LookupError("nothing here")
+
+    async def does_nothing():
+        return {"cents": "five"}
+
+    def closed(description, *states):
+        given = {"providerStates": [{"name": state} for state in states]}
+        request = {"request": {"method": "GET", "path": "/accounts/7"}, "response": {"status": 410}}
+        return {"type": "Synchronous/HTTP", "description": description, **given, **request}
+
+    def booked(description):
+        contents = {"contentType": "application/json", "encoded": False, "content": {"pounds": 5}}
+        return {"type": "Asynchronous/Messages", "description": description, "contents": contents}
+
+    wanted = [
+        closed("first", "an account"),
+        closed("second", "an account that is closed"),
+        closed("third", "an account that is closed", "an account"),
+        booked("booked"),
+        booked("booked again"),
+        closed("booked"),
+    ]
+    pair = {"consumer": {"name": "app"}, "provider": {"name": "bank"}}
+    pact = {**pair, "interactions": wanted, "metadata": {"pactSpecification": {"version": "4.0"}}}
+    (tmp_path / "app-bank.json").write_text(json.dumps(pact))
+    states = {"an account": fails, "an account that is closed": does_nothing}
+    messages = {"booked": fails, "booked again": does_nothing}
+    with pytest.raises(PactVerificationError) as caught:
+        await verifier(Bank(), tmp_path, states=states, messages=messages)
+    first, *lines = str(caught.value).splitlines()
+    assert first == "bank does not do what its consumers expect: 6 of 6 interactions fail."
+    told = [line.partition(" (")[0].strip() for line in lines]
+    state = "bringing about the state 'an account': LookupError: nothing here"
+    assert told[:6] == [
+        *("1. app and bank Given an account - first", state),
+        *("2. app and bank Given an account that is closed - second", "status: expected 410 but was 404"),
+        *("3. app and bank Given an account that is closed And an account - third", state),
+    ]
+    assert told[6:9] == [
+        *("4. app and bank - booked", "making the message 'booked': LookupError: nothing here"),
+        "5. app and bank - booked again",
+    ]
+    assert "pounds" in told[9]
+    assert told[10:12] == ["6. app and bank - booked", "status: expected 410 but was 404"]
+
+
 async def test_what_can_not_be_called_is_refused_at_once(verifier, bank):
     for states, told in (
         (

@@ -220,12 +220,35 @@ async def test_an_error_beside_the_one_that_is_expected(app):
     assert "at b, code NOT_FOUND" in await ended(app, use)
 
 
-@pytest.mark.parametrize("look", [lambda result: result.errors, lambda result: result.expect_error()])
+LOOKS = (
+    lambda result: result.errors,
+    lambda result: result.expect_error(),
+    lambda result: result.response.expect(200, json={"errors": [{"message": "there is no such book"}]}),
+    lambda result: result.response.json(),
+    lambda result: result.response.text,
+    lambda result: result.response.expect(jsonpath={"$.errors[0].extensions.code": "NOT_FOUND"}),
+)
+
+
+@pytest.mark.parametrize("look", LOOKS)
 async def test_errors_that_were_looked_at(app, look):
     async def use(graphql):
         look(await graphql("{ book(id: -1) { id } }"))
 
     assert await ended(app, use) == ""
+
+
+@pytest.mark.parametrize("status", [200, 400])
+async def test_the_status_of_a_response_tells_of_errors_only_if_it_is_an_errors(status):
+    async def app(scope, receive, send):
+        await JSONResponse({"errors": [{"message": "no such thing"}]}, status)(scope, receive, send)
+
+    async def use(graphql):
+        async with graphql.unchecked():
+            result = await graphql("{ thing }")
+        result.response.expect(status, headers={"content-type": "application/json"})
+
+    assert ("that the test has not looked at" in await ended(app, use)) is (status == 200)
 
 
 async def test_a_block_that_fails_says_only_that(app):
