@@ -367,7 +367,7 @@ def _raised(error: Exception) -> Fault:
 def _curl(case: Case, scrubber: Scrubber) -> str:
     """How a case is sent from a shell."""
     words = ["curl", "-X", case.method]
-    for name, value in scrubber.headers(httpx.Headers(list(case.headers))):
+    for name, value in scrubber.headers(httpx.Headers(list(case.headers), "utf-8")):
         words += ["-H", shlex.quote(f"{name}: {value}")]
     if case.body:
         words += ["--data-binary", _quoted_body(case, scrubber)]

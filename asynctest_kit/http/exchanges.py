@@ -108,7 +108,7 @@ class Exchanges:
         return {
             "method": request.method,
             "url": self._scrubber.url(request.url),
-            "headers": self._scrubber.headers(httpx.Headers(_comparable(request.headers))),
+            "headers": self._scrubber.headers(httpx.Headers(_comparable(request.headers), "utf-8")),
             "body": self._scrubber.body(request.content, request.headers.get("content-type", "")),
         }
 
@@ -138,12 +138,12 @@ def _comparable(headers: httpx.Headers) -> list[tuple[str, str]]:
 
 
 def _request(kept: dict[str, Any]) -> httpx.Request:
-    headers = httpx.Headers(kept["headers"])
+    headers = httpx.Headers(kept["headers"], "utf-8")
     content = content_of(kept["body"], headers.get("content-type", ""))
     return httpx.Request(kept["method"], kept["url"], headers=headers, content=content)
 
 
 def _response(kept: dict[str, Any], request: httpx.Request) -> httpx.Response:
-    headers = httpx.Headers(kept["headers"])
+    headers = httpx.Headers(kept["headers"], "utf-8")
     content = content_of(kept["body"], headers.get("content-type", ""))
     return httpx.Response(kept["status"], headers=headers, content=content, request=request)

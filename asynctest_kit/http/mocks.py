@@ -219,7 +219,7 @@ def _copied(request: httpx.Request) -> httpx.Request:
 
 def _kept(exchanges: Exchanges, request: httpx.Request, response: httpx.Response) -> ResolvedRoute:
     exchanges.keep(request, response)
-    left = [(name, value) for name, value in response.headers.multi_items() if name.lower() not in OF_TRANSFER]
+    left = [(name, value) for name, value in response.headers.raw if name.decode().lower() not in OF_TRANSFER]
     return _resolved(httpx.Response(response.status_code, headers=left, content=response.content, request=request))
 
 

@@ -143,7 +143,7 @@ class Scrubber:
 
     def _part(self, part: Part) -> dict[str, Any]:
         content = STARS.encode() if self.is_secret(part.name) else part.content
-        return {"headers": self.headers(httpx.Headers(list(part.headers))), **self.body(content, part.kind)}
+        return {"headers": self.headers(httpx.Headers(list(part.headers), "utf-8")), **self.body(content, part.kind)}
 
     def _urls(self, text: str) -> str:
         """A text without secrets in the URLs that are in it."""

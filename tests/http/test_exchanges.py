@@ -40,8 +40,9 @@ class Server:
                 kind, body = "application/json; charset=utf-8", json.dumps(answer).encode()
             writer.write(
                 f"HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\nset-cookie: id=secret-cookie\r\nx-kept: kept\r\n"
+                "x-name: 茶.txt\r\n"
                 "location: /next?page=a%20b&access_token=secret-next#id_token=secret-too\r\n"
-                f"content-location: /kept?of=a%20b\r\n"
+                "content-location: /kept?of=a%20b\r\n"
                 f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
                 + body
             )
@@ -155,6 +156,22 @@ async def test_an_answer_in_parts_is_told_again_in_parts(tmp_path, client):
     answer = Exchanges(exchanges.file, Scrubber(), records=False).answer(request)
     assert answer.content.lower() == sent.lower()
     assert answer.headers["content-type"] == kind
+
+
+async def test_names_of_files_and_values_of_headers_may_be_of_any_language(client, tmp_path, server):
+    async def answered():
+        request = client.build_request("POST", f"{server.url}/parts", files={"datei": ("tee-grün.txt", b"tea")})
+        request.headers = httpx.Headers([*request.headers.raw, (b"x-of", b"\xfc")])
+        return (await client.send(request)).headers["x-name"]
+
+    with MockHttp("test_shop") as mock:
+        mock.replay(tmp_path / "exchanges.json", record=True)
+        assert await answered() == "茶.txt"
+        mock.keep()
+    assert 'filename=\\"tee-grün.txt\\"' in (tmp_path / "exchanges.json").read_text("utf-8")
+    with MockHttp("test_shop") as mock:
+        mock.replay(tmp_path / "exchanges.json")
+        assert await answered() == "茶.txt"
 
 
 async def test_what_became_secret_since_it_was_kept_is_left_out_too(tmp_path, client):

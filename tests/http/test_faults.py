@@ -291,18 +291,45 @@ async def test_a_new_connection_is_reset(faults, echo):
         assert await reader.readexactly(5) == b"found"
 
 
-async def test_a_fault_where_nothing_connects_tests_nothing(echo):
+async def exchange(proxy):
+    async with connected(proxy) as (reader, writer):
+        writer.write(b"x")
+        assert await reader.readexactly(1) == b"x"
+
+
+async def test_a_fault_that_hits_nothing_tests_nothing(echo):
     async with open_faults("test_shop") as faults:
         proxy = await faults(echo)
         faults.check()
-        async with proxy.reset():
+        await exchange(proxy)
+        async with proxy.reset():  # who has left is not hit
             pass
-        told = rf"test_shop made a fault between the code under test and {echo}, and nothing connected .* proxy\.url"
-        with pytest.raises(FaultWithoutConnectionError, match=told):
+        missed = proxy.latency(0)
+        async with missed:
+            await exchange(await faults(echo))  # the code under test calls the service itself
+        async with missed, proxy.latency(0.01, connections=1):
+            await exchange(proxy)
+        with pytest.raises(FaultWithoutConnectionError) as told:
             faults.check()
-        async with connected(proxy) as (reader, writer):
-            writer.write(b"x")
-            assert await reader.readexactly(1) == b"x"
+        assert str(told.value).splitlines()[:-1] == [
+            "test_shop made faults that hit no connection:",
+            f"  a reset between the code under test and {echo}; connections without it: 2",
+        ]
+    async with open_faults("test_shop") as faults:
+        proxy = await faults(echo)
+        async with proxy.reset() as first, proxy.blackhole() as second:
+            faults.optional(first)
+        told = (
+            rf"a blackhole between the code under test and {echo}; nothing connected there\n.*faults\.optional\(fault\)"
+        )
+        with pytest.raises(FaultWithoutConnectionError, match=told) as error:
+            faults.check()
+        assert "a reset" not in str(error.value)
+        faults.optional(second)
+        faults.check()
+        async with proxy.half_open():
+            pass
+        faults.optional()
         faults.check()
 
 
