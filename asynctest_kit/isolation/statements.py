@@ -67,14 +67,18 @@ HARMLESS = frozenset({
 _SETS_CUSTOM = re.compile(
     r"""\bset\s+(?:(?:local|session)\s+)?(?!atk\.)"?\w+"?\s*\.|\bset_config\b(?!"?\s*\(\s*'\w+')""", re.IGNORECASE
 )
-#: What a session keeps of SET and set_config: the name, or what stands for it.
+#: What a session keeps of SET: the name, or the ' that stands for a quoted one.
 _SETS = re.compile(
     r"""
-    (?:^|;)\s*SET\s+(?:SESSION\s+)?(?!LOCAL\b|TRANSACTION\b|CONSTRAINTS\b|ROLE\b|SESSION\b|AUTHORIZATION\b|CHARACTERISTICS\b)
-        (?P<words>TIME\s+ZONE\b|NAMES\b|SCHEMA\b|(?:"\w+"|\w+)(?:\s*\.\s*(?:"\w+"|\w+))?)
-    | \bset_config\s*\(\s*(?:'(?P<name>[\w.]+)'|[^,]*)\s*,(?:'(?:[^']|'')*'|[^,'])*,\s*(?!true\b|'t)
+    (?:^|;) \s* SET \s+ (?:SESSION\s+)?
+    (?! (?:LOCAL|TRANSACTION|CONSTRAINTS|ROLE|SESSION|AUTHORIZATION|CHARACTERISTICS) \b )
+    (TIME\s+ZONE\b | [\w.]+ | ')
     """,
     re.IGNORECASE | re.VERBOSE,
+)
+#: What it keeps of set_config, unless that is for the transaction: the name, if it is there as text.
+_SETS_BY_CALL = re.compile(
+    r"""\bset_config\s*\(\s*(?:'([\w.]+)'|[^,]*?)\s*,(?:'(?:[^']|'')*'|[^,'])*,(?!\s*(?:true\b|'t))""", re.IGNORECASE
 )
 _OTHER_NAMES = {"TIME ZONE": "timezone", "NAMES": "client_encoding", "SCHEMA": "search_path"}
 _STORES = frozenset({"INDEX", "SEQUENCE", "TABLE"})
@@ -127,18 +131,14 @@ def sets_custom(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def settings_of(query: str) -> frozenset[str]:
-    """What a session has set when it has run ``query``, as RESET wants it: quoted names, and ``ALL`` for hidden ones."""
+    """What a session keeps set when it has run ``query``, as RESET wants it: quoted names, ``ALL`` for hidden ones."""
     if "set" not in query.lower():
         return frozenset()
-    found = set()
-    for match in _SETS.finditer(query):
-        name = match["words"] or match["name"]
-        found.add("ALL" if name is None else _quoted(_OTHER_NAMES.get(" ".join(name.upper().split()), name)))
-    return frozenset(found)
-
-
-def _quoted(name: str) -> str:
-    return ".".join(f'"{part.strip(chr(34) + " ")}"' for part in name.split("."))
+    skeleton = without_texts(query)
+    names = {_OTHER_NAMES.get(" ".join(name.upper().split()), name) for name in _SETS.findall(skeleton)}
+    if "set_config" in skeleton.lower():
+        names.update(_SETS_BY_CALL.findall(query))
+    return frozenset("ALL" if name in {"", "'"} else '"' + name.replace(".", '"."') + '"' for name in names)
 
 
 def makes_code(head: Head) -> bool:

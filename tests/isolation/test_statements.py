@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from asynctest_kit.isolation.statements import heads, locks_rows, makes_code, only_reads, sets_custom, without_level
+from asynctest_kit.isolation.statements import (
+    heads,
+    locks_rows,
+    makes_code,
+    only_reads,
+    sets_custom,
+    settings_of,
+    without_level,
+)
 
 
 @pytest.mark.parametrize(
@@ -105,3 +113,24 @@ def test_sets_custom(query, expected):
 )
 def test_makes_code(query, expected):
     assert makes_code(heads(query)[0]) is expected
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ("SET app.tenant = 7", {'"app"."tenant"'}),
+        ("set session Search_Path TO a, b; SELECT 1", {'"Search_Path"'}),
+        ("SELECT 1;\nSET TIME  ZONE 'UTC'", {'"timezone"'}),
+        ("SET NAMES 'utf8'; SET SCHEMA 'a'", {'"client_encoding"', '"search_path"'}),
+        ('SET "app"."tenant" = 7', {"ALL"}),
+        ("SELECT set_config('app.user', 'a, ''b''', false)", {'"app"."user"'}),
+        ("SELECT set_config($1, $2, false)", {"ALL"}),
+        ("SELECT set_config('app.user', $1, true)", set()),
+        ("SET LOCAL app.tenant = 7", set()),
+        ("SET TRANSACTION READ ONLY; SET CONSTRAINTS ALL DEFERRED; SET ROLE reader", set()),
+        ("UPDATE notes SET text = '; SET app.tenant = 7' -- ; SET a.b = 1", set()),
+        ("SELECT 1 OFFSET 2", set()),
+    ],
+)
+def test_what_a_session_keeps_set(query, names):
+    assert settings_of(query) == names
