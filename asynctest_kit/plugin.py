@@ -31,6 +31,7 @@ from asynctest_kit.fixtures import (
     stubs,
     test_data,
 )
+from asynctest_kit.fixtures.replaced_images import ReplacedImages
 from asynctest_kit.fixtures.session import KEY, open_session, session_of
 from asynctest_kit.fixtures.told_once import ToldOnce
 from asynctest_kit.fixtures.written import WrittenFiles
@@ -95,6 +96,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(pacts, "asynctest_kit-pacts")
     config.pluginmanager.register(pacts.PactFiles(config), "asynctest_kit-pact-files")
     config.pluginmanager.register(WrittenFiles(config), "asynctest_kit-written-files")
+    config.pluginmanager.register(ReplacedImages(config), "asynctest_kit-replaced-images")
     config.pluginmanager.register(migrations, "asynctest_kit-migrations")
     config.pluginmanager.register(openapi, "asynctest_kit-openapi")
     config.pluginmanager.register(graphql, "asynctest_kit-graphql")

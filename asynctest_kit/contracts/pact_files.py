@@ -17,14 +17,12 @@ between leaves the old file or the new one. A file that would be as it was is le
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from asynctest_kit.contracts.errors import PactConflictError, PactError
+from asynctest_kit.project_files import locked, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -264,7 +262,7 @@ def write_pacts(
     if not by_pair and not folder.is_dir():
         return [], []
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder):
+    with locked(folder):
         for left in folder.glob(".*.json.new"):  # by one who was killed: whoever writes holds the lock
             left.unlink(missing_ok=True)
         return _update(folder, by_pair, passed, is_gone)
@@ -312,20 +310,4 @@ def _replace(file: Path, document: Document | None) -> bool:
         file.unlink(missing_ok=True)
         return True
     text = json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    content = text.encode()
-    if file.exists() and file.read_bytes() == content:
-        return False
-    new = file.with_name(f".{file.name}.new")
-    new.write_bytes(content)
-    new.replace(file)
-    return True
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return replace_file(file, text)

@@ -16,15 +16,13 @@ import respx
 from respx.models import AllMockedAssertionError, PassThrough, ResolvedRoute
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.http.exchanges import Exchanges
+from asynctest_kit.http.exchanges import Exchanges, write
 from asynctest_kit.http.scrubbing import OF_TRANSFER, Scrubber
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from respx.models import Route
-
-    from asynctest_kit.http.exchanges import Recorded
 
 __all__ = ["MockHttp", "RouteNotCalledError", "UnmockedCallError"]
 
@@ -58,10 +56,9 @@ class MockHttp(respx.MockRouter):
     """The mocks of one test: routes as of :class:`respx.MockRouter`.
 
     Args:
-        test: The test's name for messages.
+        test: The test's name, in messages and in files of exchanges.
         records: Whether exchanges that are replayed are made anew, unless :meth:`replay` says otherwise.
         root: What their files' paths are relative to; None: the working directory.
-        recorded: What other tests of this run have recorded.
         settings: Those of respx, such as ``base_url``.
     """
 
@@ -71,11 +68,9 @@ class MockHttp(respx.MockRouter):
         *,
         records: bool = False,
         root: Path | None = None,
-        recorded: Recorded | None = None,
         **settings: Any,
     ) -> None:
         self._test = test
-        self._recorded: Recorded = {} if recorded is None else recorded
         self._records = records
         self._root = root
         self._optional: list[Route] = []
@@ -103,15 +98,19 @@ class MockHttp(respx.MockRouter):
             record: Whether to make them anew; None: as the settings say.
 
         Raises:
-            ExchangeError: The file isn't there, or is none.
+            ExchangeError: The file is none, or isn't there and they are not made anew.
         """
         records = self._records if record is None else record
         path = ((self._root or Path()) / file).absolute()
-        self._exchanges.append(Exchanges(path, Scrubber(scrub), records=records))
+        self._exchanges.append(Exchanges(path, Scrubber(scrub), test=self._test, records=records))
 
     def keep(self) -> list[tuple[Path, bool]]:
         """Write the files of exchanges that were made anew; each, and whether there was one before."""
-        return [(each.file, each.write(self._recorded)) for each in self._exchanges if each.records]
+        made: dict[Path, list[dict[str, Any]]] = {}
+        for each in self._exchanges:
+            if each.records:
+                made.setdefault(each.file, []).extend(each.kept)
+        return [(file, write(file, self._test, kept)) for file, kept in made.items()]
 
     def check(self) -> None:
         """Make sure that nothing called what isn't mocked, and that every route was called.

@@ -86,9 +86,14 @@ class Asked(NamedTuple):
     """A service that a client has asked for: under which number, as what, when (CLOCK_MONOTONIC), and the answer."""
 
     number: int
-    name: str
+    spec: ServiceSpec
     at: float
     future: Future[Endpoint]
+
+    @property
+    def name(self) -> str:
+        """What the user calls it."""
+        return self.spec.name
 
 
 class Client:
@@ -524,7 +529,7 @@ class _Question:
     @property
     def asked(self) -> Asked:
         """What was asked."""
-        return Asked(self.request.number, self.request.spec.name, self.request.asked, self.future)
+        return Asked(self.request.number, self.request.spec, self.request.asked, self.future)
 
     def answer(self, endpoint: Endpoint) -> None:
         """The service is up."""

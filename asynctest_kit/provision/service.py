@@ -29,9 +29,12 @@ __all__ = [
     "ServiceSpec",
     "ServiceState",
     "Stream",
+    "image_variable",
     "jar_variable",
+    "provider_variable",
     "same_container",
     "same_server",
+    "shared_name",
     "url_variable",
 ]
 
@@ -240,12 +243,31 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 def url_variable(service: str) -> str:
     """The variable that gives the URL of a server to be used instead."""
-    return f"ATK_{service.upper().replace('-', '_')}_URL"
+    return _variable(service, "URL")
 
 
 def jar_variable(service: str) -> str:
     """The variable that gives the jar of a server that Java runs."""
-    return f"ATK_{service.upper().replace('-', '_')}_JAR"
+    return _variable(service, "JAR")
+
+
+def image_variable(service: str) -> str:
+    """The variable that gives the image of its container."""
+    return _variable(service, "IMAGE")
+
+
+def provider_variable(service: str) -> str:
+    """The variable that says who should give it."""
+    return _variable(service, "PROVIDER")
+
+
+def shared_name(service: str) -> str:
+    """Its name in the settings, also of a server that is a single test's own."""
+    return service.partition(".")[0]
+
+
+def _variable(service: str, what: str) -> str:
+    return f"ATK_{shared_name(service).upper().replace('-', '_')}_{what}"
 
 
 def _starred(parameter: str) -> str:

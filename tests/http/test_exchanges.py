@@ -7,12 +7,13 @@ import base64
 import contextlib
 import json
 import re
+import sys
 
 import httpx
 import pytest
 import respx
 
-from asynctest_kit.http.exchanges import ExchangeError, Exchanges
+from asynctest_kit.http.exchanges import ExchangeError, Exchanges, write
 from asynctest_kit.http.mocks import MockHttp, UnmockedCallError
 from asynctest_kit.http.scrubbing import Scrubber
 
@@ -152,7 +153,7 @@ async def test_an_answer_in_parts_is_told_again_in_parts(tmp_path, client):
     exchanges = Exchanges(tmp_path / "exchanges.json", Scrubber(), records=True)
     request = httpx.Request("GET", "http://x/")
     exchanges.keep(request, httpx.Response(200, headers={"content-type": kind}, content=sent, request=request))
-    exchanges.write()
+    write(exchanges.file, "test_shop", exchanges.kept)
     answer = Exchanges(exchanges.file, Scrubber(), records=False).answer(request)
     assert answer.content.lower() == sent.lower()
     assert answer.headers["content-type"] == kind
@@ -187,18 +188,65 @@ async def test_what_became_secret_since_it_was_kept_is_left_out_too(tmp_path, cl
         assert (await client.post("http://x/?page=1&ssn=2", **json_of)).text == "tea"
 
 
-async def test_tests_that_record_in_one_file_add_to_it(server, client, tmp_path):
-    recorded = {}
-    for paths in (["/one"], ["/two", "/one", "/one"], ["/one", "/two"]):
-        with MockHttp("test_shop", recorded=recorded) as mock:
-            mock.replay(tmp_path / "exchanges.json", record=True)
-            for path in paths:
-                await client.get(f"{server.url}{path}")
-            mock.keep()
-    with MockHttp("test_shop") as mock:
-        mock.replay(tmp_path / "exchanges.json")
-        numbers = [(await client.get(f"{server.url}{path}")).json()["number"] for path in ("/one", "/one", "/two")]
-    assert numbers == [3, 4, 2]
+def unnamed(url, number):
+    """An exchange that nobody is said to have made."""
+    return {
+        "request": {"method": "GET", "url": url, "headers": [], "body": {"text": ""}},
+        "response": {"status": 200, "headers": [], "body": {"json": {"number": number}}},
+    }
+
+
+async def numbers(client, server, file, test, *paths, record=False):
+    with MockHttp(test) as mock:
+        mock.replay(file, record=record)
+        found = [(await client.get(f"{server.url}{path}")).json()["number"] for path in paths]
+        mock.keep()
+    return found
+
+
+async def test_tests_that_record_in_one_file_keep_their_own_answers(server, client, tmp_path):
+    file = tmp_path / "exchanges.json"
+    old = [unnamed(f"{server.url}/one", 100), unnamed(f"{server.url}/old", 101)]
+    file.write_text(json.dumps({"exchanges": old}))
+
+    async def recorded(test, *paths):
+        return await numbers(client, server, file, test, *paths, record=True)
+
+    async def told(test, *paths):
+        return await numbers(client, server, file, test, *paths)
+
+    assert await recorded("test_c", "/one", "/one") == [1, 2]
+    assert await recorded("test_a", "/one", "/two") == [3, 4]
+    assert await recorded("test_b", "/one") == [5]
+    assert await told("test_a", "/one", "/two", "/one") == [3, 4, 3]
+    assert await told("test_b", "/one", "/two") == [5, 4]
+    assert await told("test_new", "/one", "/one", "/one", "/old") == [1, 2, 2, 101]
+    assert await recorded("test_c", "/three") == [6]  # no other's is lost
+    assert await told("test_a", "/one", "/two", "/three") == [3, 4, 6]
+    kept = [(one.get("test"), one["request"]["url"][-4:]) for one in json.loads(file.read_text())["exchanges"]]
+    assert kept == [
+        (None, "/old"), ("test_a", "/one"), ("test_a", "/two"), ("test_b", "/one"), ("test_c", "hree"),
+    ]  # fmt: skip
+
+
+async def test_processes_that_record_in_one_file_at_once_lose_nothing(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+from asynctest_kit.http.exchanges import write
+request = {"method": "GET", "url": "http://x/", "body": {"text": ""}}
+sys.stdin.read()
+for number in range(20):
+    write(Path(sys.argv[1]), f"test_{sys.argv[2]}[{number}]", [{"request": request, "response": {}}])
+"""
+    file = tmp_path / "exchanges.json"
+    argv = [sys.executable, "-c", script, str(file)]
+    running = [await asyncio.create_subprocess_exec(*argv, name, stdin=asyncio.subprocess.PIPE) for name in "abc"]
+    for process in running:
+        process.stdin.close()
+    assert [await process.wait() for process in running] == [0, 0, 0]
+    tests = {one["test"] for one in json.loads(file.read_text())["exchanges"]}
+    assert tests == {f"test_{name}[{number}]" for name in "abc" for number in range(20)}
 
 
 async def test_routes_come_before_exchanges(server, client, tmp_path):
@@ -226,8 +274,10 @@ async def test_a_failed_call_is_not_kept(client, tmp_path, server):
 @pytest.mark.parametrize("text", ["{", "[]", '{"exchanges": 1}', '{"exchanges": [{"request": {}}]}'])
 def test_what_is_no_file_of_exchanges_is_told(tmp_path, text):
     (tmp_path / "exchanges.json").write_text(text)
-    with pytest.raises(ExchangeError, match=r"is no file of exchanges: .* Set ATK_RECORD=1"):
-        MockHttp("test_shop").replay(tmp_path / "exchanges.json", record=False)
+    for record in (False, True):
+        with pytest.raises(ExchangeError, match=r"is no file of exchanges: .* or remove it, .* Set ATK_RECORD=1"):
+            MockHttp("test_shop").replay(tmp_path / "exchanges.json", record=record)
+    assert (tmp_path / "exchanges.json").read_text() == text
 
 
 def test_no_file_is_told(tmp_path):

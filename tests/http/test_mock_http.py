@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import httpx
 import pytest
 import respx
 
+from asynctest_kit.fixtures.written import WrittenFiles
 from asynctest_kit.http.mocks import MockHttp, RouteNotCalledError, UnmockedCallError
 
 pytestmark = pytest.mark.anyio
@@ -164,8 +168,10 @@ async def together(suite):
     return await run(suite, "asynctest_kit", "run", "--concurrency", "64", "--shuffle", "5", ATK_RECORD="1")
 
 
-async def test_none_of_200_at_once_gets_anothers_answer(together):
+async def test_none_of_200_at_once_gets_anothers_answer(suite, together):
     assert odd(together) == ODD, together
+    (kept,) = json.loads((suite / "recorded.json").read_text())["exchanges"]
+    assert kept["test"] == "test_it.py::test_recorded"
     assert re.search(r"2 failed, 209 passed, 3 errors", together)
     assert re.search(r"files that were written =+\nrecorded\.json  new\n", together)
     assert "interference" not in together
@@ -283,3 +289,13 @@ async def web():
     server = await asyncio.start_server(answer, "127.0.0.1")
     yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
     server.close()
+
+
+def test_a_file_that_one_worker_made_and_others_changed_is_new():
+    written = WrittenFiles(SimpleNamespace(stash=pytest.Stash()))
+    for what in ("changed", "new", "changed"):
+        written.pytest_testnodedown(SimpleNamespace(workeroutput={"asynctest_kit_written": {"/recorded.json": what}}))
+    lines = []
+    reporter = SimpleNamespace(section=lines.append, line=lines.append)
+    written.pytest_terminal_summary(reporter, SimpleNamespace(invocation_params=SimpleNamespace(dir=Path("/"))))
+    assert lines[1:] == ["recorded.json  new"]

@@ -100,6 +100,19 @@ async def test_a_container_of_postgres_with_little_shared_memory_is_told(engine,
     assert "shm-size = 32 MiB: parallel queries want 64 MiB" in told.text
 
 
+async def test_an_image_that_is_named_and_can_not_be_had_is_a_fault_where_an_engine_answers(engine, tmp_path):
+    settings = settings_of(tmp_path, ATK_REDIS_IMAGE="localhost:1/no/such:image")
+    (told,) = await examine_service("redis", settings, engine)
+    assert (told.verdict, told.subject) == ("fault", "redis")
+    assert told.text.startswith("nobody can give it: docker: the image localhost:1/no/such:image is not there and")
+    assert told.mend == (
+        "docker pull localhost:1/no/such:image, or name another in the settings, or set ATK_REDIS_PROVIDER=embedded if "
+        "a local server is meant, or set ATK_REDIS_URL"
+    )
+    _, embedded = await examine_service("redis", settings, None)
+    assert embedded.is_choice
+
+
 async def test_who_has_the_port_of_a_server_that_does_not_answer_is_named(tmp_path):
     server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0)
     async with server:

@@ -9,15 +9,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import MigrationError, ProvisionError
-from asynctest_kit.provision.service import ServiceSpec
+from asynctest_kit.provision.service import ServiceSpec, provider_variable, shared_name
 from asynctest_kit.wiring import needed
 
 if TYPE_CHECKING:
     from asynctest_kit.container_options import ContainerOptions
     from asynctest_kit.provision.catalog.kind import Kind
+    from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import ServiceSettings, Settings
 
-__all__ = ["kind_of", "spec_for"]
+__all__ = ["kind_of", "names_image", "replaced_image", "spec_for"]
 
 #: Seconds that a start may take where the settings don't say it; and the answer of a server that should be up already,
 #: though CI's may be a moment late.
@@ -112,3 +113,32 @@ def kind_of(spec: ServiceSpec) -> Kind:
             return CONTAINER
         case unknown:
             raise ProvisionError(f"Service {spec.name!r} is of the kind {unknown!r}, which the catalogue doesn't have.")
+
+
+def names_image(spec: ServiceSpec) -> bool:
+    """Whether the settings say which image it runs, or how to build it, and name no jar for where there is none.
+
+    Raises:
+        ProvisionError: The catalogue doesn't have its kind.
+    """
+    if spec.jar is not None:
+        return False
+    is_named = spec.image is not None or spec.container.build is not None
+    return is_named or kind_of(spec).image in spec.images.substitutes
+
+
+def replaced_image(spec: ServiceSpec, endpoint: Endpoint) -> str:
+    """That a local server was given in the place of an image that the settings name; empty if it was not.
+
+    Args:
+        spec: What was asked for.
+        endpoint: What was given.
+    """
+    if endpoint.provider != "embedded" or spec.provider != "auto" or not names_image(spec):
+        return ""
+    build, name = spec.container.build, shared_name(spec.name)
+    image = spec.images.name_of(spec.image or kind_of(spec).image) if build is None else f"built from {build.context}"
+    return (
+        f"{name}: {endpoint.detail} was taken in the place of the image {image}. Start a Docker engine, or set "
+        f'provider = "embedded" ({provider_variable(name)}=embedded) if a local server is meant.'
+    )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.catalog import kind_of, spec_for
+from asynctest_kit.provision.catalog import kind_of, names_image, spec_for
 from asynctest_kit.provision.checkup.finding import Finding
 from asynctest_kit.provision.checkup.listeners import listener
 from asynctest_kit.provision.providers import Order, Refusal
@@ -19,7 +19,7 @@ from asynctest_kit.provision.providers.docker_options import check
 from asynctest_kit.provision.providers.embedded import Search, offer
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.providers.external import External, address_of, is_loopback
-from asynctest_kit.provision.service import jar_variable, url_variable
+from asynctest_kit.provision.service import jar_variable, provider_variable, url_variable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,16 +57,19 @@ async def examine_service(name: str, settings: Settings, engine: Engine | None) 
     findings: list[tuple[ProviderName, Finding]] = []
     if spec.provider in ("auto", "docker"):
         findings.append(("docker", await _image(order, engine)))
-    if spec.provider in ("auto", "embedded") and order.kind.embedded is not None:
+    # An image that is named is not replaced where an engine answers.
+    is_settled = engine is not None and names_image(spec) and any(one.verdict != "ok" for _, one in findings)
+    has_local, mends = order.kind.embedded is not None, [f"set {url_variable(spec.name)}"]
+    if has_local and spec.provider in ("auto", "embedded") and not is_settled:
         findings.append(("embedded", await _binaries(order)))
+    elif has_local:
+        mends.insert(0, f"set {provider_variable(spec.name)}=embedded if a local server is meant")
     if spec.provider == "external":
-        findings.append(("external", _found(spec.name, "note", "no URL is set", f"set {url_variable(spec.name)}")))
+        findings.append(("external", _found(spec.name, "note", "no URL is set")))
     able = next((name for name, finding in findings if finding.verdict == "ok"), None)
     if able is None:
         text = "nobody can give it: " + "; ".join(f"{name}: {finding.text}" for name, finding in findings)
-        mends = dict.fromkeys(
-            [*(finding.mend for _, finding in findings if finding.mend), f"set {url_variable(spec.name)}"]
-        )
+        mends = [*(finding.mend for _, finding in findings if finding.mend), *mends]
         return [_found(spec.name, "fault", text, ", or ".join(mends))]
     offers = [replace(finding, subject=f"{spec.name}, {name}", is_choice=name == able) for name, finding in findings]
     return [*offers, *_too_little(order, able, settings.concurrency)]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.readiness import Waiting
 
 __all__ = [
+    "ImageRefusal",
     "Order",
     "Provider",
     "Refusal",
@@ -66,6 +67,10 @@ def _ignore(_text: str) -> None:
 
 class Refusal(Exception):  # noqa: N818 (nothing is wrong: the next provider is asked)
     """A provider does not take the order; the message is the reason, as the end of a sentence."""
+
+
+class ImageRefusal(Refusal):
+    """An engine answers, and can't have the order's image."""
 
 
 def now_on_loop() -> float:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import build_context, snapshots
-from asynctest_kit.provision.providers import TAIL, Order, Refusal, quoted
+from asynctest_kit.provision.providers import TAIL, ImageRefusal, Order, quoted
 from asynctest_kit.provision.providers.engine import EngineError
 from asynctest_kit.provision.providers.engine.image_names import registry_of
 from asynctest_kit.provision.waiting import to_its_end
@@ -45,7 +45,7 @@ class Images:
         """Have an order's image there; its name.
 
         Raises:
-            Refusal: It isn't there and can't be pulled, or may not be.
+            ImageRefusal: It isn't there and can't be pulled, or may not be.
             ProvisionError: It can't be built.
         """
         order.resolved("docker")
@@ -78,12 +78,12 @@ async def _pulled(engine: Engine, order: Order) -> None:
                 return
             lack = 'is to be pulled always (pull = "always"), and'
         elif policy == "never":
-            raise Refusal(f'{subject} is not there, and may not be pulled (pull = "never")')
+            raise ImageRefusal(f'{subject} is not there, and may not be pulled (pull = "never")')
 
         with order.phase("pull", "docker"):
             await engine.pull(image, platform=options.platform, stall=source.stall, note=order.note)
     except EngineError as error:
-        raise Refusal(f"{subject} {lack} can't be pulled from {registry_of(image)}: {error}") from None
+        raise ImageRefusal(f"{subject} {lack} can't be pulled from {registry_of(image)}: {error}") from None
 
 
 async def _built(engine: Engine, order: Order, build: Build, name: str) -> None:
