@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.client import Asked
-from asynctest_kit.provision.service import Endpoint, ServicePhase
+from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 from asynctest_kit.report.live import Screen, Watch
 
 COLUMNS, ROWS = 60, 12
@@ -111,7 +111,7 @@ class Asking:
         self.is_closed = False
 
     def ask(self, name, since=0.0):
-        one = Asked(len(self.asked), name, time.monotonic() - since, Future())
+        one = Asked(len(self.asked), ServiceSpec(name=name, kind="redis"), time.monotonic() - since, Future())
         self.asked.append(one)
         return one.future
 
