@@ -5,13 +5,12 @@ Where these tests may run is said as in ``test_payments_wiremock.py``.
 
 from __future__ import annotations
 
-import os
-
 import httpx
 import pytest
+from stub_servers import is_named
 
-if not {"ATK_MOCKSERVER_IMAGE", "ATK_MOCKSERVER_JAR", "ATK_MOCKSERVER_URL"} & os.environ.keys():
-    pytest.skip("needs MockServer: set ATK_MOCKSERVER_JAR or ATK_MOCKSERVER_IMAGE", allow_module_level=True)
+if not is_named("MOCKSERVER"):
+    pytest.skip("needs MockServer: set ATK_MOCKSERVER_JAR, or ATK_MOCKSERVER_IMAGE for Docker", allow_module_level=True)
 
 pytestmark = pytest.mark.anyio
 
