@@ -58,10 +58,7 @@ def _handed_over(path: str) -> tuple[str, int | None]:
     import _socket
     from array import array
 
-    try:
-        request: Any = meeting.request()  # before a socket takes the number of a stream that is closed
-    except OSError as error:
-        return str(error), None
+    request: Any = meeting.request()
     connection = _socket.socket(_socket.AF_UNIX)
     connection.settimeout(_PATIENCE)
     try:
