@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -35,10 +35,7 @@ class Carts:
     async def get(self, token: str) -> Cart:
         """An unknown token is that of an empty cart."""
         with _redis_needed():
-            stored = await self._redis.hgetall(_key(token))
-
-        lines = (Line(product_id=int(product_id), quantity=int(quantity)) for product_id, quantity in stored.items())
-        return Cart(lines=tuple(sorted(lines, key=lambda line: line.product_id)))
+            return _cart(await self._redis.hgetall(_key(token)))
 
     async def put(self, token: str, line: Line) -> Cart:
         """So many of a product instead of what there were; none takes it out."""
@@ -61,18 +58,41 @@ class Carts:
         return cart
 
     async def order(self, token: str, user_id: int) -> Order:
-        """Place an order of what is in it, which leaves it empty."""
-        cart = await self.get(token)
+        """Place an order of what is in it, which leaves it empty; of two at once, one finds it empty."""
+        cart = await self._take(token)
 
         if not cart.lines:
             raise Conflict("the cart is empty")
 
-        order = await self._orders.place(OrderRequest(user_id=user_id, lines=cart.lines))
+        try:
+            return await self._orders.place(OrderRequest(user_id=user_id, lines=cart.lines))
+        except Exception:
+            await self._put_back(token, cart)
+            raise
 
+    async def _take(self, token: str) -> Cart:
         with _redis_needed():
-            await self._redis.delete(_key(token))
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                pipeline.hgetall(_key(token))
+                pipeline.delete(_key(token))
+                stored, _ = await pipeline.execute()
 
-        return order
+        return _cart(stored)
+
+    async def _put_back(self, token: str, cart: Cart) -> None:
+        """What the visitor has put into it meanwhile stays."""
+        with _redis_needed():
+            async with self._redis.pipeline(transaction=True) as pipeline:
+                for line in cart.lines:
+                    pipeline.hsetnx(_key(token), str(line.product_id), str(line.quantity))
+
+                pipeline.expire(_key(token), self._ttl)
+                await pipeline.execute()
+
+
+def _cart(stored: Mapping[bytes | str, bytes | str]) -> Cart:
+    lines = (Line(product_id=int(product_id), quantity=int(quantity)) for product_id, quantity in stored.items())
+    return Cart(lines=tuple(sorted(lines, key=lambda line: line.product_id)))
 
 
 @contextmanager

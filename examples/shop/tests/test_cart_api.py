@@ -44,7 +44,7 @@ async def test_quantity_is_changed_and_taken_out(api, tea, make_product):
     cart.expect(200, json=exactly({"lines": [{"product_id": cup.id, "quantity": 1}]}))
 
 
-async def test_cart_is_ordered_once(api, pg, tea, make_user):
+async def test_ordered_cart_is_empty(api, pg, tea, make_user):
     user, ann = await make_user(), api.as_("ann")
     await ann.put(f"/api/cart/products/{tea.id}", json={"quantity": 2})
 

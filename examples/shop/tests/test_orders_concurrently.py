@@ -41,6 +41,15 @@ async def test_orders_of_the_same_products_do_not_deadlock(api, pg_pool, make_us
     assert await pg_pool.fetchval(stock, [product.id for product in products]) == [88]
 
 
+async def test_cart_is_ordered_once(api, pg_pool, make_user, make_product):
+    user, tea, ann = await make_user(), await make_product(stock=10), api.as_("ann")
+    await ann.put(f"/api/cart/products/{tea.id}", json={"quantity": 2})
+    responses = await asyncio.gather(*(ann.post("/api/cart/order", json={"user_id": user.id}) for _ in range(4)))
+
+    assert sorted(response.status_code for response in responses) == [201, 409, 409, 409]
+    assert await pg_pool.fetchval("SELECT count(*) FROM orders") == 1
+
+
 async def test_paying_at_once_charges_once(api, payments, place_order):
     order = await place_order(quantity=2, price_cents=450)
     responses = await asyncio.gather(*(api.post(f"/api/orders/{order.id}/payment") for _ in range(3)))
