@@ -181,7 +181,7 @@ class MockServer(Product):
             made["namespace"] = lease.id
         if "scenarioName" in stub:
             made["scenarioName"] = f"{lease.id}.{stub['scenarioName']}"
-        return made, Stub(id=made["id"], told=_told(pattern), pattern=pattern)
+        return made, Stub(id=made["id"], told=_told(pattern), pattern=pattern, made=made)
 
     async def begin(self, lease: Lease) -> None:
         """Have what nothing else matches answered, and known by its answer."""
@@ -215,15 +215,17 @@ class MockServer(Product):
                 if (lease := _header(one, self.header)) in closed:
                     closed[lease].requests.append(self._received(one))
 
-        async def see(lease: str, stub: Stub) -> None:
-            if closed[lease].requests and await self._is_called(lease, stub):
+        async def see(lease: str, stub: Stub, before: Sequence[Stub]) -> None:
+            if closed[lease].requests and await self._is_called(lease, stub, before):
                 closed[lease].called.add(stub.id)
 
-        await asyncio.gather(*(see(lease, stub) for lease, stubs in leases.items() for stub in stubs))
+        ordered = {lease: _in_order(stubs) for lease, stubs in leases.items()}
+        each = [(lease, one, stubs[:place]) for lease, stubs in ordered.items() for place, one in enumerate(stubs)]
+        await asyncio.gather(*(see(*one) for one in each))
         await self._clear(expression)
         return closed
 
-    async def _is_called(self, lease: str, stub: Stub) -> bool:
+    async def _is_called(self, lease: str, stub: Stub, before: Sequence[Stub]) -> bool:
         """Whether it answers a request: one that another one answers, and that it matches too, doesn't count."""
         if await self._is_verified({"expectationId": {"id": stub.id}}):
             return True
@@ -236,7 +238,16 @@ class MockServer(Product):
             return True
         types = [one["type"] for one in log]
         says_who = "EXPECTATION_MATCHED" in types  # not if its log has fewer levels
-        return not says_who and types.count("RECEIVED_REQUEST") > sum(map(types.count, _ANSWERS))
+        is_to_come = types.count("RECEIVED_REQUEST") > sum(map(types.count, _ANSWERS))
+        return not says_who and is_to_come and not await self._is_in_shadow(lease, stub, before)
+
+    async def _is_in_shadow(self, lease: str, stub: Stub, before: Sequence[Stub]) -> bool:
+        """Whether an answer that is still to come is not its own: it answers at once, and one before it doesn't."""
+        slow = [one for one in before if _takes_time(one) and not self.has_state(one.made)]
+        if not slow or _takes_time(stub):
+            return False
+        taken = [request for one in slow for request in await self.find(lease, one.pattern)]
+        return all(request in taken for request in await self.find(lease, stub.pattern))
 
     async def _is_verified(self, what: Mapping[str, Any]) -> bool:
         asked = {**what, "times": {"atLeast": 1}}
@@ -273,6 +284,15 @@ def _told(pattern: Mapping[str, Any]) -> str:
     more = [_NAMES.get(key, key) for key in pattern if key not in ("method", "path", "pathParameters")]
     told = f"{pattern.get('method', 'ANY')} {pattern.get('path', 'any path')}"
     return told + (f" with {', '.join(more)}" if more else "")
+
+
+def _in_order(stubs: Sequence[Stub]) -> list[Stub]:
+    """As the server asks them."""
+    return sorted(stubs, key=lambda one: -one.made.get("priority", 0))
+
+
+def _takes_time(stub: Stub) -> bool:
+    return any(isinstance(part, dict) and "delay" in part for part in stub.made.values())
 
 
 def _any(leases: Sequence[str]) -> str:

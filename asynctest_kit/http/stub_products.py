@@ -194,12 +194,14 @@ class Stub:
         told: For people.
         pattern: Which requests it answers, in the product's words.
         wanted: The same in no product's, if it was made so.
+        made: All of it, as it was sent.
     """
 
     id: str
     told: str
     pattern: Mapping[str, Any] = field(repr=False)
     wanted: Wanted | None = field(default=None, repr=False)
+    made: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -198,13 +198,15 @@ class Stubs:
         wanted = _wanted(method, path, query, headers, json)
         pattern, clock, pause = self._product.pattern(wanted), asyncio.get_running_loop().time, _PAUSE
         deadline = clock() + within
-        while not _enough(found := await self._find(pattern), count) or (count == 0 and clock() < deadline):
+        while True:
+            found = await self._find(pattern)
             left = deadline - clock()
+            if _enough(found, count) and (count != 0 or left <= 0):
+                return found
             if left <= 0 or (count is not None and len(found) > count):
                 raise VerificationError(await self._not_verified(wanted, found, count))
             await asyncio.sleep(min(pause, left))  # nothing tells of a request
             pause *= 2
-        return found
 
     async def told_unmatched(self, unmatched: Sequence[Received]) -> str:
         """What nothing answered, in words; empty if that was allowed."""

@@ -146,7 +146,7 @@ class WireMock(Product):
         made["metadata"] = {**stub.get("metadata", {}), _OURS: ours}
         if "scenarioName" in stub:
             made["scenarioName"] = f"{lease.id}.{stub['scenarioName']}"
-        return made, Stub(id=made["id"], told=_told(pattern), pattern=pattern)
+        return made, Stub(id=made["id"], told=_told(pattern), pattern=pattern, made=made)
 
     async def begin(self, lease: Lease) -> None:
         """There is nothing to be done."""

@@ -11,6 +11,7 @@ import os
 import re
 import ssl
 import sys
+from types import SimpleNamespace
 
 import anyio
 import httpx
@@ -22,7 +23,7 @@ from anyio import Path
 from asynctest_kit.http.mockserver import MockServer
 from asynctest_kit.http.stub_products import Lease, Reply, StubFileError, StubServerError, Wanted
 from asynctest_kit.http.stub_server import StubNotCalledError, UnmockedRequestError, open_stub_server
-from asynctest_kit.http.stubs import VerificationError
+from asynctest_kit.http.stubs import Stubs, VerificationError
 from asynctest_kit.http.wiremock import WireMock
 from asynctest_kit.provision.catalog import spec_for
 from asynctest_kit.provision.client import Client
@@ -214,6 +215,29 @@ async def test_a_stub_whose_answer_is_still_to_come_was_called(opened, stubs, cl
     asking.cancel()
 
 
+@pytest.mark.usefixtures("log")
+async def test_a_stub_in_the_shadow_of_one_whose_answer_is_still_to_come_was_not_called(opened, stubs, client):
+    await stubs.stub("GET", "/late", text="older")
+    await stubs.stub("GET", "/{any}", delay=30)
+    asking = asyncio.ensure_future(client.get("/late"))
+    await stubs.verify("GET", "/late", within=60)
+    ended = await opened.end(stubs)
+    with pytest.raises(StubNotCalledError, match=r"mocked what nothing called:\n  GET /late\nIt called:"):
+        ended.check()
+    asking.cancel()
+
+
+@pytest.mark.usefixtures("log")
+async def test_a_stub_that_was_given_up_for_a_newer_one_was_called(opened, stubs, client):
+    await stubs.stub("GET", "/late", delay=30)
+    asking = asyncio.ensure_future(client.get("/late"))
+    await stubs.verify("GET", "/late", within=60)
+    asking.cancel()
+    await stubs.stub("GET", "/late", text="newer")
+    assert (await client.get("/late")).text == "newer"
+    (await opened.end(stubs)).check()
+
+
 async def test_a_request_may_still_be_to_come(opened, stubs, client):
     await stubs.stub("POST", "/pay")
     looked, find = asyncio.Event(), opened.product.find
@@ -247,6 +271,32 @@ async def test_none_may_come_in_the_time_in_which_none_is_expected(opened, stubs
     await client.post("/pay")
     with pytest.raises(VerificationError, match="to be called 0 times; it was once"):
         await verifying
+
+
+class TickingLoop(asyncio.SelectorEventLoop):
+    """Whose clock goes a second on whenever it is looked at."""
+
+    def time(self):
+        self.seconds = getattr(self, "seconds", 0.0) + 1
+        return self.seconds
+
+
+@pytest.mark.parametrize("within", [0.5, 1.5, 2.5, 9.5])
+async def test_where_none_is_expected_time_runs_out_at_any_point(within):
+    async def found(*_):
+        return []
+
+    async def verified():
+        product = SimpleNamespace(title="Stubs", header="X", pattern=lambda _: {}, conditions=lambda _: {}, find=found)
+        lease = SimpleNamespace(id="id", test="test_shop")
+        stubs = Stubs(product, lease, server=None, port=SimpleNamespace(url=""), fixture="stubs")
+        return await stubs.verify("GET", "/tea", count=0, within=within)
+
+    def run():
+        with asyncio.Runner(loop_factory=TickingLoop) as runner:
+            return runner.run(verified())
+
+    assert await asyncio.to_thread(run) == []
 
 
 async def test_answers_are_what_was_asked_for(stubs, client):
