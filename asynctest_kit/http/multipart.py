@@ -1,9 +1,14 @@
-"""Bodies in several parts: taken apart, and put together again; see RFC 2046, section 5.1."""
+"""Bodies in several parts: taken apart, and put together again; see RFC 2046, section 5.1.
+
+Nobody knows what of a part is secret that can't be read. So all is read that servers may read, with bare line feeds and
+without an end, and what is left is starred out.
+"""
 
 from __future__ import annotations
 
 import re
 from email.message import Message
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,6 +18,14 @@ __all__ = ["BOUNDARY", "Part", "boundary_of", "joined", "parts", "with_boundary"
 
 #: What stands for a boundary, which is another one each time.
 BOUNDARY: Final = "asynctest-kit-boundary"
+
+#: What stands for a part that can't be read.
+_UNREADABLE: Final = b"***"
+
+_PART: Final = re.compile(rb"[ \t]*\r?\n((?:[^\r\n]+\r?\n)*)\r?\n(.*)", re.DOTALL)
+_FOLD: Final = re.compile(rb"\r?\n[ \t]+")
+_LINE: Final = re.compile(r"[^\r\n]+")
+_HEADER: Final = re.compile(r"[^\s:]+\s*:")
 
 _IN_KIND: Final = re.compile(r'boundary=("[^"]*"|[^\s;]+)', re.IGNORECASE)
 
@@ -51,13 +64,10 @@ def with_boundary(kind: str) -> str:
 
 def parts(content: bytes, boundary: str) -> list[Part] | None:
     """The parts of a body; None if it isn't made of such."""
-    _, *found = (b"\r\n" + content).split(f"\r\n--{boundary}".encode())
-    if not found or not found[-1].startswith(b"--"):
-        return None
-    try:
-        return [_part(one) for one in found[:-1]]
-    except ValueError:
-        return None
+    between = rb"\r?\n--" + re.escape(boundary.encode()) + rb"(?=--|[ \t]*\r?\n)"
+    _, *found = re.split(between, b"\n" + content)
+    read = [_part(one) for one in takewhile(lambda one: not one.startswith(b"--"), found) if one.strip()]
+    return read if found else None
 
 
 def joined(parts: Iterable[Part], boundary: str) -> bytes:
@@ -70,9 +80,16 @@ def joined(parts: Iterable[Part], boundary: str) -> bytes:
 
 
 def _part(text: bytes) -> Part:
-    _, _, rest = text.partition(b"\r\n")
-    head, is_whole, content = (b"\r\n" + rest).partition(b"\r\n\r\n")
-    if not is_whole:
-        raise ValueError(text)
-    lines = [line.decode().partition(":") for line in head.split(b"\r\n") if line]
-    return Part([(name.strip(), value.strip()) for name, _, value in lines], content)
+    found = _PART.fullmatch(text)
+    lines = _LINE.findall(_text(_FOLD.sub(b" ", found[1]))) if found else []
+    if found is None or not all(map(_HEADER.match, lines)):
+        return Part([], _UNREADABLE)
+    pairs = [line.partition(":") for line in lines]
+    return Part([(name.strip(), value.strip()) for name, _, value in pairs], found[2])
+
+
+def _text(head: bytes) -> str:
+    try:
+        return head.decode()
+    except UnicodeDecodeError:
+        return head.decode("latin-1")

@@ -114,21 +114,32 @@ class Scrubber:
         return _NAMED.sub(self._named, _BEARER.sub(rf"\1 {STARS}", text))
 
     def body(self, content: bytes, kind: str) -> dict[str, Any]:
-        """A body of the media type ``kind``: in its parts, as JSON, as text, or else in base64."""
-        if (boundary := boundary_of(kind)) and (found := parts(content, boundary)) is not None:
-            return {"parts": [self._part(part) for part in found]}
+        """A body of the media type ``kind``: in its parts, as JSON, as text, or else in base64.
+
+        What is said to be in parts, and isn't, is starred out: it has secrets that can't be told from the rest.
+        """
+        if content and (boundary := boundary_of(kind)):
+            found = parts(content, boundary)
+            return {"text": STARS} if found is None else {"parts": [self._part(part) for part in found]}
+        if content and "json" in kind:
+            return self._json(content)
+        if "x-www-form-urlencoded" in kind:
+            pairs = httpx.QueryParams(content.decode(errors="replace")).multi_items()
+            return {"text": urlencode([(name, self._value(name, value)) for name, value in pairs])}
         try:
-            text = content.decode()
-            if "json" in kind and text:
-                return {"json": self.within(json.loads(text))}
+            return {"text": self.text(content.decode())}
         except UnicodeDecodeError:
             return {"base64": base64.b64encode(content).decode()}
-        except ValueError:
-            return {"text": self._urls(text)}
-        if "x-www-form-urlencoded" in kind:
-            pairs = [(name, self._value(name, value)) for name, value in httpx.QueryParams(text).multi_items()]
-            return {"text": urlencode(pairs)}
-        return {"text": self.text(text)}
+
+    def _json(self, content: bytes) -> dict[str, Any]:
+        """JSON in any encoding, and what is said to be some: lines of it, say."""
+        try:
+            text = content.decode(json.detect_encoding(content))
+        except UnicodeDecodeError:
+            text = content.decode("latin-1")
+        with suppress(ValueError, RecursionError):
+            return {"json": self.within(json.loads(text))}
+        return {"text": self.log("".join(map(self.text, text.splitlines(keepends=True))))}
 
     def within(self, value: Any) -> Any:
         """A value of JSON, at any depth."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from asynctest_kit.http.scrubbing import Scrubber
+from asynctest_kit.http.scrubbing import Scrubber, content_of
 
 STARRED = [
     ("password=hidden", "password=***"),
@@ -56,6 +56,55 @@ def test_a_text_in_which_nothing_is_secret_is_as_it_was():
         "[" * 9000 + "]" * 9000,
     ):
         assert Scrubber().text(text) == text
+
+
+FORM = 'Content-Disposition: form-data; name="{}"'
+PASSWORD, NOTE = FORM.format("password"), FORM.format("note")
+
+#: Bodies of several parts, with the contents that are told.
+PARTED = {
+    "as it should be": (f"--B\r\n{PASSWORD}\r\n\r\nhidden\r\n--B\r\n{NOTE}\r\n\r\ntea\r\n--B--\r\n", ["***", "tea"]),
+    "bare line feeds": (f"--B\n{PASSWORD}\n\nhidden\n--B\n{NOTE}\n\ntea\n\n--B--\n", ["***", "tea\n"]),
+    "no end": (f"--B\r\n{PASSWORD}\r\n\r\nhidden\r\n--B\r\n{NOTE}\r\n\r\ntea", ["***", "tea"]),
+    "no end but the line": (f"--B\r\n{PASSWORD}\r\n\r\nhidden\r\n--B\r\n", ["***"]),
+    "a folded header": (f"--B\r\n{PASSWORD.replace('; ', ';{0} ')}{{0}}{{0}}hidden{{0}}--B--".format("\r\n"), ["***"]),
+    "no blank line": (f"--B\r\n{PASSWORD}\r\nhidden\r\n--B\r\n{NOTE}\r\n\r\ntea\r\n--B--", ["***", "tea"]),
+    "a header that is none": (f"--B\r\n{PASSWORD}\r\nhidden\r\n\r\nhidden\r\n--B--", ["***"]),
+    "what follows the end": (f"--B\r\n{NOTE}\r\n\r\ntea\r\n--B--\r\nepilogue\r\n--B\r\n", ["tea"]),
+    "nothing": ("--B--\r\n", []),
+}
+
+
+@pytest.mark.parametrize("how", PARTED)
+def test_parts_are_read_as_servers_read_them_and_what_is_left_is_starred(how):
+    content, told = PARTED[how]
+    kind = "multipart/form-data; boundary=B"
+    body = Scrubber().body(content.encode(), kind)
+    assert [part["text"] for part in body["parts"]] == told
+    assert "hidden" not in str(body)
+    assert Scrubber().body(content_of(body, kind), kind) == body
+
+
+def test_what_is_not_in_parts_though_it_is_said_to_be_is_starred():
+    kind = "multipart/form-data; boundary=B"
+    assert Scrubber().body(f"--C\r\n{PASSWORD}\r\n\r\nhidden\r\n--C--".encode(), kind) == {"text": "***"}
+    assert Scrubber().body(b"\xffhidden", kind) == {"text": "***"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "latin-1"])
+def test_json_may_be_in_any_encoding(encoding):
+    told = Scrubber().body('{"password": "hidden-grün", "note": "grün"}'.encode(encoding), "application/json")
+    assert told == {"json": {"password": "***", "note": "grün"}}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_what_is_no_json_though_it_is_said_to_be_has_no_secrets(encoding):
+    for text in ('{"a": 1, "token": "***"}\n{"b": "grün"}\n', '{"password": "***", "note": grün}', '{"password": "***'):
+        came = text.replace("***", "hidden").encode(encoding)
+        told = Scrubber().body(came, "application/x-ndjson")
+        assert "hidden" not in told["text"]
+        assert Scrubber().body(content_of(told, ""), "application/x-ndjson") == told
+    assert Scrubber().body(b'{"a":1}\n{"b":2}\n', "application/x-ndjson") == {"text": '{"a":1}\n{"b":2}\n'}
 
 
 def test_what_is_long_takes_no_time_of_its_square():
