@@ -35,6 +35,12 @@ _NORMAL: Final = 1000
 
 _FAILED: Final = 1011
 
+#: From here on codes are an application's own.
+_OWN: Final = 3000
+
+#: Codes of an end that nothing is amiss with: done, going away, nothing said.
+_GOOD: Final = (_NORMAL, 1001, 1005)
+
 #: Headers of the handshake that the library makes itself.
 _OF_HANDSHAKE: Final = frozenset(
     {"accept", "accept-encoding", "connection", "host", "sec-websocket-protocol", "upgrade"}
@@ -87,7 +93,7 @@ class _Channel(Protocol):
 
 
 class WebSocket:
-    """An open WebSocket; ``async for message in ws`` ends when the application closes it.
+    """An open WebSocket; ``async for message in ws`` ends when the application closes it, and raises if that failed.
 
     Attributes:
         path: Where.
@@ -162,8 +168,10 @@ class WebSocket:
     async def __anext__(self) -> str | bytes:
         try:
             return await self._received()
-        except WebSocketClosedError:
-            raise StopAsyncIteration from None
+        except WebSocketClosedError as closed:
+            if closed.code in _GOOD or closed.code >= _OWN:
+                raise StopAsyncIteration from None
+            raise self._told(closed) from closed.__cause__
 
     async def _received(self) -> str | bytes:
         try:

@@ -346,6 +346,17 @@ async def test_a_websocket_whose_application_fails(api, in_process):
                 await ws.receive()
 
 
+async def test_a_websocket_whose_application_fails_is_not_read_to_an_end(api):
+    async with api.websocket("/chat") as ws:
+        await ws.send("hi")
+        await ws.send("fail")
+        read = []
+        with pytest.raises(WebSocketClosedError, match=r"(?s)closed, with code 10(06|11).*\n  sent: fail\n"):
+            async for message in ws:
+                read.append(json.loads(message)["said"])  # noqa: PERF401  # it raises
+        assert read == ["hi"]
+
+
 async def test_a_websocket_that_is_refused(api):
     with pytest.raises(WebSocketRefusedError, match=r"(?s)/chat: .* status 403\n\nrequest\n  GET .*/chat\?no=1\n"):
         async with api.websocket("/chat", params={"no": 1}):
