@@ -125,20 +125,39 @@ class ExchangeChecks:
         self._seen = seen or Seen()
         self._scrubber = scrubber or Scrubber()
         self._is_off = False
+        self._failed: list[AtkError] = []
 
     def watch(self, client: httpx.AsyncClient | Session) -> None:
-        """Check every exchange of ``client`` from now on; one that isn't as documented fails the call."""
+        """Check every exchange of ``client`` from now on; one that isn't as documented fails the call.
+
+        Whoever called may have swallowed that: :meth:`check_swallowed` raises it again.
+        """
 
         async def look(response: httpx.Response) -> None:
             __tracebackhide__ = True
             if self._is_off or _OF_OURS in response.request.extensions:
                 return
-            document = self._document or await self._asked_for(client)
-            if not _kind(response.headers).startswith(_UNREAD):
-                await response.aread()
-            self._check(document, response)
+            try:
+                document = self._document or await self._asked_for(client)
+                if not _kind(response.headers).startswith(_UNREAD):
+                    await response.aread()
+                self._check(document, response)
+            except AtkError as error:
+                self._failed.append(error)
+                raise
 
         client.event_hooks["response"].append(look)
+
+    def check_swallowed(self) -> None:
+        """Make sure that no exchange of a client that is watched has failed, and the test went on.
+
+        Raises:
+            OpenApiViolation: One wasn't as documented.
+            DocumentError: The document couldn't be had.
+        """
+        __tracebackhide__ = True
+        if self._failed:
+            raise self._failed[0]
 
     def check(self, response: httpx.Response) -> None:
         """Check one exchange, whose response has been read.

@@ -9,6 +9,8 @@ import pytest
 pytestmark = pytest.mark.anyio
 
 SUITE = """
+    from contextlib import suppress
+
     import httpx
     import pytest
     import strawberry
@@ -60,6 +62,11 @@ SUITE = """
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://app.test") as client:
             openapi.watch(client)
             await client.get("/user")
+
+    async def test_the_code_swallows_it(api, openapi):
+        openapi.watch(api)
+        with suppress(Exception):
+            await api.get("/user")
 
     async def test_a_route_is_not_called(mock_http):
         mock_http.get("https://stock.test/left").respond(json=1)
@@ -113,7 +120,7 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
     told = parts(said)
 
     assert code == 1, said
-    assert len(told) == 8, said
+    assert len(told) == 9, said
     assert "/site-packages/" not in said.partition("short test summary")[0]
     assert "asynctest_kit/" not in said.partition("warnings summary")[0].partition("FAILURES")[2]
 
@@ -126,6 +133,7 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
     assert re.search(
         r'>\s+await client.get\("/user"\)\nE\s+.*OpenApiViolation: GET /user does', told["test_a_client_is_watched"]
     )
+    assert told["test_the_code_swallows_it"].startswith("\nGET /user does not keep to document:DOCUMENT:\n")
     assert told["test_a_route_is_not_called"].startswith(
         "\ntest_shop.py::test_a_route_is_not_called mocked what nothing"
     )

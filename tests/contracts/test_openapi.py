@@ -107,6 +107,16 @@ async def made(client, answer=None, url="/users", body=None, **headers):
     return await client.post(url, json={"name": "Ada", "token": "hush"} if body is None else body, headers=sent)
 
 
+async def test_what_the_code_swallowed_is_told_again(client, checks):
+    await made(client)
+    checks.check_swallowed()
+    with pytest.raises(OpenApiViolation) as swallowed:
+        await made(client, {"status": 299})
+    with pytest.raises(OpenApiViolation) as again:
+        checks.check_swallowed()
+    assert again.value is swallowed.value
+
+
 async def test_what_is_as_documented_passes(client):
     assert (await made(client, url="/v1/users?limit=9&tags=1&tags=2")).status_code == 201
     await made(client, {"body": {"id": 1, "name": "A", "born": None, "friends": [{"id": 2, "name": "B"}]}})
