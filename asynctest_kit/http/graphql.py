@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import ExitStack, asynccontextmanager
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.errors import AtkError
@@ -225,11 +226,11 @@ class GraphQL:
             **more: Other variables.
 
         Raises:
-            GraphQLError: The schema doesn't know it, or the answer is none of GraphQL.
+            GraphQLError: The schema doesn't know it, it doesn't declare a variable, or the answer is none of GraphQL.
         """
         __tracebackhide__ = True
-        text = await self._valid(query)
         given = {**(variables or {}), **more}
+        text = await self._valid(query, given, operation)
         content = {"query": text, "variables": given, **({"operationName": operation} if operation else {})}
         response = await self._sent(content, {**self.headers, **(headers or {})})
         result = Result(_answer(response), response)
@@ -265,8 +266,8 @@ class GraphQL:
 
         from asynctest_kit.http.graphql_sockets import PROTOCOL, subscriptions
 
-        text = await self._valid(query)
         given = {**(variables or {}), **more}
+        text = await self._valid(query, given, operation)
         request = GraphQLRequest(text, variable_values=given, operation_name=operation)
         async with (
             self._api.websocket(self._path, subprotocols=[PROTOCOL], headers=self.headers) as websocket,
@@ -315,7 +316,7 @@ class GraphQL:
             self._with_errors.append((result, place))
         return result
 
-    async def _valid(self, query: str | DocumentNode) -> str:
+    async def _valid(self, query: str | DocumentNode, given: Mapping[str, Any], operation: str | None) -> str:
         """The text of a query that the schema knows; it is asked for again before one is refused."""
         __tracebackhide__ = True
         text = query if isinstance(query, str) else _printed(query)
@@ -323,6 +324,8 @@ class GraphQL:
             problems = _problems(await self.schema(again=True), text)
             if problems:
                 raise GraphQLError("\n\n".join(["The app's schema doesn't know this query:", *problems]))
+        if self._is_checked:
+            _check_declared(text, given, operation)
         return text
 
     async def _sent(self, content: dict[str, Any], headers: Mapping[str, str]) -> Response:
@@ -386,6 +389,27 @@ def _problems(schema: GraphQLSchema, text: str) -> list[str]:
     except GraphQLSyntaxError as error:
         return [str(error)]
     return [str(error) for error in validate(schema, document)]
+
+
+def _check_declared(text: str, given: Mapping[str, Any], operation: str | None) -> None:
+    """Make sure that a query declares the variables that are given: servers pass over others.
+
+    Raises:
+        GraphQLError: It doesn't.
+    """
+    from graphql import OperationDefinitionNode, parse
+
+    __tracebackhide__ = True
+    if not given:
+        return
+    found = [one for one in parse(text).definitions if isinstance(one, OperationDefinitionNode)]
+    named = [one for one in found if operation is None or (one.name is not None and one.name.value == operation)]
+    declared = [it.variable.name.value for one in named for it in one.variable_definitions or ()]
+    if named and (missing := [name for name in given if name not in declared]):
+        nearest = get_close_matches(missing[0], declared, 1)
+        hint = f" Did you mean ${nearest[0]}?" if nearest else ""
+        known = ", ".join(f"${name}" for name in declared) or "none"
+        raise GraphQLError(f"The query doesn't declare ${', $'.join(missing)}; it declares {known}.{hint}")
 
 
 def _taken_out(content: dict[str, Any]) -> dict[str, Any]:

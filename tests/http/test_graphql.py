@@ -135,6 +135,23 @@ async def test_a_query_that_the_schema_does_not_know_is_not_sent(graphql):
         await graphql("{ book(")
 
 
+@pytest.mark.parametrize("given", [{"frist": 1}, {"first": 1, "frist": 1}])
+async def test_a_variable_that_is_not_declared_is_not_passed_over(graphql, given):
+    query = "query most($first: Int) { books(first: $first) { id } } query other { caller }"
+    told = r"The query doesn't declare \$frist; it declares \$first\. Did you mean \$first\?"
+    with pytest.raises(GraphQLError, match=told):
+        await graphql(query, given, operation="most")
+    with pytest.raises(GraphQLError, match=r"it declares none\.$"):
+        await graphql(query, {"first": 1}, operation="other")
+    with pytest.raises(GraphQLError, match=r"doesn't declare \$x"):
+        async with graphql.subscribe("subscription { count(to: 1) }", x=1):
+            pass
+
+    (await graphql(query, {"first": 1}, operation="most")).expect({"books": [{"id": 0}]})
+    async with graphql.unchecked():
+        (await graphql("query other { caller }", frist=1)).expect({"caller": ...})
+
+
 async def test_a_query_is_sent_as_it_is_if_asked(graphql):
     async with graphql.unchecked():
         result = await graphql("{ titel }")
