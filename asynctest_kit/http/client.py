@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeVar, cast
 import httpx
 
 from asynctest_kit.errors import AtkError
+from asynctest_kit.http.app_errors import AppErrors
 from asynctest_kit.http.apps import OpenedApp, opened_app
 from asynctest_kit.http.in_process import AppTransport
 from asynctest_kit.http.responses import SCRUBBER, Response
@@ -90,6 +91,7 @@ class _Connected:
     scrubber: Scrubber
     verify: Verify
     on_call: Callable[[Call], None] | None
+    errors: AppErrors
     sessions: list[Session] = field(default_factory=list)
     named: dict[str, Session] = field(default_factory=dict)
     on_response: list[Any] = field(default_factory=list)
@@ -181,6 +183,15 @@ class Session:
     def at_end(self, check: Callable[[], None]) -> None:
         """Have ``check``, which raises what is wrong, called when the :class:`Api` ends without an error."""
         self._shared.checks.append(check)
+
+    def expect_app_error(self, kind: type[Exception] = Exception, match: str | re.Pattern[str] = "") -> None:
+        """Expect the application, in process or in the loop, to raise such an error until the :class:`Api` ends.
+
+        Args:
+            kind: Its class.
+            match: A pattern that is found in its message.
+        """
+        self._shared.errors.expect(kind, match)
 
     async def request(self, method: str, url: str, **options: Any) -> Response:
         """Call, and read the whole response.
@@ -404,9 +415,13 @@ class Api(Session):
             opened = await stack.enter_async_context(opened_app(self._app, raise_app_exceptions=self._raises))
             if self._base_url:
                 opened = self._elsewhere(opened)
-            transport = self._transport(opened)
+            errors = AppErrors()
+            if opened.errors is not None:
+                stack.callback(opened.errors.forget, errors)
+            transport = self._transport(opened, errors)
             stack.push_async_callback(transport.aclose)
-            self._connect(_Connected(opened, transport, *self._shares))
+            self._connect(_Connected(opened, transport, *self._shares, errors))
+            self.at_end(errors.check)
             self._closing = stack.pop_all()
         return self
 
@@ -419,12 +434,11 @@ class Api(Session):
             check()
         return is_handled
 
-    def check(self, *, excused: bool = False) -> None:
-        """Do now what else is checked at the end, and not again; nothing if the test is ``excused``: it has failed."""
+    def taken_checks(self) -> list[Callable[[], None]]:
+        """What is checked at the end: whoever takes it does so then, and this doesn't."""
         checks = [*self._shared.checks]
         self._shared.checks.clear()
-        for check in checks if not excused else ():
-            check()
+        return checks
 
     def _elsewhere(self, opened: OpenedApp) -> OpenedApp:
         if opened.transport is None:
@@ -434,12 +448,12 @@ class Api(Session):
             )
         return replace(opened, base_url=self._base_url)
 
-    def _transport(self, opened: OpenedApp) -> httpx.AsyncBaseTransport:
+    def _transport(self, opened: OpenedApp, errors: AppErrors) -> httpx.AsyncBaseTransport:
         if opened.asgi is not None and opened.transport is not None:
             if self._http2:
                 raise AtkError("Api(..., http2=True): an application that is called in process speaks no HTTP at all.")
-            return AppTransport(opened.asgi, opened.state, raise_app_exceptions=self._raises)
-        return SocketTransport(self._shares[1], opened.errors, http2=self._http2)
+            return AppTransport(opened.asgi, opened.state, raise_app_exceptions=self._raises, owner=errors)
+        return SocketTransport(self._shares[1], opened.errors, errors, http2=self._http2)
 
 
 def _open(part: _T | None) -> _T:

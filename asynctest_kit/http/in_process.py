@@ -20,6 +20,7 @@ from asynctest_kit.http.responses import TELLS_ERROR, Response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Sequence
 
+    from asynctest_kit.http.app_errors import AppErrors
     from asynctest_kit.http.lifespan import ASGIApp, Message
 
 __all__ = ["AppTransport", "ended"]
@@ -49,19 +50,26 @@ class AppTransport(httpx.AsyncBaseTransport):
         app: The application.
         state: Of its lifespan.
         raise_app_exceptions: Whether the caller gets the exception instead.
+        owner: Is told of all that the application raises.
     """
 
     def __init__(
-        self, app: ASGIApp, state: dict[str, Any] | None = None, *, raise_app_exceptions: bool = False
+        self,
+        app: ASGIApp,
+        state: dict[str, Any] | None = None,
+        *,
+        raise_app_exceptions: bool = False,
+        owner: AppErrors | None = None,
     ) -> None:
         self.app = app
         self.state = {} if state is None else state
         self.raise_app_exceptions = raise_app_exceptions
+        self.owner = owner
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def handle_async_request(self, request: httpx.Request) -> Response:
         """Answer ``request`` as soon as the application has begun to."""
-        exchange = _Exchange(request)
+        exchange = _Exchange(request, self.owner)
         self.run(exchange.run(self.app, self._scope(request)))
         try:
             await exchange.begun()
@@ -128,8 +136,9 @@ class _Exchange:
     _has_received = _has_begun = _is_complete = _is_over = _is_alone = False
     _size = 0
 
-    def __init__(self, request: httpx.Request) -> None:
+    def __init__(self, request: httpx.Request, owner: AppErrors | None) -> None:
         self._request = request
+        self._owner = owner
         self._chunks: deque[bytes] = deque()
 
     async def run(self, app: ASGIApp, scope: dict[str, Any]) -> None:
@@ -145,6 +154,8 @@ class _Exchange:
             raise
         except BaseException as error:  # whoever waits for the response is told
             self.error = error
+            if self._owner is not None:
+                self._owner.note(error, scope, self.status if self._has_begun else 0)
             _LOGGER.exception("Exception in the application under test")
         finally:
             if not self._has_begun:
@@ -155,14 +166,18 @@ class _Exchange:
             self._wake()
 
     def told_error(self) -> BaseException | None:
-        """What the application raised so far."""
+        """What the application raised so far; whoever asks knows it."""
+        if self._owner is not None:
+            self._owner.looked_at(self.error)
         return self.error
 
     def check(self, *, raises: bool) -> None:
         """Raise what the application raised, if the caller wants it, or if it is none that a server would handle."""
         if self.error is not None and (raises or not isinstance(self.error, Exception)):
+            self.told_error()
             raise self.error
         if self.error is not None and not self._is_complete and self._is_over and not self._chunks:
+            self.told_error()
             raise httpx.RemoteProtocolError(
                 "The application raised an exception after a part of its response.", request=self._request
             ) from self.error

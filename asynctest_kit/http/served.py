@@ -7,10 +7,12 @@ anybody is told of it.
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import warnings
 from collections import deque
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -21,9 +23,10 @@ from asynctest_kit.http.lifespan import AppError, running
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from asynctest_kit.http.app_errors import AppErrors
     from asynctest_kit.http.lifespan import ASGIApp, Message, Receive, Send
 
-__all__ = ["Errors", "listening", "needs_uvicorn", "on_socket"]
+__all__ = ["Asked", "Errors", "listening", "needs_uvicorn", "on_socket"]
 
 _BACKLOG: Final = 2048
 
@@ -31,24 +34,67 @@ _BACKLOG: Final = 2048
 _REMEMBERED: Final = 256
 
 
+@dataclass(slots=True)
+class Asked:
+    """A request on a connection.
+
+    Attributes:
+        client: The connection's address.
+        since: How many requests the application had got before.
+        until: And before the next one on that connection.
+    """
+
+    client: tuple[str, int]
+    since: int
+    until: float = math.inf
+
+
 class Errors:
     """Tells what an application raised, by the address of the client whose request it was."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._raised: deque[tuple[Any, BaseException]] = deque(maxlen=_REMEMBERED)
+        self._raised: deque[tuple[Any, int, BaseException]] = deque(maxlen=_REMEMBERED)
+        self._owners: dict[Any, AppErrors] = {}
+        self._requests = 0
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         """The application."""
+        client, number, status = scope.get("client"), self._requests, 0
+        self._requests += 1
+        owner = self._owners.get(client)
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
         try:
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, sending)
         except Exception as error:
-            self._raised.append((scope.get("client"), error))
+            self._raised.append((client, number, error))
+            if owner is not None:
+                owner.note(error, scope, status)
             raise
 
-    def of(self, client: tuple[str, int]) -> BaseException | None:
-        """The last one that a request from ``client`` made it raise."""
-        return next((error for address, error in reversed(self._raised) if address == client), None)
+    def asked(self, client: tuple[str, int], owner: AppErrors | None, before: Asked | None = None) -> Asked:
+        """Know that ``client``, who is ``owner``'s, asks now; ``before`` is what it has asked before."""
+        if owner is not None:
+            self._owners[client] = owner
+        if before is not None:
+            before.until = self._requests
+        return Asked(client, self._requests)
+
+    def of(self, asked: Asked) -> BaseException | None:
+        """What that request made it raise."""
+        for client, number, error in self._raised:
+            if client == asked.client and asked.since <= number < asked.until:
+                return error
+        return None
+
+    def forget(self, owner: AppErrors) -> None:
+        """Tell ``owner`` no more."""
+        self._owners = {client: one for client, one in self._owners.items() if one is not owner}
 
 
 @asynccontextmanager

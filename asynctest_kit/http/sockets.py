@@ -21,9 +21,10 @@ from asynctest_kit.errors import AtkError
 from asynctest_kit.http.responses import TELLS_ERROR, Response
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
-    from asynctest_kit.http.served import Errors
+    from asynctest_kit.http.app_errors import AppErrors
+    from asynctest_kit.http.served import Asked, Errors
 
 __all__ = ["SocketTransport", "Verify", "ssl_context"]
 
@@ -71,18 +72,27 @@ class SocketTransport(httpx.AsyncBaseTransport):
     Args:
         verify: How a server's certificate is checked.
         errors: Tells what an application in this process raised.
+        owner: Is told of it, where these requests made it.
         http2: Whether HTTP/2 is spoken with servers that do, over TLS.
 
     Raises:
         AtkError: What speaks HTTP/2 isn't installed.
     """
 
-    def __init__(self, verify: Verify = True, errors: Errors | None = None, *, http2: bool = False) -> None:
+    def __init__(
+        self,
+        verify: Verify = True,
+        errors: Errors | None = None,
+        owner: AppErrors | None = None,
+        *,
+        http2: bool = False,
+    ) -> None:
         if http2 and find_spec("h2") is None:
             raise AtkError("HTTP/2 is spoken by h2, which isn't installed: pip install 'httpx[http2]'")
         self._verify = verify
         self._http2 = http2
         self._errors = errors
+        self._owner = owner
         self._backend = httpcore.AnyIOBackend()
         self._idle: defaultdict[_Place, list[_Connection]] = defaultdict(list)
         self._open: set[_Connection] = set()
@@ -113,6 +123,26 @@ class SocketTransport(httpx.AsyncBaseTransport):
         while self._open:
             await self._open.pop().http.aclose()
 
+    @property
+    def tells_errors(self) -> bool:
+        """Whether it is known what the application raises."""
+        return self._errors is not None
+
+    def asks(
+        self, client: tuple[str, int], before: Asked | None = None
+    ) -> tuple[Asked, Callable[[], BaseException | None]] | None:
+        """A request that ``client`` sends next, and what tells what the application raises of it, if that is known."""
+        if self._errors is None:
+            return None
+        asked = self._errors.asked(client, self._owner, before)
+        return asked, partial(self._told, self._errors, asked)
+
+    def _told(self, errors: Errors, asked: Asked) -> BaseException | None:
+        error = errors.of(asked)
+        if self._owner is not None:
+            self._owner.looked_at(error)
+        return error
+
     async def _kept(self, origin: httpcore.Origin) -> _Connection | None:
         idle = self._idle[_place(origin)]
         while idle:
@@ -136,14 +166,16 @@ class SocketTransport(httpx.AsyncBaseTransport):
         return connection
 
     async def _ask(self, connection: _Connection, request: httpcore.Request) -> Response:
+        tells = self.asks(connection.address, connection.asked)
         try:
             response = await connection.http.handle_async_request(request)
         except BaseException:
             self._open.discard(connection)
             raise
         extensions = response.extensions
-        if self._errors is not None:
-            extensions = {**extensions, TELLS_ERROR: partial(self._errors.of, connection.address)}
+        if tells is not None:
+            connection.asked, tell = tells
+            extensions = {**extensions, TELLS_ERROR: tell}
         body = _Body(self, connection, response)
         return Response(response.status, headers=response.headers, stream=body, extensions=extensions)
 
@@ -173,6 +205,7 @@ class _Connection:
         self.http = http
         self.place = place
         self.address = address
+        self.asked: Asked | None = None
 
 
 class _Body(httpx.AsyncByteStream):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.http.scrubbing import Scrubber
 
-__all__ = ["LAST_MESSAGES", "asked", "spoken", "transcript"]
+__all__ = ["LAST_MESSAGES", "asked", "raised", "spoken", "transcript"]
 
 #: Characters of a body that are shown.
 _SHOWN: Final = 2000
@@ -45,7 +45,7 @@ def transcript(response: httpx.Response, scrubber: Scrubber) -> str:
     ]
     error = getattr(response, "error", None)  # of one of ours
     if error is not None:
-        parts += ["the application raised", _indented(_traceback(error))]
+        parts += ["the application raised", raised(error)]
     return "\n".join(part for part in parts if part)
 
 
@@ -117,14 +117,14 @@ def _after(response: httpx.Response) -> str:
         return ""
 
 
-def _traceback(error: BaseException) -> str:
-    """An exception with those frames that are no library's, or the last ones if all are."""
+def raised(error: BaseException) -> str:
+    """What an application raised, with those frames that are no library's, or the last ones if all are."""
     lines = traceback.format_list(own_frames(error) or traceback.extract_tb(error.__traceback__)[-_LAST_FRAMES:])
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     lines += traceback.format_exception_only(error)
     if cause is not None:
         lines.append(f"(from {''.join(traceback.format_exception_only(cause)).rstrip()})")
-    return "".join(lines).rstrip()
+    return _indented("".join(lines).rstrip())
 
 
 def _indented(text: str) -> str:

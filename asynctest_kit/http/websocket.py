@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import deque
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -14,12 +15,13 @@ import httpx
 from asynctest_kit.errors import AtkError
 from asynctest_kit.http.in_process import AppTransport
 from asynctest_kit.http.responses import check
-from asynctest_kit.http.sockets import Verify, ssl_context
+from asynctest_kit.http.sockets import SocketTransport, Verify, ssl_context
 from asynctest_kit.http.transcripts import LAST_MESSAGES, asked, spoken, transcript
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from asynctest_kit.http.app_errors import AppErrors
     from asynctest_kit.http.lifespan import ASGIApp, Message
     from asynctest_kit.http.scrubbing import Scrubber
 
@@ -216,7 +218,7 @@ async def opened_websocket(
     if isinstance(transport, AppTransport):
         opening = _in_process(request, transport, subprotocols, timeout)
     else:
-        opening = _on_socket(request, subprotocols, verify, timeout)
+        opening = _on_socket(request, transport, subprotocols, verify, timeout)
     async with AsyncExitStack() as stack:
         try:
             channel = await stack.enter_async_context(opening)
@@ -234,7 +236,7 @@ async def opened_websocket(
 async def _in_process(
     request: httpx.Request, transport: AppTransport, subprotocols: Sequence[str], within: float | None
 ) -> AsyncIterator[_Channel]:
-    channel = _AppChannel(request.url.path, raises=transport.raise_app_exceptions)
+    channel = _AppChannel(request.url.path, transport.owner, raises=transport.raise_app_exceptions)
     transport.run(channel.run(transport.app, transport.websocket_scope(request, subprotocols)))
     try:
         async with asyncio.timeout(within):
@@ -250,8 +252,9 @@ class _AppChannel:
     subprotocol: str | None = None
     headers: Sequence[tuple[str, str]] = ()
 
-    def __init__(self, path: str, *, raises: bool) -> None:
+    def __init__(self, path: str, owner: AppErrors | None, *, raises: bool) -> None:
         self._path = path
+        self._owner = owner
         self._raises = raises
         self._to_app: asyncio.Queue[Message] = asyncio.Queue()
         self._from_app: asyncio.Queue[Message] = asyncio.Queue()
@@ -267,6 +270,8 @@ class _AppChannel:
             raise
         except BaseException as raised:  # noqa: BLE001  # whoever receives is told
             error = raised
+            if self._owner is not None:
+                self._owner.note(raised, scope)
         finally:
             self._from_app.put_nowait({"type": "ended", "error": error})
 
@@ -290,7 +295,7 @@ class _AppChannel:
             return
         self._is_closed = True
         if kind == "ended":
-            error = message["error"]
+            error = self._told(message)
             if error is not None and (self._raises or not isinstance(error, Exception)):
                 raise error
             raise WebSocketRefusedError(f"WebSocket {self._path}: {_ended(error)}", 500) from error
@@ -313,12 +318,18 @@ class _AppChannel:
             data: str | bytes = message["text"] if message.get("text") is not None else message["bytes"]
             return data
         self._end()
-        error = message.get("error")
+        error = self._told(message)
         if error is not None:
             if self._raises or not isinstance(error, Exception):
                 raise error
             raise _closed(self._path, _FAILED, _ended(error)) from error
         raise _closed(self._path, message.get("code", _NORMAL), message.get("reason") or "")
+
+    def _told(self, message: Message) -> BaseException | None:
+        error: BaseException | None = message.get("error")
+        if self._owner is not None:
+            self._owner.looked_at(error)
+        return error
 
     async def close(self, code: int, reason: str) -> None:
         if not self._is_closed:
@@ -335,7 +346,11 @@ class _AppChannel:
 
 @asynccontextmanager
 async def _on_socket(
-    request: httpx.Request, subprotocols: Sequence[str], verify: Verify, within: float | None
+    request: httpx.Request,
+    transport: httpx.AsyncBaseTransport,
+    subprotocols: Sequence[str],
+    verify: Verify,
+    within: float | None,
 ) -> AsyncIterator[_Channel]:
     if find_spec("websockets") is None:
         raise AtkError("WebSockets on a real socket need websockets: pip install 'asynctest_kit[api]'")
@@ -344,6 +359,7 @@ async def _on_socket(
 
     offered: Any = list(subprotocols) or None  # a type of the library's own
     url = request.url.copy_with(scheme={"https": "wss"}.get(request.url.scheme, "ws"))
+    stream, told_error = await _connected(url, transport)
     connecting = connect(
         str(url),
         additional_headers=[(name, value) for name, value in request.headers.items() if name not in _OF_HANDSHAKE],
@@ -352,17 +368,37 @@ async def _on_socket(
         open_timeout=within,
         user_agent_header=None,
         proxy=None,
+        sock=stream,
     )
     try:
         connection = await connecting
     except InvalidStatus as refused:
+        told_error()
         raise _refused(request.url.path, refused.response.status_code, bytes(refused.response.body or b"")) from None
     async with connection:
-        yield _SocketChannel(connection, request.url.path)
+        yield _SocketChannel(connection, request.url.path, told_error)
+
+
+async def _connected(
+    url: httpx.URL, transport: httpx.AsyncBaseTransport
+) -> tuple[socket.socket | None, Callable[[], BaseException | None]]:
+    """A connection to an application in this process, whose exceptions are told by its address."""
+    if not isinstance(transport, SocketTransport) or not transport.tells_errors or url.host != "127.0.0.1":
+        return None, lambda: None
+    made = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(made, (url.host, url.port or 80))
+        asked = transport.asks(made.getsockname())
+    except BaseException:
+        made.close()
+        raise
+    return made, asked[1] if asked is not None else lambda: None
 
 
 class _SocketChannel:
-    def __init__(self, connection: Any, path: str) -> None:
+    def __init__(self, connection: Any, path: str, told_error: Callable[[], BaseException | None]) -> None:
+        self._told_error = told_error
         self.subprotocol: str | None = connection.subprotocol
         given = connection.response.headers.raw_items()
         self.headers: Sequence[tuple[str, str]] = [
@@ -377,7 +413,7 @@ class _SocketChannel:
         try:
             await self._connection.send(data)
         except ConnectionClosed as closed:
-            raise self._closed(closed) from None
+            raise self._closed(closed) from self._told_error()
 
     async def receive(self) -> str | bytes:
         from websockets.exceptions import ConnectionClosed
@@ -385,7 +421,7 @@ class _SocketChannel:
         try:
             message: str | bytes = await self._connection.recv()
         except ConnectionClosed as closed:
-            raise self._closed(closed) from None
+            raise self._closed(closed) from self._told_error()
         return message
 
     async def close(self, code: int, reason: str) -> None:

@@ -16,7 +16,7 @@ SUITE = """
     import strawberry
     from starlette.applications import Starlette
     from starlette.responses import JSONResponse
-    from starlette.routing import Mount, Route
+    from starlette.routing import Mount, Route, WebSocketRoute
     from strawberry.asgi import GraphQL as GraphQLApp
 
     from asynctest_kit.http.graphql import GraphQL
@@ -39,9 +39,19 @@ SUITE = """
     async def user(request):
         return JSONResponse({"name": 5})
 
+    async def crash(ws):
+        await ws.accept()
+        raise LookupError(await ws.receive_text())
+
+    async def leave(ws):
+        await ws.accept()
+        while True:  # as many do: it raises when the client has gone
+            await ws.receive_text()
+
     @pytest.fixture
     def app():
-        routes = [Route("/order", order), Route("/user", user), Mount("/graphql", GraphQLApp(strawberry.Schema(Query)))]
+        routes = [WebSocketRoute("/crash", crash), WebSocketRoute("/leave", leave)]
+        routes += [Route("/order", order), Route("/user", user), Mount("/graphql", GraphQLApp(strawberry.Schema(Query)))]
         return Starlette(routes=routes)
 
     @pytest.fixture(scope="session")
@@ -67,6 +77,14 @@ SUITE = """
         openapi.watch(api)
         with suppress(Exception):
             await api.get("/user")
+
+    async def test_a_websocket_is_not_read(api):
+        async with api.websocket("/crash") as ws:
+            await ws.send("on")
+
+    async def test_a_websocket_leaves_a_loop(api):
+        async with api.websocket("/leave") as ws:
+            await ws.send("on")
 
     async def test_a_route_is_not_called(mock_http):
         mock_http.get("https://stock.test/left").respond(json=1)
@@ -120,7 +138,7 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
     told = parts(said)
 
     assert code == 1, said
-    assert len(told) == 9, said
+    assert len(told) == 10, said
     assert "/site-packages/" not in said.partition("short test summary")[0]
     assert "asynctest_kit/" not in said.partition("warnings summary")[0].partition("FAILURES")[2]
 
@@ -134,6 +152,10 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
         r'>\s+await client.get\("/user"\)\nE\s+.*OpenApiViolation: GET /user does', told["test_a_client_is_watched"]
     )
     assert told["test_the_code_swallows_it"].startswith("\nGET /user does not keep to document:DOCUMENT:\n")
+    assert re.match(
+        r"(?s)\nThe application raised what the test has not looked at, in WebSocket /crash:\n .*in crash\n.*: on\n",
+        told["test_a_websocket_is_not_read"],
+    )
     assert told["test_a_route_is_not_called"].startswith(
         "\ntest_shop.py::test_a_route_is_not_called mocked what nothing"
     )

@@ -78,6 +78,8 @@ async def later(request: Request):
     async def work():
         await asyncio.sleep(0.01)
         request.app.state.done = True
+        if "fail" in request.query_params:
+            raise LookupError("planted later")
 
     return PlainTextResponse("accepted", 202, background=BackgroundTask(work))
 

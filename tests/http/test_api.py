@@ -357,6 +357,38 @@ async def test_a_websocket_whose_application_fails_is_not_read_to_an_end(api):
         assert read == ["hi"]
 
 
+async def test_what_the_application_raised_after_a_good_answer_fails_at_the_end(reached):
+    told = r"(?s)not looked at, in POST /later, which was answered with 202:\n.*in work\n.*  LookupError: planted later"
+    with pytest.raises(ExpectationError, match=told):
+        async with Api(reached) as api:
+            (await api.post("/later?fail=1")).expect(202)
+    async with Api(reached) as api:
+        api.expect_app_error(LookupError, match="^planted")
+        (await api.post("/later?fail=1")).expect(202)
+        (await api.get("/fail")).expect(500)
+    with pytest.raises(ExpectationError, match="expected to raise LookupError with 'other', and raised LookupError"):
+        async with Api(reached) as api:
+            api.expect_app_error(LookupError, match="other")
+            await api.get("/fail")
+
+
+async def test_an_error_that_was_looked_at_fails_nothing(in_process):
+    response = (await in_process.post("/later?fail=1")).expect(202)
+    assert str(response.error) == "planted later"
+
+
+@pytest.mark.parametrize("raises", [False, True])
+async def test_a_websocket_whose_application_fails_and_nobody_reads_fails_at_the_end(reached, raises):
+    told = r"(?s)not looked at, in WebSocket /chat:\n.*in chat\n.*  LookupError: planted\n.*expect_app_error\(Lookup"
+    with pytest.raises(ExpectationError, match=told):
+        async with Api(reached, raise_app_exceptions=raises) as api, api.websocket("/chat") as ws:
+            await ws.send("fail")
+    async with Api(reached, raise_app_exceptions=raises) as api:
+        api.expect_app_error(LookupError)
+        async with api.websocket("/chat") as ws:
+            await ws.send("fail")
+
+
 async def test_a_websocket_that_is_refused(api):
     with pytest.raises(WebSocketRefusedError, match=r"(?s)/chat: .* status 403\n\nrequest\n  GET .*/chat\?no=1\n"):
         async with api.websocket("/chat", params={"no": 1}):
