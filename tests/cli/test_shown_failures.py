@@ -50,8 +50,9 @@ SUITE = """
 
     @pytest.fixture
     def app():
+        graphql_app = GraphQLApp(strawberry.Schema(Query))
         routes = [WebSocketRoute("/crash", crash), WebSocketRoute("/leave", leave)]
-        routes += [Route("/order", order), Route("/user", user), Mount("/graphql", GraphQLApp(strawberry.Schema(Query)))]
+        routes += [Route("/order", order), Route("/user", user), Mount("/graphql", graphql_app)]
         return Starlette(routes=routes)
 
     @pytest.fixture(scope="session")
