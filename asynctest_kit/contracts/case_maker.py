@@ -246,7 +246,8 @@ def _found(case: Any, response: httpx.Response, headers: dict[str, str], **check
     try:
         case.validate_response(response, headers=headers or None, **checks)
     except FailureGroup as group:
-        return group.exceptions
+        found: Sequence[Any] = group.exceptions
+        return found
     return ()
 
 
