@@ -10,6 +10,7 @@ import tempfile
 import time
 from contextlib import chdir, suppress
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from asynctest_kit.errors import ProvisionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-__all__ = ["Recipe", "give_back", "is_awaited", "kept_by", "leave_a_process", "recipe_path", "take_lock"]
+__all__ = ["Recipe", "give_back", "is_awaited", "kept_by", "leave_a_process", "recipe_path", "required", "take_lock"]
 
 #: Bytes at the beginning of the lock's file that say for which supervisor its holder waits.
 _MARK = 20
@@ -72,7 +73,7 @@ class Recipe:
             root: The project's root.
             plugins: The modules of pytest's installed plugins in this process; None if it has run no tests.
         """
-        known = {*_OTHER_NAMES, *_required("asynctest_kit"), *(name.partition(".")[0] for name in plugins or ())}
+        known = {*_OTHER_NAMES, *required(), *(name.partition(".")[0] for name in plugins or ())}
         modules = (name for name in sys.modules if name.partition(".")[0] in known)
         return cls(str(root), (*_ALWAYS, *modules), tuple(map(str, _folders(root, has_run=plugins is not None))))
 
@@ -223,16 +224,17 @@ def _environment_at_start() -> Mapping[bytes, bytes]:
     return {name: value for name, _, value in pairs}
 
 
-def _required(distribution: str) -> set[str]:
-    """The names, as of modules, of all that a distribution requires, directly or not."""
+@cache
+def required() -> frozenset[str]:
+    """The names, as of modules, of all that this kit requires, directly or not."""
     found: set[str] = set()
-    left = [distribution]
+    left = ["asynctest_kit"]
     while left:
         for requirement in _requirements(left.pop()):
             if requirement not in found:
                 found.add(requirement)
                 left.append(requirement)
-    return {name.replace("-", "_") for name in found}
+    return frozenset(name.replace("-", "_") for name in found)
 
 
 def _requirements(distribution: str) -> list[str]:

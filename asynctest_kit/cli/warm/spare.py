@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asynctest_kit.cli.warm import meeting
-from asynctest_kit.cli.warm.recipe import Recipe, give_back, kept_by, recipe_path, take_lock
+from asynctest_kit.cli.warm.recipe import Recipe, give_back, kept_by, recipe_path, required, take_lock
 from asynctest_kit.run.clock import process_start
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class _Spare:
             for name in recipe.modules:
                 with suppress(Exception):
                     importlib.import_module(name)
+        required()  # read from many files, for the recipe that the run leaves
         return cls(environ, modules, dict(_written()), began, recipe.folders)
 
     @property
