@@ -139,3 +139,65 @@ async def test_a_plugin_that_runs_everything_in_a_wrapper_is_let_go_of(project, 
 
     assert finished.code == 0, finished.out
     assert "1 passed" in finished.out
+
+
+COUNTS_FAKERS = """
+    import faker
+
+    made = []
+    make = faker.Faker.__init__
+
+    def counting(self, *args, **kwargs):
+        made.append(1)
+        make(self, *args, **kwargs)
+
+    faker.Faker.__init__ = counting
+
+    def pytest_unconfigure():
+        print(f"{len(made)} made")
+"""
+
+
+A_FIXTURE = """
+@pytest.fixture
+def own(_session_faker):
+    return _session_faker
+
+async def test_it(own):
+    assert own.name()
+"""
+
+A_FIXTURE_AT_RUN_TIME = """
+@pytest.fixture
+def own(request):
+    return request.getfixturevalue("faker")
+
+async def test_it(own):
+    assert own.name()
+
+def test_other(own):
+    assert own.name()
+
+def test_none():
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("asks", "made"),
+    [
+        ("async def test_it(): pass", 0),
+        ("async def test_it(faker): assert faker.name()", 1),
+        ("async def test_it(request): assert request.getfixturevalue('faker').name()", 1),
+        ("async def test_it(_session_faker): assert _session_faker.name()", 1),
+        (A_FIXTURE, 1),
+        (A_FIXTURE_AT_RUN_TIME, 1),
+    ],
+    ids=["nobody", "a test", "at run time", "by its own name", "a fixture", "a fixture at run time"],
+)
+async def test_a_faker_is_made_when_somebody_asks(project, atk, asks, made):
+    root = project(conftest__py=COUNTS_FAKERS)
+    (root / "test_it.py").write_text(f"import pytest\n{asks}\n")
+    finished = await atk("run", cwd=root, **AUTOLOAD)
+    assert finished.code == 0, finished.out
+    assert f"\n{made} made\n" in finished.out, finished.out

@@ -34,6 +34,7 @@ __all__ = [
     "fixtures_defined_in",
     "has_fixtures",
     "is_awaited",
+    "leave_out_unless_requested",
     "parameter_of",
     "reached",
     "request_for",
@@ -145,6 +146,27 @@ def reached(item: pytest.Item, *, beyond: Collection[str] = ()) -> set[str]:
             known = () if name in beyond else info.name2fixturedefs.get(name, ())
             to_look_at += [requested for definition in known for requested in definition.argnames]
     return found
+
+
+def leave_out_unless_requested(item: pytest.Item, name: str, plugin: object, *, asked_by: str) -> None:
+    """Have ``item`` do without an autouse fixture of a plugin's that only gives a value; no-op if it is asked for.
+
+    Args:
+        item: The test.
+        name: The fixture.
+        plugin: Its module.
+        asked_by: Another fixture that asks for it at run time.
+    """
+    closure = getattr(item, "fixturenames", [])
+    if name not in closure or asked_by in closure or not isinstance(item, pytest.Function):
+        return
+    info = item._fixtureinfo
+    definitions = info.name2fixturedefs
+    own = definitions.get(name, ())
+    if len(own) != 1 or own[0].func.__module__ != getattr(plugin, "__name__", None) or name in info.argnames:
+        return
+    if not any(name in definition.argnames for known in definitions.values() for definition in known):
+        closure.remove(name)  # the info's list, too
 
 
 def cut_short(items: Iterable[pytest.Item], names: Collection[str]) -> None:
