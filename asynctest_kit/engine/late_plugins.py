@@ -145,7 +145,7 @@ class _MakersOfTests:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Let go of hypothesis' plugin, if hypothesis was not imported: it looks at every test, for nothing; and of a Faker."""
+    """Let go of hypothesis' plugin, if nobody imported it: it looks at every test, for nothing; and of a Faker."""
     manager = session.config.pluginmanager
     if "hypothesis" not in sys.modules and manager.hasplugin("hypothesispytest"):
         manager.unregister(name="hypothesispytest")
