@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import asyncpg
@@ -242,7 +243,8 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
         if self._settings:
             names, self._settings = self._settings, frozenset()
             query = "; ".join(f"RESET {name}" for name in ({"ALL"} if "ALL" in names else sorted(names)))
-            await self.run(query, lambda connection: connection.execute(query))
+            with suppress(IsolationError):  # another connection's transaction has failed, or the test has ended
+                await self.run(query, lambda connection: connection.execute(query))
 
     def is_closed(self) -> bool:
         """Whether it was closed, or lost."""

@@ -665,3 +665,16 @@ async def test_an_interrupted_beginning_is_ended(slots, database, steps):
     )
     assert [row[0] for row in await admin.fetch(states)] == ["idle"]
     await admin.close()
+
+
+async def test_a_connection_is_given_back_while_anothers_transaction_has_failed(lease):
+    async with lease() as (_, pool):
+        async with pool.acquire() as setting:
+            await setting.execute("SET app.tenant = 7")
+            async with pool.acquire() as failing:
+                await failing.execute("BEGIN")
+                with pytest.raises(asyncpg.DivisionByZeroError):
+                    await failing.execute("SELECT 1 / 0")
+                await pool.release(setting)
+                await failing.execute("ROLLBACK")
+        assert await pool.fetchval("SELECT 1") == 1
