@@ -78,6 +78,7 @@ _RUN_KEYS: Final = (
     "audit-isolation", "block-threshold", "budget", "budget-strict", "concurrency", "explain-plan", "fail-slow",
     "image-prefix", "interference", "isolation", "provider", "publish-openly", "pull", "pull-stall", "record", "repeat",
     "report", "report-json", "retries", "shuffle", "snapshots", "timeout",
+    "warm-imports",
 )  # fmt: skip
 _TABLES: Final = ("graphql", "groups", "images", "openapi", "overrides", "pact", "services")
 _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", "timeout")
@@ -98,6 +99,7 @@ _OURS_TO_SAY: Final = frozenset({
     "config_file", "data_directory", "external_pid_file", "hba_file", "listen_addresses", "port",
     "unix_socket_directories",
 })  # fmt: skip
+_MODULE: Final = re.compile(r"[A-Za-z_]\w*")
 _SERVICE_NAME: Final = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 _NAMES: Final = "Use lower-case letters and digits, parts joined by single - or _, a letter first."
 _DURATION: Final = re.compile(
@@ -255,6 +257,7 @@ class Settings:
         record: Whether HTTP exchanges that are replayed are made anew, by real calls.
         publish_openly: Whether an engine on another machine may open a service without a password to its network.
         snapshots: Whether services start from prepared data, and prepared data are kept for the next run.
+        warm_imports: Packages that are imported before a run, too, by the process that waits for it.
         pact: What the project is called in its pacts, and where they are.
         openapi: What the app has promised over HTTP.
         graphql: What it has promised in GraphQL.
@@ -286,6 +289,7 @@ class Settings:
     record: bool = False
     publish_openly: bool = False
     snapshots: bool = True
+    warm_imports: tuple[str, ...] = ()
     pact: PactSettings = field(default_factory=PactSettings)
     openapi: OpenApiSettings = field(default_factory=OpenApiSettings)
     graphql: GraphQLSettings = field(default_factory=GraphQLSettings)
@@ -382,6 +386,7 @@ def load(
         record=_last(run, "record", _truth, default=False),
         publish_openly=_last(run, "publish-openly", _truth, default=False),
         snapshots=_last(run, "snapshots", _truth, default=True),
+        warm_imports=_last(run, "warm-imports", _modules, ()),
         pact=pact,
         openapi=openapi,
         graphql=graphql,
@@ -851,6 +856,14 @@ def _seed(given: _Given) -> int | None:
         return value
 
     raise _error(given, 'is not a seed. Allowed: a whole number from 0, or "random"')
+
+
+def _modules(given: _Given) -> tuple[str, ...]:
+    value = given.value.replace(",", " ").split() if isinstance(given.value, str) else given.value
+    if isinstance(value, list) and all(isinstance(name, str) and _MODULE.fullmatch(name) for name in value):
+        return tuple(value)
+
+    raise _error(given, 'must be a list of names that are imported, e.g. ["fastapi", "pydantic"]')
 
 
 def _audit_isolation(given: _Given) -> AuditIsolation:

@@ -105,7 +105,7 @@ class _Run:
         from asynctest_kit.run.reports import report
 
         code = report(self.events, self.settings, engine, code)
-        leave_a_process(self.here, self.settings.root, self.plugins)
+        leave_a_process(self.here, self.settings, self.plugins)
         return code
 
     def _client_for_last_runs_services(self) -> Client | None:
@@ -138,19 +138,22 @@ class _Run:
         import pytest
 
         from asynctest_kit.report.live import watched_run
+        from asynctest_kit.run.installed import ReadOnce
         from asynctest_kit.run.wiring import Wiring
 
         wiring = Wiring(self.settings, client, self.events.append, self.record, self.ahead)
+        installed = ReadOnce()
         gc.enable()
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
             with watched_run(lambda: wiring.connected, lambda: wiring.waits):
-                return int(pytest.main([*own, *self.arguments], plugins=[engine, wiring, *self.more]))
+                return int(pytest.main([*own, *self.arguments], plugins=[installed, engine, wiring, *self.more]))
         except BrokenPipeError:
             raise
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails
             traceback.print_exc()
             return _INTERNAL_ERROR
         finally:
+            installed.end()
             self.plugins = wiring.plugins
             gc.disable()  # what is left are reports, and the process's end

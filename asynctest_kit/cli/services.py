@@ -61,7 +61,7 @@ def up(names: Sequence[str], *, idle: str, provider: str | None) -> None:
         if starting:
             _tell_what_is_left(list(client.endpoints) if is_kept else [], starting, settings.root)
         if is_kept:
-            leave_a_process(Path.cwd(), settings.root)
+            leave_a_process(Path.cwd(), settings)
             _say(f"Kept until `atk down`, or until nobody has used them for {_span(seconds)}.")
     if watch.failed:
         sys.exit(_FAILED)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["put_back_by", "touched_by"]
+__all__ = ["Reading", "put_back_by"]
 
 #: Names that, used in a test's code, change process-global state.
 _GLOBAL_NAMES = frozenset(
@@ -79,9 +79,39 @@ _CALLS = frozenset({"CALL", "CALL_FUNCTION_EX", "CALL_KW"})
 _DEPTH = 3
 
 
-def touched_by(function: Any, *, beside: str) -> str | None:
-    """Name the process-global state that ``function`` changes, or None. Helpers in a folder ``beside`` are followed."""
-    return next(_findings(function, beside, _DEPTH, set()), None)
+class Reading:
+    """Reads functions; what several of them call is read once. It is good while nobody changes what is global."""
+
+    def __init__(self) -> None:
+        self._helpers: dict[tuple[int, str, int], tuple[object, str | None]] = {}
+
+    def touched_by(self, function: Any, *, beside: str) -> str | None:
+        """Name the process-global state that ``function`` changes, or None.
+
+        Helpers in a folder ``beside`` are followed.
+        """
+        return self._first(function, beside, _DEPTH)
+
+    def _first(self, function: Any, folder: str, depth: int) -> str | None:
+        for layer in _layers(function):
+            if hasattr(layer, "patchings"):
+                return "mock.patch"
+            code, namespace = layer.__code__, layer.__globals__
+            if (known := _known_decorator(code)) is not None:
+                return known
+            found = next(_of_code(code, namespace), None)
+            helpers = _helpers(code, namespace, folder) if depth and found is None else ()
+            for helper in helpers:
+                found = found or self._of_helper(helper, folder, depth - 1)
+            if found is not None:
+                return found
+        return None
+
+    def _of_helper(self, helper: Any, folder: str, depth: int) -> str | None:
+        key = (id(helper), folder, depth)
+        if key not in self._helpers:
+            self._helpers[key] = helper, self._first(helper, folder, depth)  # kept, so that nothing else has its id
+        return self._helpers[key][1]
 
 
 def put_back_by(function: Any) -> tuple[tuple[str, ...], ...]:
@@ -102,23 +132,6 @@ def put_back_by(function: Any) -> tuple[tuple[str, ...], ...]:
     if set(_of_code(code, function.__globals__)) != {".".join(path) for path in found}:
         return ()
     return tuple(found) if all(place > first_yield for place in found.values()) else ()
-
-
-def _findings(function: Any, folder: str, depth: int, seen: set[CodeType]) -> Iterator[str]:
-    for layer in _layers(function):
-        if hasattr(layer, "patchings"):
-            yield "mock.patch"
-        code = layer.__code__
-        if code in seen:
-            continue
-        seen.add(code)
-        if (known := _known_decorator(code)) is not None:
-            yield known
-            continue
-        yield from _of_code(code, layer.__globals__)
-        if depth:
-            for helper in _helpers(code, layer.__globals__, folder):
-                yield from _findings(helper, folder, depth - 1, seen)
 
 
 def _known_decorator(code: CodeType) -> str | None:

@@ -309,6 +309,7 @@ class CaseRun:
             self.execution.interrupt = interrupt
             await self._abandon(interrupt)
         self.execution.times.end = clock.monotonic()
+        self._limited = None  # it asks us for delays: let go of, so that no garbage is left to be found
         if self.is_touched:
             self.execution.reports.clear()
         return self.execution

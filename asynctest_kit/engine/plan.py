@@ -20,7 +20,7 @@ from asynctest_kit.engine import collection
 from asynctest_kit.engine.ambient import ambient_of, key_of
 from asynctest_kit.engine.graph import is_async
 from asynctest_kit.engine.own_loop import is_free_of_loops, own_loop_of
-from asynctest_kit.engine.process_state import exclusive_reason
+from asynctest_kit.engine.process_state import ProcessState
 from asynctest_kit.engine.treatment import treatment_of
 
 if TYPE_CHECKING:
@@ -93,7 +93,8 @@ def plan(graph: Graph, options: Options, memory: Memory, *, one_by_one: bool = F
 
     With ``one_by_one`` nothing runs beside anything, and everything in pytest's order.
     """
-    planned = [_planned(case, options, memory) for case in graph.cases]
+    state = ProcessState()
+    planned = [_planned(case, options, memory, state) for case in graph.cases]
     if one_by_one:
         planned = [_alone(one) for one in planned]
     late = frozenset() if one_by_one else _late(planned)
@@ -120,10 +121,10 @@ def _apart(shared: Sequence[PlannedCase], memory: Memory) -> dict[tuple[PlannedC
 _OTHER_LOOP = "runs on an event loop of its own"
 
 
-def _planned(case: Case, options: Options, memory: Memory) -> PlannedCase:
+def _planned(case: Case, options: Options, memory: Memory, state: ProcessState) -> PlannedCase:
     treatment = treatment_of(case.item, options)
     ambient = ambient_of(case)
-    lane, reason = _lane(case, treatment, memory, ambient)
+    lane, reason = _lane(case, treatment, memory, ambient, state)
     return PlannedCase(case, lane, treatment, reason, ambient if lane == "shared" else ())
 
 
@@ -133,7 +134,9 @@ def _alone(planned: PlannedCase) -> PlannedCase:
     return PlannedCase(planned.case, "exclusive", planned.treatment, "everything runs one by one")
 
 
-def _lane(case: Case, treatment: Treatment, memory: Memory, ambient: Collection[LocalFixture]) -> tuple[Lane, str]:
+def _lane(
+    case: Case, treatment: Treatment, memory: Memory, ambient: Collection[LocalFixture], state: ProcessState
+) -> tuple[Lane, str]:
     item = case.item
     if not isinstance(item, pytest.Function):
         return "pytest", f"a {type(item).__name__}, not a Python function"
@@ -145,7 +148,7 @@ def _lane(case: Case, treatment: Treatment, memory: Memory, ambient: Collection[
         return "pytest", "not a coroutine function"
     if treatment.exclusive is not None:
         return ("exclusive", "asked for by a mark or the settings") if treatment.exclusive else ("shared", "")
-    reason = exclusive_reason(case, ambient) or memory.reason(item)
+    reason = state.exclusive_reason(case, ambient) or memory.reason(item)
     return ("exclusive", reason) if reason else ("shared", "")
 
 

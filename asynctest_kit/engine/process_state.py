@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from asynctest_kit.engine.code_reading import touched_by
+from asynctest_kit.engine.code_reading import Reading
 from asynctest_kit.engine.graph import LocalFixture
 from asynctest_kit.engine.put_back import targets_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.graph import Case, Source
 
-__all__ = ["exclusive_reason"]
+__all__ = ["ProcessState"]
 
 #: pytest's own fixtures that change process-global state for one test.
 _GLOBAL_FIXTURES = frozenset(
@@ -68,41 +68,51 @@ _GLOBAL_MODULES = (
 )
 
 
-def exclusive_reason(case: Case, ambient: Collection[Source] = ()) -> str | None:
-    """Why ``case`` must run alone, or None if it may run beside others, all of which have the same ``ambient``."""
-    return _fixtures(case, ambient) or _test_code(case)
+class ProcessState:
+    """What is known of the tests of one plan; what several of them have in common is read once."""
 
+    def __init__(self) -> None:
+        self._reading = Reading()
+        self._fixtures: dict[tuple[pytest.FixtureDef[Any], bool, str], str | None] = {}
 
-def _fixtures(case: Case, ambient: Collection[Source]) -> str | None:
-    fixtures: list[Source] = [fixture for fixture in case.shared if fixture.scope != "session"]
-    for fixture in (*fixtures, *case.local):
-        if fixture not in ambient and (reason := _fixture(fixture, case)) is not None:
-            return reason
-    return None
+    def exclusive_reason(self, case: Case, ambient: Collection[Source] = ()) -> str | None:
+        """Why ``case`` must run alone; None if it may run beside others, all of which have the same ``ambient``."""
+        return self._of_fixtures(case, ambient) or self._of_code(case)
 
-
-def _fixture(fixture: Source, case: Case) -> str | None:
-    function = fixture.definition.func
-    module = function.__module__ or ""
-    if fixture.name in _GLOBAL_FIXTURES and module.startswith("_pytest."):
-        return f"fixture {fixture.name}"
-    if module.startswith(_HARMLESS_MODULES):
+    def _of_fixtures(self, case: Case, ambient: Collection[Source]) -> str | None:
+        folder = _folder(case.item.path)
+        narrow: list[Source] = [fixture for fixture in case.shared if fixture.scope != "session"]
+        for fixture in (*narrow, *case.local):
+            if fixture in ambient:
+                continue
+            key = (fixture.definition, isinstance(fixture, LocalFixture), folder)
+            if key not in self._fixtures:
+                self._fixtures[key] = self._of_fixture(fixture, folder)
+            if (reason := self._fixtures[key]) is not None:
+                return reason
         return None
-    if module.startswith(_GLOBAL_MODULES):
-        return f"fixture {fixture.name} of {module}, which changes the whole process"
-    if isinstance(fixture, LocalFixture) and targets_of(function):
-        return None
-    beside = Path(inspect.unwrap(function).__code__.co_filename).parent if _is_installed(function) else None
-    name = touched_by(function, beside=str(beside or case.item.path.parent))
-    return None if name is None else f"fixture {fixture.name} uses {name}"
 
+    def _of_fixture(self, fixture: Source, folder: str) -> str | None:
+        function = fixture.definition.func
+        module = function.__module__ or ""
+        if fixture.name in _GLOBAL_FIXTURES and module.startswith("_pytest."):
+            return f"fixture {fixture.name}"
+        if module.startswith(_HARMLESS_MODULES):
+            return None
+        if module.startswith(_GLOBAL_MODULES):
+            return f"fixture {fixture.name} of {module}, which changes the whole process"
+        if isinstance(fixture, LocalFixture) and targets_of(function):
+            return None
+        beside = str(Path(inspect.unwrap(function).__code__.co_filename).parent) if _is_installed(function) else folder
+        name = self._reading.touched_by(function, beside=beside)
+        return None if name is None else f"fixture {fixture.name} uses {name}"
 
-def _test_code(case: Case) -> str | None:
-    item = case.item
-    if not isinstance(item, pytest.Function):
-        return None
-    name = touched_by(item.function, beside=_folder(item.path))
-    return None if name is None else f"its code uses {name}"
+    def _of_code(self, case: Case) -> str | None:
+        item = case.item
+        if not isinstance(item, pytest.Function):
+            return None
+        name = self._reading.touched_by(item.function, beside=_folder(item.path))
+        return None if name is None else f"its code uses {name}"
 
 
 @cache

@@ -21,6 +21,7 @@ import pytest
 from asynctest_kit.cli.warm import meeting, spare
 from asynctest_kit.cli.warm.recipe import Recipe
 from asynctest_kit.provision import runtime
+from asynctest_kit.settings import Settings
 
 pytestmark = [
     pytest.mark.anyio,
@@ -481,14 +482,14 @@ async def test_reasons_to_refuse(monkeypatch, tmp_path):
 def test_recipes(tmp_path, monkeypatch):
     importlib.import_module("calendar")
     monkeypatch.syspath_prepend(str(tmp_path / "of_tests"))
-    recipe = Recipe.of_this_run(tmp_path, ["some_plugin.of_ours"])
+    recipe = Recipe.of_this_run(Settings(root=tmp_path), ["some_plugin.of_ours"])
     assert "asyncpg" in recipe.modules or "asyncpg" not in sys.modules
     assert "pytest" in recipe.modules
     assert not any(
         name.partition(".")[0] in {"test_warm_start", "conftest", "coverage", "__main__"} for name in recipe.modules
     )
     assert recipe.folders == (str(tmp_path / "of_tests"),)
-    near = Recipe.of_this_run(tmp_path, None).folders
+    near = Recipe.of_this_run(Settings(root=tmp_path), None).folders
     assert str(tmp_path) in near
     file = tmp_path / "recipe"
     recipe.keep(file)

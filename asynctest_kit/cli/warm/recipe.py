@@ -21,6 +21,8 @@ from asynctest_kit.errors import ProvisionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from asynctest_kit.settings import Settings
+
 __all__ = ["Recipe", "give_back", "is_awaited", "kept_by", "leave_a_process", "recipe_path", "required", "take_lock"]
 
 #: Bytes at the beginning of the lock's file that say for which supervisor its holder waits.
@@ -37,6 +39,7 @@ _ALWAYS = (
     "asynctest_kit.provision.client",
     "asynctest_kit.report.live",
     "asynctest_kit.run.engine",
+    "asynctest_kit.run.installed",
     "asynctest_kit.run.reports",
     "asynctest_kit.run.wiring",
     "pytest",
@@ -44,6 +47,9 @@ _ALWAYS = (
 
 #: What this kit and pytest import under other names than those of the distributions that they require.
 _OTHER_NAMES = frozenset({"_pytest", "asynctest_kit", "markdown_it", "mdurl", "pygments", "pytest"})
+
+#: Packages that do nothing when they are imported, and read nothing that a conftest file could change before.
+_HARMLESS = frozenset({"greenlet", "sqlalchemy", "starlette"})
 
 #: The whole program of a process that waits; the current folder is not to be imported from.
 _PROGRAM = "import sys; sys.path[:1] == [''] and sys.path.pop(0); from asynctest_kit.cli.warm.spare import main; main()"
@@ -64,16 +70,23 @@ class Recipe:
     folders: tuple[str, ...]
 
     @classmethod
-    def of_this_run(cls, root: Path, plugins: Iterable[str] | None) -> Recipe:
+    def of_this_run(cls, settings: Settings, plugins: Iterable[str] | None) -> Recipe:
         """What this process has imported of what may be imported before a run begins.
 
         Of the standard library that is what those import: a module whose import warns does so in every run.
 
         Args:
-            root: The project's root.
+            settings: The project's.
             plugins: The modules of pytest's installed plugins in this process; None if it has run no tests.
         """
-        known = {*_OTHER_NAMES, *required(), *(name.partition(".")[0] for name in plugins or ())}
+        root = settings.root
+        known = {
+            *_OTHER_NAMES,
+            *_HARMLESS,
+            *settings.warm_imports,
+            *required(),
+            *(name.partition(".")[0] for name in plugins or ()),
+        }
         modules = (name for name in sys.modules if name.partition(".")[0] in known)
         return cls(str(root), (*_ALWAYS, *modules), tuple(map(str, _folders(root, has_run=plugins is not None))))
 
@@ -154,16 +167,17 @@ def _mark(supervisor: int) -> bytes:
     return f"{supervisor}".ljust(_MARK).encode()
 
 
-def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None) -> None:
+def leave_a_process(here: Path, settings: Settings, plugins: Iterable[str] | None = None) -> None:
     """Have a process wait for the next run from here, if the project's services are kept.
 
     It gets the environment that this process was started with. No-op if one waits already, or would be of no use.
 
     Args:
         here: The folder that this process was started in; tests may have left it.
-        root: The project's root.
+        settings: The project's.
         plugins: The modules of pytest's installed plugins in this run; None if this process has run no tests.
     """
+    root = settings.root
     if sys.platform != "linux" or meeting.is_traced() or (supervisor := kept_by(root)) is None:
         return
     from asynctest_kit.provision import runtime
@@ -177,7 +191,7 @@ def leave_a_process(here: Path, root: Path, plugins: Iterable[str] | None = None
             return
         kept = None if plugins is not None else Recipe.kept(recipe_path())
         if kept is None or kept.root != str(root):
-            Recipe.of_this_run(root, plugins).keep(recipe_path())
+            Recipe.of_this_run(settings, plugins).keep(recipe_path())
         subprocess.Popen(  # noqa: S603 (our own interpreter and program)
             (sys.executable, *_flags(), "-c", _PROGRAM),
             env=_environment_at_start(),

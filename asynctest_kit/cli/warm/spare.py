@@ -1,4 +1,4 @@
-"""The process that waits for a run: imports what its recipe says, waits, and becomes the run's parent."""
+"""The process that waits for a run: imports what its recipe says, waits, and becomes the run; with its parent."""
 
 from __future__ import annotations
 
@@ -55,15 +55,26 @@ _COARSE = 0.1
 
 
 def main() -> None:
-    """Wait for a run, as long as services are kept, and become it."""
+    """Have a child wait for a run, as long as services are kept, and become it; look after that.
+
+    It is forked before it imports anything: a fork of what has would copy each page of its memory when a run begins.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # else nobody would know how the run ends
-    run = _run_to_be()
+    began = time.time_ns() - int((time.monotonic() - process_start() + _COARSE) * 1e9)
+    ours, its = socket.socketpair()
+    parent, child = os.getpid(), os.fork()
+    if child:
+        its.close()
+        _look_after(child, ours)
+    ours.close()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    run = _run_to_be(began, its) if os.getppid() == parent else None
     if run is None:
         os._exit(0)  # without waiting for threads that a plugin has started
     run.start()
 
 
-def _run_to_be() -> _Run | None:
+def _run_to_be(began: int, parent: socket.socket) -> _Run | None:
     recipe = Recipe.kept(recipe_path())
     supervisor = None if recipe is None else kept_by(Path(recipe.root))
     if recipe is None or supervisor is None:
@@ -72,14 +83,14 @@ def _run_to_be() -> _Run | None:
     keeper = _pidfd(supervisor)
     if lock is None or keeper is None:
         return None
-    spare = _Spare.with_imports(recipe)
-    connection = None if spare.is_unsuited else _visitor(keeper)
+    spare = _Spare.with_imports(recipe, began)
+    connection = None if spare.has_threads else _visitor(keeper)
     os.close(keeper)
     give_back(lock)
     if connection is None:
         return None
-    with connection:
-        return _taken(spare, connection)
+    with connection, parent:
+        return _taken(spare, connection, parent)
 
 
 def _pidfd(supervisor: int) -> int | None:
@@ -125,22 +136,23 @@ class _Spare:
     folders: tuple[str, ...]
 
     @classmethod
-    def with_imports(cls, recipe: Recipe) -> _Spare:
+    def with_imports(cls, recipe: Recipe, began: int) -> _Spare:
         """Import all."""
         from asynctest_kit.engine.collection import importing_as_pytest
+        from asynctest_kit.run.installed import read_ahead
 
-        age = time.monotonic() - process_start() + _COARSE
-        environ, modules, began = dict(os.environ), frozenset(sys.modules), time.time_ns() - int(age * 1e9)
+        environ, modules = dict(os.environ), frozenset(sys.modules)
         with importing_as_pytest():
             for name in recipe.modules:
                 with suppress(Exception):
                     importlib.import_module(name)
+        read_ahead()
         required()  # read from many files, for the recipe that the run leaves
         return cls(environ, modules, dict(_written()), began, recipe.folders)
 
     @property
-    def is_unsuited(self) -> bool:
-        """Whether a fork of it would be no whole process."""
+    def has_threads(self) -> bool:
+        """Whether what it imported does anything meanwhile."""
         return threading.active_count() > 1 or len(os.listdir("/proc/self/task")) > 1  # noqa: PTH208
 
     def refusal(self, run: dict[str, Any], process: int, opened: frozenset[int] = frozenset()) -> str:
@@ -255,10 +267,10 @@ class _Run:
         run_command()
 
 
-def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
-    """The run, in the process that is to run it; None in one that is of no use any more. Its parent never returns."""
+def _taken(spare: _Spare, connection: socket.socket, parent: socket.socket) -> _Run | None:
+    """The run that this process becomes, and its parent is told of; None if it can't."""
     connection.settimeout(_PATIENCE)
-    opened = _opened() - {connection.fileno()}
+    opened = _opened() - {connection.fileno(), parent.fileno()}
     process, user = _peer(connection)
     with connection.makefile("rb") as lines:
         data, descriptors, *_ = socket.recv_fds(connection, 1 << 16, _MOST)
@@ -270,25 +282,13 @@ def _taken(spare: _Spare, connection: socket.socket) -> _Run | None:
         if refusal := spare.refusal(request, process, opened):
             _tell(connection, f"refused {' '.join(refusal.split())}")
             return None
-        is_to_go, go = os.pipe()
-        child = os.fork()
-        if child == 0:
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-            os.setsid()
-            os.close(go)
-            if not os.read(is_to_go, 1):
-                os._exit(0)  # the run or our parent has ended
-            os.close(is_to_go)
-            return _Run(request, process, descriptors)
-        for descriptor in (*descriptors, is_to_go):
-            os.close(descriptor)
-        _tell(connection, f"process {child}")
-        connection.settimeout(None)
+        os.setsid()
+        _tell(connection, f"process {os.getpid()}")
         with suppress(OSError):  # the run's own process may have been killed
             if lines.readline():
-                os.write(go, b"!")
-        os.close(go)
-        return _look_after(child, connection)
+                socket.send_fds(parent, [b"!"], [connection.fileno()])
+                return _Run(request, process, descriptors)
+    return None
 
 
 def _opened() -> frozenset[int]:
@@ -310,9 +310,12 @@ def _tell(connection: socket.socket, line: str) -> None:
         connection.sendall(f"{line}\n".encode(errors="replace"))
 
 
-def _look_after(child: int, connection: socket.socket) -> NoReturn:
-    """Tell how the child ends, and end it if nobody is there to be told."""
-    handle = os.pidfd_open(child)
+def _look_after(child: int, its: socket.socket) -> NoReturn:
+    """When a run has come, tell how the child ends, and end it if nobody is there to be told."""
+    _, descriptors, *_ = socket.recv_fds(its, 1, 1)
+    if not descriptors:  # no run has come
+        os._exit(0)
+    connection, handle = socket.socket(fileno=descriptors[0]), os.pidfd_open(child)
     waiting = select.poll()
     waiting.register(connection, select.POLLIN | select.POLLHUP)
     waiting.register(handle, select.POLLIN)
@@ -321,6 +324,7 @@ def _look_after(child: int, connection: socket.socket) -> NoReturn:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    connection.settimeout(None)
     _tell(connection, f"status {status}")
     os._exit(0)
 

@@ -20,6 +20,7 @@ from asynctest_kit.engine.collection.answers import (
     shown_parameter,
 )
 from asynctest_kit.engine.collection.fixtures import (
+    FirstInOrder,
     all_definitions,
     before_look_ups,
     bound_function,
@@ -37,7 +38,6 @@ from asynctest_kit.engine.collection.fixtures import (
     request_for,
     request_like,
     scope_instance,
-    set_first_in_order,
     set_function,
     test_argument_names,
 )
@@ -96,6 +96,7 @@ from asynctest_kit.engine.collection.terminal import (
 __all__ = [
     "Answers",
     "Comparison",
+    "FirstInOrder",
     "Model",
     "Owner",
     "Parameter",
@@ -156,7 +157,6 @@ __all__ = [
     "request_like",
     "routed_comparison",
     "scope_instance",
-    "set_first_in_order",
     "set_function",
     "share_caplog",
     "show_item",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 __all__ = [
+    "FirstInOrder",
     "all_definitions",
     "before_look_ups",
     "bound_function",
@@ -40,7 +41,6 @@ __all__ = [
     "request_for",
     "request_like",
     "scope_instance",
-    "set_first_in_order",
     "set_function",
     "test_argument_names",
 ]
@@ -56,20 +56,30 @@ def fixture_names(item: pytest.Item) -> Sequence[str]:
     return getattr(item, "fixturenames", ())
 
 
-def set_first_in_order(item: pytest.Item, names: Sequence[str]) -> None:
-    """Have the fixtures ``names`` set up in this order, as soon as ``item`` needs the first, whoever requests which.
+class FirstInOrder:
+    """Has fixtures set up in one order, as soon as a test needs the first of them, whoever requests which.
 
-    No-op if it needs fewer than two.
+    Args:
+        names: The fixtures.
     """
-    closure = getattr(item, "fixturenames", [])
-    ordered = [name for name in names if name in closure]
-    if len(ordered) < 2:  # noqa: PLR2004 (an order)
-        return
-    definitions = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs
-    leading = _requesters(definitions, ordered)
-    first = next(index for index, name in enumerate(closure) if name in leading)
-    # In place: pytest's info on the function and its items hold the same list.
-    closure[first:] = [*ordered, *(name for name in closure[first:] if name not in ordered)]
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._closures: dict[Hashable, list[str]] = {}
+
+    def apply(self, item: pytest.Item) -> None:
+        """Order the fixtures of ``item``; no-op if it needs fewer than two of these."""
+        closure = getattr(item, "fixturenames", [])
+        ordered = [name for name in self._names if name in closure]
+        if len(ordered) < 2:  # noqa: PLR2004 (an order)
+            return
+        definitions = cast("pytest.Function", item)._fixtureinfo.name2fixturedefs
+        key = (*closure, *map(id, definitions.values()))  # of tests like this one
+        if key not in self._closures:
+            leading = _requesters(definitions, ordered)
+            first = next(index for index, name in enumerate(closure) if name in leading)
+            self._closures[key] = [*closure[:first], *ordered, *(one for one in closure[first:] if one not in ordered)]
+        closure[:] = self._closures[key]  # in place: pytest's info on the function and its items hold the same list
 
 
 def _requesters(definitions: Mapping[str, Sequence[pytest.FixtureDef[Any]]], names: Iterable[str]) -> set[str]:
