@@ -13,7 +13,7 @@ import asyncio
 import inspect
 import textwrap
 from asyncio import events
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, nullcontext, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import cache, partial
@@ -28,7 +28,6 @@ from asynctest_kit.engine.own_values import own_value
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Hashable, Iterator
-    from contextlib import AbstractContextManager
     from contextvars import ContextVar
 
     from asynctest_kit.engine.collection import Request
@@ -57,13 +56,19 @@ _swap_current_task: Callable[[asyncio.AbstractEventLoop, Any], Any] | None = get
 )
 
 
+#: Modules of this kit's fixtures.
+_OURS = "asynctest_kit.fixtures."
+
+_NOTHING: AbstractContextManager[None] = nullcontext()
+
+
 class Finalizers:
     """What must run when a fixture, or a test's set of fixtures, ends: last in, first out."""
 
     __slots__ = ("_generator", "_pending")
 
     def __init__(self) -> None:
-        self._pending: list[Callable[[], object]] = []
+        self._pending: list[tuple[Callable[[], object], bool]] = []
         self._generator: AsyncGenerator[Any, None] | None = None
 
     @property
@@ -71,18 +76,19 @@ class Finalizers:
         """Whether there is nothing to run."""
         return not self._pending
 
-    def add_generator(self, generator: AsyncGenerator[Any, None], leave: Callable[[], object]) -> None:
-        """Run ``leave`` at the end, unless :meth:`interrupt` ends ``generator`` before."""
+    def add_generator(self, generator: AsyncGenerator[Any, None], leave: Callable[[], Awaitable[None]]) -> None:
+        """Await ``leave()`` at the end, unless :meth:`interrupt` ends ``generator`` before."""
         self._generator = generator
-        self.add(leave)
+        self._pending.append((leave, False))
 
     def add(self, finalizer: Callable[[], object]) -> None:
         """Run ``finalizer`` at the end; if it gives an awaitable, that is awaited."""
-        self._pending.append(finalizer)
+        self._pending.append((finalizer, True))
 
     def wrap_last(self, wrapper: Callable[[Callable[[], object]], Callable[[], object]]) -> None:
         """Put ``wrapper`` around what was added last."""
-        self._pending[-1] = wrapper(self._pending[-1])
+        last, _ = self._pending[-1]
+        self._pending[-1] = wrapper(last), True
 
     async def run(self, title: str, limit: Callable[[], TimeLimit] | None = None) -> None:
         """Run all, in this task, each within a ``limit`` of its own: giving one up leaves none of the others out.
@@ -93,9 +99,10 @@ class Finalizers:
         __tracebackhide__ = True
         errors: list[BaseException] = []
         while self._pending:
+            finalizer, is_sync = self._pending.pop()
             try:
-                with no_running_loop():
-                    result = self._pending.pop()()
+                with no_running_loop() if is_sync else _NOTHING:
+                    result = finalizer()
                 if inspect.isawaitable(result):
                     await (result if limit is None else limit().run(partial(_itself, result)))
             except BaseException as error:  # noqa: BLE001  # every finalizer runs; all errors are raised below
@@ -275,7 +282,7 @@ async def _called(
     __tracebackhide__ = True
     function = collection.bound_function(definition, request)
     try:
-        if inspect.isasyncgenfunction(function):
+        if _is_async_generator(function):
             return await _enter_async(function(**arguments), definition, finalizers)
         if inspect.iscoroutinefunction(function):
             return await function(**arguments)
@@ -284,6 +291,12 @@ async def _called(
     if outside is None or not asks_while_running(definition):
         return _called_sync(function, definition, arguments, finalizers)
     return await outside.call(partial(_called_sync, function, definition, arguments), finalizers)
+
+
+def _is_async_generator(function: Callable[..., Any]) -> bool:
+    if type(function) is FunctionType:  # most are, and inspect unwraps what is none
+        return bool(function.__code__.co_flags & inspect.CO_ASYNC_GENERATOR)
+    return inspect.isasyncgenfunction(function)
 
 
 class _ApartContext:
@@ -381,8 +394,9 @@ def _called_sync(
     finalizers: Finalizers | _ApartContext,
 ) -> object:
     __tracebackhide__ = True
+    is_ours = (getattr(function, "__module__", None) or "").startswith(_OURS)  # which starts no loop
     try:
-        with no_running_loop():
+        with _NOTHING if is_ours else no_running_loop():
             if inspect.isgeneratorfunction(function):
                 return _enter_sync(function(**arguments), definition, finalizers)
             return own_value(definition, function(**arguments))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,11 @@ class Around:
     config: pytest.Config
     impls: tuple[pluggy.HookImpl, ...]
     answers: bool = False
+    _has_conftests: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Look once who they are: it is asked for in every phase of every test."""
+        object.__setattr__(self, "_has_conftests", any(_is_conftest(impl.plugin) for impl in self.impls))
 
     def __call__(self, item: pytest.Item) -> contextlib.AbstractContextManager[object]:
         """Call the hooks around the block."""
@@ -97,7 +102,7 @@ class Around:
             pass
 
     def _counting(self, path: Path) -> tuple[pluggy.HookImpl, ...]:
-        if not any(_is_conftest(impl.plugin) for impl in self.impls):
+        if not self._has_conftests:
             return self.impls
         elsewhere = collection.conftests_elsewhere(self.config, path)
         return tuple(impl for impl in self.impls if impl.plugin not in elsewhere)

@@ -104,6 +104,25 @@ class _Guard:
         self.unanswered += 1
         return packed
 
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT  # redis-py's
+        """As redis-py's, which has a task and a timer of its own for each, though most are sent at once."""
+        if self._sends_at_once and not (check_health and self.health_check_interval):  # type: ignore[attr-defined]
+            text = command.encode() if isinstance(command, str) else command
+            transport = self._writer.transport  # type: ignore[attr-defined]  # of the connection mixed in
+            transport.write(text if isinstance(text, bytes) else b"".join(text))
+            if not transport.get_write_buffer_size():
+                return
+            command, check_health = [], False  # wait for what is left, as long as redis-py would
+        await super().send_packed_command(command, check_health)  # type: ignore[misc]  # of the connection mixed in
+
+    @property
+    def _sends_at_once(self) -> bool:
+        """Whether nothing waits to be sent, and nothing is known that would fail."""
+        writer, reader = getattr(self, "_writer", None), getattr(self, "_reader", None)
+        if writer is None or reader is None or writer.transport.is_closing() or reader.exception() is not None:
+            return False
+        return not writer.transport.get_write_buffer_size()
+
     async def read_response(self, *args: Any, **options: Any) -> Any:
         try:
             reply = await super().read_response(*args, **options)  # type: ignore[misc]  # of the connection mixed in

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -286,6 +287,8 @@ def check_scope(definition: pytest.FixtureDef[Any], parent: TestRequest | Reques
 
 def bound_function(definition: pytest.FixtureDef[Any], request: Request) -> Callable[..., Any]:
     """The fixture's function, bound to the test's instance where it is a method."""
+    if type(definition.func) is FunctionType:  # pytest binds no other than a method, and looks the instance up
+        return definition.func
     return cast("Callable[..., Any]", resolve_fixture_function(definition, request))
 
 
