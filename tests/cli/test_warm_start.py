@@ -380,20 +380,25 @@ def processes_in(folder: Path) -> list[str]:
 async def test_plugins_are_as_in_a_cold_run(kept, project):
     project(
         plugin__py=PLUGIN, checks_of_theirs__py="def check(value): assert value == 2",
-        test_seen__py=SUITE + "        import checks_of_theirs; checks_of_theirs.check(len('abc'))",
+        slow_of_theirs__py="import sys; AT = sys.argv[0]", other_of_theirs__py="import sys; AT = sys.argv[0]",
+        test_seen__py=SUITE
+        + "        import checks_of_theirs, other_of_theirs, slow_of_theirs\n"
+        + "        print('slow', slow_of_theirs.AT, 'other', other_of_theirs.AT)\n"
+        + "        checks_of_theirs.check(len('abc'))",
     )  # fmt: skip
     installed = kept.root / "installed"
     (installed / "plugin-1.dist-info").mkdir(parents=True)
     (installed / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
     (installed / "plugin-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nplugin = plugin\n")
-    for name in ("plugin.py", "checks_of_theirs.py"):
+    for name in ("plugin.py", "checks_of_theirs.py", "slow_of_theirs.py", "other_of_theirs.py"):
         (kept.root / name).rename(installed / name)
     path = os.pathsep.join((str(installed), *filter(None, [os.environ.get("PYTHONPATH")])))
     await kept.has_process()
-    await kept.atk(PYTHONPATH=path)
+    await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs")
     await kept.has_process()
     warm = await kept.atk(PYTHONPATH=path)
     assert kept.seen[0], warm.err
+    assert "slow -c other /" in warm.out, warm
     assert "assert 3 == 2" in warm.out, warm
     await kept.has_process()
     with_thread = await kept.atk(PYTHONPATH=path, PLUGIN_STARTS_A_THREAD="1")

@@ -21,6 +21,7 @@ block-threshold = 0
 interference = "warn"
 repeat = 3
 shuffle = 12
+warm-imports = ["sqlmodel"]
 explain-plan = true
 isolation = "database"
 audit-isolation = "each"
@@ -48,6 +49,7 @@ def test_the_whole_file(tmp_path: Path) -> None:
     settings = read(tmp_path, WHOLE)
     assert (settings.retries, settings.fail_slow, settings.block_threshold) == (2, 60.0, 0.0)
     assert (settings.interference, settings.repeat, settings.shuffle, settings.explain_plan) == ("warn", 3, 12, True)
+    assert settings.warm_imports == ("sqlmodel",)
     assert settings.isolation == "database"
     assert settings.audit_isolation == "each"
     assert dict(settings.groups) == {"mail": 1, "payment provider": 4}
@@ -68,6 +70,7 @@ def test_the_later_layer_wins(tmp_path: Path) -> None:
     environ = {"ATK_RETRIES": "5", "ATK_FAIL_SLOW": "2s", "ATK_INTERFERENCE": "fail", "ATK_BLOCK_THRESHOLD": "1"}
     settings = read(tmp_path, WHOLE, environ, retries="0", repeat="1", shuffle="7", explain_plan=None)
     assert (settings.retries, settings.repeat, settings.shuffle) == (0, 1, 7)
+    assert read(tmp_path, WHOLE, {"ATK_WARM_IMPORTS": "fastapi, pydantic"}).warm_imports == ("fastapi", "pydantic")
     assert (settings.fail_slow, settings.interference, settings.block_threshold) == (2.0, "fail", 1.0)
     assert settings.explain_plan
     assert read(tmp_path, WHOLE, {"ATK_ISOLATION": "transaction"}).isolation == "transaction"
@@ -100,6 +103,14 @@ def test_no_seed(tmp_path: Path) -> None:
         ("repeat = 0", ", repeat: 0 is not a count. Allowed: a whole number from 1."),
         ("shuffle = -1", ', shuffle: -1 is not a seed. Allowed: a whole number from 0, or "random".'),
         ('shuffle = "x"', ', shuffle: "x" is not a seed. Allowed: a whole number from 0, or "random".'),
+        (
+            'warm-imports = ["my-app"]',
+            ', warm-imports: ["my-app"] must be a list of names that are imported, e.g. ["fastapi", "pydantic"].',
+        ),
+        (
+            "warm-imports = 1",
+            ', warm-imports: 1 must be a list of names that are imported, e.g. ["fastapi", "pydantic"].',
+        ),
         ("shuffle = 1.5", ', shuffle: 1.5 is not a seed. Allowed: a whole number from 0, or "random".'),
         ('report = "x"', ', report: "x" is unknown. Allowed: full, none, short.'),
         ('interference = "ignore"', ', interference: "ignore" is unknown. Allowed: fail, warn.'),

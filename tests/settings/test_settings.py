@@ -51,6 +51,7 @@ def test_the_dataclass_and_the_loader_have_the_same_defaults(tmp_path: Path) -> 
         "publish_openly",
         "record",
         "snapshots",
+        "warm_imports",
         "report_json",
         "provider",
         "concurrency",
