@@ -42,6 +42,7 @@ _MENDING: Mapping[Cause, str] = {
     "failure": "mend the tests that fail, or end the run at the first with `-x`",
     "expected failure": "skip the tests whose failure is expected, or don't run them (`xfail(run=False)`)",
     "deadlock": "write rows in the same order in all tests, or rows of each test's own",
+    "deadline": "give those that met a deadline late, if at all, longer ones, or mark them `atk(exclusive=True)`",
     "state": "those that touched process-global state run alone from the start next time",
 }
 

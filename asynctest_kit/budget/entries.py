@@ -263,7 +263,7 @@ class SecondAttempts(msgspec.Struct, frozen=True, kw_only=True):
     """The tests that ran once more, and what that cost; none of it is in the lanes.
 
     Attributes:
-        tests: How many tests ran again, because of a time-out, a failure or process-global state.
+        tests: How many tests ran again, because of a time-out, a failure, process-global state or a doubtful deadline.
         attempts: How often, with those attempts by which a failure was traced to others.
         seconds: The sum of the attempts' times.
         wall: The wall time during which any of them ran.

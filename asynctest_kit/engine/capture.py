@@ -29,13 +29,15 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from asynctest_kit.engine.deadlines import Doubt
+
 __all__ = ["Capture", "CaseOutput", "current_output"]
 
 
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "err", "errors", "item", "levels", "logs", "out", "uncaught", "warnings")
+    __slots__ = ("caplog", "doubt", "err", "errors", "item", "levels", "logs", "out", "uncaught", "warnings")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -47,6 +49,7 @@ class CaseOutput:
         self.warnings: list[warnings.WarningMessage] = []
         self.levels: TestLevels | None = None
         self.uncaught: list[tuple[Any, Any]] = []
+        self.doubt: Doubt | None = None
 
     def take_errors(self) -> list[BaseException]:
         """What failed in the background since the last phase."""

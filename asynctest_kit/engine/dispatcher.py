@@ -24,8 +24,9 @@ from asynctest_kit.engine.apart import Apart
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
-from asynctest_kit.engine.code_places import raised_at
+from asynctest_kit.engine.code_places import raised_at, waiting_at
 from asynctest_kit.engine.context_warnings import filters_in_force
+from asynctest_kit.engine.deadlines import Deadlines
 from asynctest_kit.engine.events import AttemptFinished, CaseCutOff, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor, Times
 from asynctest_kit.engine.fair_loop import FairLoop
@@ -50,7 +51,10 @@ if TYPE_CHECKING:
     import pytest
 
     from asynctest_kit.engine.ambient import Ambient
+    from asynctest_kit.engine.capture import CaseOutput
+    from asynctest_kit.engine.code_places import Place
     from asynctest_kit.engine.events import Cause, Sink
+    from asynctest_kit.engine.fair_loop import FairTimer
     from asynctest_kit.engine.graph import Case, SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -117,6 +121,7 @@ class Dispatcher:
         self._apart = Apart(plan.apart)
         self._waits = Waits(sink, memory, {planned.case.nodeid: planned for planned in plan.shared})
         session.config.stash[WAITS] = self._waits
+        self._deadlines = Deadlines(self._waiting, self._note)
         self._sink = sink
         self._debugs = debugs
         self._capture = Capture(session.config)
@@ -206,6 +211,11 @@ class Dispatcher:
         if waits and self._terminal >= 0:
             self._tell_at_once(f"stopping: waiting for {several(waits)}; Ctrl-C again ends at once")
 
+    def _waiting(self, output: CaseOutput) -> Place | None:
+        """Where the test of ``output`` waits."""
+        task = next((task for run, task in self._running.items() if run.output is output), None)
+        return None if task is None else waiting_at(task.get_coro())
+
     def _watchdog(self) -> Watchdog:
         """Have blocks of the loop reported; one that lasts at once."""
 
@@ -278,7 +288,7 @@ class Dispatcher:
             for fixture in planned.case.local
             for target in targets_of(fixture.definition.func)
         }
-        with guarded(targets), applied(ambient), _fair_loop():
+        with guarded(targets), applied(ambient), _fair_loop(self._deadlines.overdue):
             await self._together(executor, cases)
         self._announcer.flush()
 
@@ -466,9 +476,9 @@ class Dispatcher:
                 self._settling = again
                 await self._settle(executor, again)
             else:
-                _add_section(
-                    again.first, "It failed beside others and was not run again alone: too much failed for that."
-                )
+                failed = "It failed beside others and was not run again alone: too much failed for that."
+                doubted = "It was not run again alone: too many were in doubt for that"
+                self._say(again, again.first, failed=failed, doubted=doubted)
                 self._announcer.tell(again.first)
                 self._finished(again.first)
                 self._stop_if_told()
@@ -480,7 +490,9 @@ class Dispatcher:
             if again.last is not None:
                 self._uncounted(again.last)
             if again.first.reports and not self._session.shouldfail:
-                _add_section(again.first, self._reruns.cut_off(again, running=again is self._settling))
+                failed = self._reruns.cut_off(again, running=again is self._settling)
+                doubted = "The run ended before it was run again alone"
+                self._say(again, again.first, failed=failed, doubted=doubted)
                 self._announcer.tell(again.first)
                 self._finished(again.first)
             elif again is not self._settling:  # whose second attempt was cut off
@@ -500,9 +512,10 @@ class Dispatcher:
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
                 self._uncounted(execution)
-        if (stands := self._reruns.failure_that_stands(again, execution)) is not None:
+        if (stands := self._reruns.attempt_that_stands(again, execution)) is not None:
             self._uncounted(execution)
-            _add_section(stands, f"Run again alone, it {_ENDS[execution.outcome]}, which says nothing of this failure.")
+            ended = f"Run again alone, it {_ENDS[execution.outcome]}, which says nothing of"
+            self._say(again, stands, failed=f"{ended} this failure.", doubted=f"{ended} that")
             stands.attempts, execution = again.attempts + (not execution.failed), stands
         elif self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
@@ -512,6 +525,8 @@ class Dispatcher:
                 f"It was stopped beside others, for it touched {again.first.touched}, and ran again alone. What it had "
                 "done before it was stopped was done twice.",
             )
+        elif again.doubt is not None and execution.failed:
+            _add_section(execution, self._reruns.missed(again))
         elif other := self._reruns.other_failure(again, execution):
             _add_section(execution, other)
         self._settling = None
@@ -519,6 +534,13 @@ class Dispatcher:
         self._announcer.flush()
         self._finished(execution)
         self._stop_if_told()
+
+    def _say(self, again: Again, stands: Execution, *, failed: str, doubted: str) -> None:
+        """Say why no attempt alone speaks of one that stands: in its report if it failed, by a verdict if it passed."""
+        if again.doubt is None or stands is not again.first:
+            _add_section(stands, failed)
+        else:
+            stands.verdict, stands.note = "doubtful", self._reruns.unchecked(again, doubted)
 
     def _holds_for(self, again: Again) -> Callable[[CaseRun], bool]:
         return lambda run: self._reruns.holds(again, run)
@@ -654,9 +676,9 @@ def _executor(concurrency: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(512, concurrency * each), thread_name_prefix="asyncio")
 
 
-def _fair_loop() -> contextlib.AbstractContextManager[None]:
+def _fair_loop(on_overdue: Callable[[FairTimer], object] | None = None) -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
-    return loop.shared() if isinstance(loop, FairLoop) else contextlib.nullcontext()
+    return loop.shared(on_overdue) if isinstance(loop, FairLoop) else contextlib.nullcontext()
 
 
 def _add_section(execution: Execution, text: str) -> None:

@@ -45,12 +45,13 @@ Outcome = Literal["passed", "failed", "error", "skipped", "xfailed", "xpassed"]
 
 #: ``flaky``: failed, and passed when it was run again. ``interference``: failed beside others and passes alone.
 #: ``moved``: was stopped beside others at process-global state, and run alone. ``deadlock``: was the victim of a
-#: deadlock with another test, and passed when it was run again.
-CaseVerdict = Literal["", "flaky", "interference", "moved", "deadlock"]
+#: deadlock with another test, and passed when it was run again. ``doubtful``: passed, though it may have missed a
+#: deadline, and no attempt alone has shown whether it did.
+CaseVerdict = Literal["", "flaky", "interference", "moved", "deadlock", "doubtful"]
 
-#: Why a test ran once more: its attempt before took too long, failed, was stopped at process-global state, or was the
-#: victim of a deadlock; or it is looked for who made a test fail.
-Cause = Literal["", "time-out", "failure", "expected failure", "state", "deadlock", "tracing"]
+#: Why a test ran once more: its attempt before took too long, failed, was stopped at process-global state, was the
+#: victim of a deadlock, or passed though it may have missed a deadline; or it is looked for who made a test fail.
+Cause = Literal["", "time-out", "failure", "expected failure", "state", "deadlock", "deadline", "tracing"]
 
 #: ``shared``: beside others on the loop. ``exclusive``: alone on the loop. ``pytest``: alone, by pytest's own protocol.
 Lane = Literal["shared", "exclusive", "pytest"]
@@ -127,7 +128,7 @@ class CaseFinished(Attempt, frozen=True, kw_only=True):
         reason: First line of the failure or the skip reason; empty when passed.
         attempts: How often it ran; the times are those of the attempt that counts.
         verdict: What several attempts showed.
-        note: The verdict in a sentence; empty without one.
+        note: The verdict in a sentence; without one empty, or what else made it run alone.
     """
 
     outcome: Outcome

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.code_places import Place
+    from asynctest_kit.engine.deadlines import Doubt
     from asynctest_kit.engine.events import CaseVerdict, Cause, Outcome
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
@@ -69,11 +70,12 @@ class Execution:
         timed_out: Whether a phase took too long.
         held_up: For whose lock that phase waited, to be read after its time-out; empty if for nobody's.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
+        doubt: A deadline that it may have missed; see :mod:`asynctest_kit.engine.deadlines`.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
         warnings: What it warned beside others; pytest has been told of those that it gave alone.
         calls: pytest's records of the phases that failed, with their reports, for debuggers and the like.
         verdict: What several attempts at it showed.
-        note: The verdict in a sentence; empty without one.
+        note: The verdict in a sentence; without one empty, or what else made it run alone.
         attempts: How often it ran.
     """
 
@@ -86,6 +88,7 @@ class Execution:
     timed_out: bool = False
     held_up: str = ""
     held: bool = False
+    doubt: Doubt | None = None
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
@@ -450,6 +453,7 @@ class CaseRun:
         if not (executor.ledger.has_none(self.output) and self.fixtures.tear_down_at_once()):
             return False
         executor.ledger.close_if_clean(self.output)
+        self.execution.doubt = self.output.doubt
         self.execution.held = self._once_more(self)
         if not self.execution.held:
             executor.lifetimes.release(self.case)
@@ -536,6 +540,7 @@ class CaseRun:
             self.execution.leaks = await self._leaks()
             # Not one that hung: it would hang again.
             self.has_failed = self.execution.failed or any(not is_time_out(error) for error in errors)
+            self.execution.doubt = self.output.doubt
             self.execution.held = self.is_touched or self._once_more(self)
             if not self.execution.held:
                 errors += await let_go(self.case, self.executor.lifetimes)

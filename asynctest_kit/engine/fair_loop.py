@@ -9,6 +9,10 @@ further apart than that stay in their order, and what runs between them has its 
 time-out passes through several tasks before anybody sees it. A busy loop's timers are late, as they are on any busy
 loop; they are just not all late at once. While the loop stands still its clock does too.
 
+The price: while neighbours keep the loop busy, what waits for something outside may be done before a timer that was due
+long ago by the wall clock. Alone that timer would have fired. So each timer knows when it is due by the wall clock; if
+it is cancelled later, that is told (see :mod:`asynctest_kit.engine.deadlines`).
+
 For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well, and
 what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
 """
@@ -16,15 +20,19 @@ what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
 from __future__ import annotations
 
 import asyncio
+import heapq
 import selectors
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextvars import Context
 
-__all__ = ["FairLoop"]
+__all__ = ["FairLoop", "FairTimer"]
+
+Ts = TypeVarTuple("Ts")
 
 #: Seconds that a turn counts for at most.
 _TURN = 0.001
@@ -35,18 +43,21 @@ class _Clock:
 
     Attributes:
         runs: Whether they do.
+        told: What it has told last.
+        wall: What the wall clock was then.
     """
 
-    __slots__ = ("_passed", "_since", "runs")
+    __slots__ = ("_passed", "_since", "runs", "told", "wall")
 
     def __init__(self) -> None:
         self.runs = False
-        self._passed = self._since = 0.0
+        self._passed = self._since = self.told = self.wall = 0.0
 
     def start(self, now: float) -> None:
         """Count from ``now`` on asyncio's clock."""
         self.runs = True
         self._passed, self._since = now, time.monotonic()
+        self.now()
 
     def stop(self) -> None:
         """Leave the time to asyncio's clock."""
@@ -54,7 +65,9 @@ class _Clock:
 
     def now(self) -> float:
         """The time within a turn."""
-        return self._passed + min(time.monotonic() - self._since, _TURN)
+        self.wall = wall = time.monotonic()
+        self.told = told = self._passed + min(wall - self._since, _TURN)
+        return told
 
     def end_turn(self) -> None:
         """Count the turn that ends now."""
@@ -85,11 +98,33 @@ class _Selector(selectors.DefaultSelector):
             self._clock.end_wait()
 
 
+class FairTimer(asyncio.TimerHandle):
+    """A timer on the fair clock.
+
+    Attributes:
+        made: The time on the wall clock when it was made.
+        due: The time on the wall clock from which on it would have fired alone.
+    """
+
+    __slots__ = ("due", "made")
+    made: float
+    due: float
+
+
 class FairLoop(asyncio.SelectorEventLoop):
     """asyncio's loop on a clock of its own."""
 
+    if TYPE_CHECKING:  # what it has of asyncio's loop
+        _debug: bool
+        _timer_cancelled_count: int
+        _scheduled: list[asyncio.TimerHandle]
+        _check_closed: Callable[[], None]
+        _check_thread: Callable[[], None]
+        _check_callback: Callable[[object, str], None]
+
     def __init__(self) -> None:
         self._fair_clock = _Clock()
+        self._on_overdue: Callable[[FairTimer], object] | None = None
         super().__init__(_Selector(self._fair_clock))
 
     def time(self) -> float:
@@ -97,10 +132,42 @@ class FairLoop(asyncio.SelectorEventLoop):
         return self._fair_clock.now() if self._fair_clock.runs else super().time()
 
     @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Limit what a turn counts for, while tests run beside each other in the block."""
+    def shared(self, on_overdue: Callable[[FairTimer], object] | None = None) -> Iterator[None]:
+        """Limit what a turn counts for, while tests run beside each other in the block.
+
+        ``on_overdue`` is called with each timer that was made in the block, and is cancelled after it was due by the
+        wall clock; of those that had fired by then too.
+        """
         self._fair_clock.start(super().time())
+        self._on_overdue = on_overdue
         try:
             yield
         finally:
+            self._on_overdue = None
             self._fair_clock.stop()
+
+    def call_at(
+        self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call ``callback(*args)`` when the clock shows ``when``: asyncio's code, but for the kind of timer."""
+        clock = self._fair_clock
+        if not clock.runs or when is None:
+            return super().call_at(when, callback, *args, context=context)
+        self._check_closed()
+        if self._debug:
+            self._check_thread()
+            self._check_callback(callback, "call_at")
+        timer: Any = FairTimer(when, callback, args, self, context)
+        timer.made = clock.wall
+        timer.due = when + clock.wall - clock.told
+        if timer._source_traceback:  # noqa: SLF001  # as are the lines below
+            del timer._source_traceback[-1]  # noqa: SLF001
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True  # noqa: SLF001
+        return timer  # type: ignore[no-any-return]
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        if handle._scheduled:  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio's code again
+            self._timer_cancelled_count += 1
+        if self._on_overdue is not None and type(handle) is FairTimer and time.monotonic() >= handle.due:
+            self._on_overdue(handle)

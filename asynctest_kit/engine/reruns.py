@@ -9,6 +9,10 @@ found or the failure doesn't come back; a suspect is named if the test fails bes
 next run runs it alone. An expected failure is looked at alone too, for it may have failed for another reason; not one
 that a mark has kept from running.
 
+One that passed beside others, but may have missed a deadline of its own (see :mod:`asynctest_kit.engine.deadlines`), is
+run alone after all that failed, and that attempt counts. If there is no time for that, or it says nothing, the test is
+doubtful.
+
 The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
 then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
 tracing.
@@ -27,11 +31,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctest_kit.engine import clock
+from asynctest_kit.engine.deadlines import COUNTED
 from asynctest_kit.engine.same_failure import is_same_failure, likeness
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from asynctest_kit.engine.deadlines import Doubt
     from asynctest_kit.engine.events import Cause, Lane
     from asynctest_kit.engine.executor import CaseRun, Execution
     from asynctest_kit.engine.graph import SharedFixture
@@ -50,6 +56,8 @@ _PATIENCE = 10.0
 #: After so many seconds the smallest set of neighbours that was found so far is named.
 _TRACING = 3.0
 
+_MARK = "`atk(exclusive=True)` runs it alone from the start"
+
 #: So many neighbours are named.
 _NAMED = 10
 
@@ -63,23 +71,25 @@ class Again:
         first: The attempt that made it necessary.
         failures: The attempts so far that failed.
         last: The attempt alone after which there is no other; None until it was.
+        doubt: The deadline that the first attempt, which passed, may have missed; None for any other.
     """
 
     planned: PlannedCase
     first: Execution
     failures: list[Execution] = field(default_factory=list)
     last: Execution | None = None
+    doubt: Doubt | None = None
 
     @property
     def attempts(self) -> int:
         """How often it has run."""
-        return len(self.failures) + bool(self.first.touched)
+        return len(self.failures) + (bool(self.first.touched) or self.doubt is not None)
 
     @property
     def cause(self) -> Cause:
         """Why the next attempt is made."""
         if not self.failures:
-            return "state"
+            return "state" if self.doubt is None else "deadline"
         last = self.failures[-1]
         if last.deadlock:
             return "deadlock"
@@ -90,7 +100,7 @@ class Again:
     @property
     def failed_beside_others(self) -> bool:
         """Whether other tests ran while it failed."""
-        return self.first.planned.lane == "shared" and not self.first.touched
+        return self.first.planned.lane == "shared" and not self.first.touched and self.doubt is None
 
 
 class _Ran(NamedTuple):
@@ -115,7 +125,7 @@ class Reruns:
         self._waiting: list[Again] = []
         self._up: set[SharedFixture] = set()
         self._neighbours: list[_Ran] = []
-        self._spent = 0.0
+        self._spent = {"failures": 0.0, "doubts": 0.0}  # each has its own, so that none keeps the others from it
         self._traced = 0
 
     def once_more(self, run: CaseRun) -> bool:
@@ -125,7 +135,9 @@ class Reruns:
             return False
         if run.has_failed:
             return run.planned.retries > 0 or is_beside or bool(execution.deadlock)
-        return is_beside and execution.outcome == "xfailed" and not run.is_refused
+        if execution.outcome == "xfailed":
+            return is_beside and not run.is_refused
+        return execution.doubt is not None and execution.outcome in ("passed", "xpassed")
 
     def take(self, execution: Execution) -> bool:
         """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
@@ -135,30 +147,38 @@ class Reruns:
             self._memory.learn(execution.planned.case.item, f"touched {execution.touched}")
             self._waiting.append(Again(_alone(execution.planned, f"it touched {execution.touched}"), execution))
         elif execution.held:
-            again = _alone(execution.planned, "it failed and runs again")
-            self._waiting.append(Again(again, execution, [execution]))
+            if execution.failed or execution.outcome == "xfailed":
+                again = Again(_alone(execution.planned, "it failed and runs again"), execution, [execution])
+            else:
+                planned = _alone(execution.planned, "it may have missed a deadline and runs again")
+                again = Again(planned, execution, doubt=execution.doubt)
+            self._waiting.append(again)
         return bool(execution.touched or execution.held)
 
     def next(self) -> Again | None:
-        """The next test that runs again: one over the last one's fixtures, so that these aren't up around others."""
+        """The next test that runs again: one over the last one's fixtures, so that these aren't up around others.
+
+        Doubtful ones come last.
+        """
         if not self._waiting:
             return None
-        chosen = next((one for one in self._waiting if _narrow(one) & self._up), self._waiting[0])
+        first = next((one for one in self._waiting if one.doubt is None), self._waiting[0])
+        chosen = next((one for one in self._waiting if _narrow(one) & self._up), first)
         self._waiting.remove(chosen)
         self._up = _narrow(chosen)
         return chosen
 
     def is_worth_it(self, again: Again) -> bool:
-        """Whether there is time to run a failure alone: a suite that is simply broken should end soon."""
+        """Whether there is time to run it alone: a suite that is simply broken should end soon."""
         if again.first.touched or again.planned.retries or again.first.deadlock:
             return True
         done = self._neighbours
         tests = max(one.end for one in done) - min(one.start for one in done)
-        return self._spent < max(_PATIENCE, tests)
+        return self._spent[_kind(again)] < max(_PATIENCE, tests)
 
     def judge(self, again: Again, execution: Execution) -> bool:
         """Add an attempt alone; tell whether there has to be another. The last one then carries the verdict."""
-        self._spent += execution.times.end - execution.times.start
+        self._spent[_kind(again)] += execution.times.end - execution.times.start
         if execution.failed:
             again.failures.append(execution)
             if execution.held:
@@ -184,13 +204,13 @@ class Reruns:
     @staticmethod
     def _allowed(again: Again) -> int:
         """How many attempts may fail before the last one; the first beside others counts only with retries."""
-        if again.first.touched or not again.failed_beside_others:
+        if not again.failed_beside_others:
             return again.planned.retries
         return max(again.planned.retries, 1)
 
     def settle(self, again: Again, execution: Execution) -> bool:
         """Give the last attempt its verdict; tell whether the failure is still to be traced to the neighbours."""
-        if execution.failed or not (again.first.failed or again.first.touched):
+        if execution.failed or not (again.first.failed or again.first.touched or again.doubt):
             return False
         if again.first.deadlock and len(again.failures) == 1:
             others = several(again.first.deadlock)
@@ -210,14 +230,32 @@ class Reruns:
             return True
         elif again.first.touched:
             execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
+        elif again.doubt is not None:
+            execution.note = f"beside others it may have missed {again.doubt}; it passed alone, and that counts"
         return False
 
     @staticmethod
-    def failure_that_stands(again: Again, execution: Execution) -> Execution | None:
-        """The failure that an attempt alone, which says nothing of it, leaves as it was."""
+    def attempt_that_stands(again: Again, execution: Execution) -> Execution | None:
+        """The failure that an attempt alone, which says nothing of it, leaves as it was; or the pass in doubt."""
         said_nothing = execution.outcome in ("skipped", "xfailed") or execution.is_final
         before = next((one for one in reversed(again.failures) if one is not execution), None)
-        return before if said_nothing and before is not None and before.failed else None
+        if before is None and again.doubt is not None and execution.outcome != "xfailed":
+            before = again.first
+        return before if said_nothing and before is not None and before.outcome != "xfailed" else None
+
+    @staticmethod
+    def unchecked(again: Again, why: str) -> str:
+        """What is said of a test that passed and stays in doubt; ``why`` it does."""
+        return f"may have missed {again.doubt}; {COUNTED}. {why}; {_MARK}"
+
+    @staticmethod
+    def missed(again: Again) -> str:
+        """How it was found that a test fails which passed beside others: in words for its report."""
+        return (
+            f"It passed beside others first, but may have missed {again.doubt}; {COUNTED}.\n"
+            "So it was run again alone, on asyncio's clock, and failed as shown. If time isn't why, what the first "
+            f"attempt left behind may be: {_MARK}."
+        )
 
     @staticmethod
     def other_failure(again: Again, execution: Execution) -> str:
@@ -316,6 +354,11 @@ async def suspects(
         if await fails_beside(others) is not bool(others):
             return Suspects(beside, traced=True, confirmed=False)
     return Suspects(beside, found, traced=True)
+
+
+def _kind(again: Again) -> str:
+    """Whose time it takes to run it alone."""
+    return "failures" if again.doubt is None else "doubts"
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

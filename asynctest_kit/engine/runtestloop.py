@@ -180,7 +180,7 @@ class _Loop:
 
 
 #: The letter of a test that passed with a verdict.
-_SHOWN = {"flaky": "f", "interference": "i"}
+_SHOWN = {"doubtful": "d", "flaky": "f", "interference": "i"}
 
 
 def _explain(config: pytest.Config, planned: Plan, options: Options) -> None:

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
 
-__all__ = ["Blocked", "Thresholds", "Watchdog", "frames_of_threads"]
+__all__ = ["Blocked", "Thresholds", "Watchdog", "frames_of_threads", "step_of"]
 
 _RUN = asyncio.Handle._run.__code__  # noqa: SLF001  # the frame by which a step of the loop is known
 
@@ -241,7 +241,7 @@ class Watchdog:
     def _look(self) -> None:
         """Find out what the loop runs. The stack is whole until this thread waits for something."""
         frame = None if self._stop.is_set() else frames_of_threads().get(self._watched)
-        running_step = _running_step(frame, self._loop)
+        running_step = step_of(frame, self._loop)
         handle = None if running_step is None else running_step.f_locals["self"]
         now, cpu = clock.monotonic(), self._cpu()
         step = self._step
@@ -322,7 +322,7 @@ def _cpu_clock(thread: int) -> int | None:
     return time.pthread_getcpuclockid(thread) if hasattr(time, "pthread_getcpuclockid") else None
 
 
-def _running_step(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
+def step_of(frame: FrameType | None, loop: asyncio.AbstractEventLoop) -> FrameType | None:
     """The frame of the handle of ``loop`` that the thread of ``frame`` runs, whatever other loop runs inside of it."""
     while frame is not None:
         if frame.f_code is _RUN:

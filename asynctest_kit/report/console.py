@@ -57,6 +57,7 @@ _VERDICTS: Final = {
     "interference": "failed beside others and passed alone",
     "flaky": "failed, and passed when run again",
     "deadlock": "was the victim of a deadlock, and passed when run again",
+    "doubtful": "passed, but may have missed a deadline: whether they did was not found out",
     "moved": "touched process-global state, stopped and run alone; so from the start next time",
 }
 
@@ -67,6 +68,7 @@ _CAUSES: Final = {
     "expected failure": "expected failure{s}",
     "state": "stop{s} at process-global state",
     "deadlock": "deadlock{s}",
+    "deadline": "deadline{s} that may have been missed",
     "tracing": "attempt{s} to find who made them fail",
 }
 

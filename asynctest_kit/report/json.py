@@ -128,8 +128,9 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         Cause,
         Meta(
             description="Why it ran once more: its attempt before took too long (time-out), failed (failure), failed "
-            "as an xfail mark expects (expected failure), was stopped at process-global state (state), or was the "
-            "victim of a deadlock (deadlock). Empty for a first attempt; tracing only among second attempts."
+            "as an xfail mark expects (expected failure), was stopped at process-global state (state), was the "
+            "victim of a deadlock (deadlock), or passed though it may have missed a deadline (deadline). Empty for a "
+            "first attempt; tracing only among second attempts."
         ),
     ]
     verdict: Annotated[
@@ -137,10 +138,13 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             description="flaky: failed, then passed. interference: failed beside others, passes alone. "
             "moved: touched process-global state beside others, was stopped and ran alone. deadlock: was the victim of "
-            "a deadlock with another test, and passed alone. Empty otherwise."
+            "a deadlock with another test, and passed alone. doubtful: passed beside others, but may have missed a "
+            "deadline, and was not checked alone. Empty otherwise."
         ),
     ]
-    note: Annotated[str, Meta(description="The verdict in a sentence.")]
+    note: Annotated[
+        str, Meta(description="The verdict in a sentence; without one, the deadline that made it run alone.")
+    ]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,9 +1,18 @@
-"""A neighbour that is busy makes timers late, and never changes their order or what happens between them."""
+"""A busy neighbour makes timers late, and changes neither their order nor whether a deadline is met."""
 
 from __future__ import annotations
 
 import pytest
 from parity import SUITES, Bench
+
+FILE = SUITES / "fair/test_fair.py"
+WAYS = ["by_timeout", "by_wait_for", "by_fail_after", "by_wait", "by_alarm", "by_timer"]
+MISSED = {f"test_misses_its_deadline[{way}]" for way in WAYS}
+
+#: Their deadlines are met alone, as their neighbours' turns are what makes them late.
+IN_DOUBT = {"test_time_limit", "test_wait_for"}
+
+WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once"}
 
 
 @pytest.fixture(scope="module")
@@ -11,11 +20,70 @@ def run(tmp_path_factory):
     return Bench(tmp_path_factory.mktemp("fair"), SUITES / "fair").engine()
 
 
-def test_all_pass_at_once_beside_who_blocks(run):
-    assert set(run.outcomes.values()) == {"passed passed passed"}, run.out
-    attempts = {event["nodeid"]: event["attempts"] for event in run.events if event["type"] == "CaseFinished"}
-    assert set(attempts.values()) == {1}
-    assert not [event for event in run.events if event["type"] == "AttemptFinished"]
+@pytest.fixture(scope="module")
+def finished(run):
+    return {event["nodeid"].rpartition("::")[2]: event for event in run.events if event["type"] == "CaseFinished"}
+
+
+def test_all_pass_beside_who_blocks_but_those_that_miss_a_deadline(run, finished):
+    passed = {name for name, event in finished.items() if event["outcome"] == "passed"}
+    assert passed == finished.keys() - MISSED, run.out
+    assert {finished[name]["outcome"] for name in MISSED} == {"failed"}
+
+
+def test_those_whose_deadline_is_in_doubt_run_again_alone(finished):
+    again = {name: (event["attempts"], event["lane"], event["cause"]) for name, event in finished.items()}
+    once = {name for name, event in finished.items() if event["attempts"] == 1}
+    assert once == finished.keys() - MISSED - IN_DOUBT - WITH_VERDICT
+    assert {again[name] for name in MISSED | IN_DOUBT} == {(2, "exclusive", "deadline")}
+    for name in IN_DOUBT:
+        assert finished[name]["note"].startswith("beside others it may have missed a deadline of 0.0")
+    assert {name for name, event in finished.items() if event["verdict"]} == WITH_VERDICT
+
+
+def test_an_attempt_alone_that_says_nothing_leaves_it_doubtful(run, finished):
+    event = finished["test_is_skipped_alone"]
+    assert (event["outcome"], event["verdict"], event["attempts"]) == ("passed", "doubtful", 2)
+    assert event["note"].startswith("may have missed a deadline of 0.1 s at test_fair.py:")
+    assert "Run again alone, it was skipped, which says nothing of that" in event["note"]
+    assert ", 1 doubtful" in run.out
+
+
+def test_it_has_its_retries(finished):
+    event = finished["test_misses_it_once"]
+    assert (event["outcome"], event["verdict"], event["attempts"]) == ("passed", "flaky", 3)
+    assert event["note"] == "failed once, at first with: TimeoutError"
+
+
+def said(run, name):
+    (phase,) = (phase for phase in run.phases[f"test_fair.py::{name}"] if phase.when == "call")
+    return dict(phase.sections).get("asynctest_kit")
+
+
+@pytest.mark.parametrize(
+    ("way", "line", "function"),
+    [
+        (
+            "by_timeout",
+            "async with asyncio.timeout(0.1):\n        await answer()\n\n\nasync def by_wait_for",
+            "by_timeout",
+        ),
+        ("by_wait_for", "await asyncio.wait_for(answer(), 0.1)", "by_wait_for"),
+        ("by_timer", "timer.cancel()", "by_timer"),
+    ],
+)
+def test_the_failure_says_how_it_passed_before(run, way, line, function):
+    number = FILE.read_text().partition(line)[0].count("\n") + 1
+    told = said(run, f"test_misses_its_deadline[{way}]")
+    assert told.startswith("It passed beside others first, but may have missed a deadline of 0.1 s at ")
+    assert f"test_fair.py:{number} in {function}, which was met after " in told
+    assert "atk(exclusive=True)" in told
+
+
+def test_a_shared_fixtures_deadline_is_a_finding(run):
+    (found,) = (event for event in run.events if event["type"] == "FindingMade" and "deadline" in event["text"])
+    assert found["nodeid"].startswith("fixture server")
+    assert found["text"].startswith("may have missed a deadline of 0.1 s at test_fair.py:")
 
 
 def test_what_lies_between_two_timers_has_its_turns(run):
@@ -23,12 +91,16 @@ def test_what_lies_between_two_timers_has_its_turns(run):
 
 
 def test_they_ran_beside_who_blocks(run):
-    events = {event["nodeid"].rpartition("::")[2]: event for event in run.events if event["type"] == "CaseFinished"}
-    blocks = events["test_blocks"]
-    for name, event in events.items():
+    first = {
+        event["nodeid"].rpartition("::")[2]: event
+        for event in run.events
+        if event["type"] in {"CaseFinished", "AttemptFinished"} and not event["cause"]
+    }
+    blocks = first["test_blocks"]
+    for name, event in first.items():
         if name not in {"test_blocks", "test_alone"}:
             assert event["lane"] == "shared"
-            assert blocks["start"] < event["end"] <= blocks["end"]
+            assert blocks["start"] < event["call_end"] <= blocks["end"]
 
 
 def test_alone_the_clock_is_asyncios(run):

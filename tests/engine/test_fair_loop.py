@@ -1,10 +1,16 @@
-"""Timers keep their order, with turns between them, however long a turn takes."""
+"""Timers keep their order, with turns between them, however long a turn takes; those that are late are told of."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
+from types import SimpleNamespace
 
+import pytest
+
+from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.deadlines import Deadlines
 from asynctest_kit.engine.fair_loop import FairLoop
 
 
@@ -55,3 +61,43 @@ def test_what_it_falls_behind_is_over_when_tests_run_alone():
         with runner.get_loop().shared():
             assert runner.run(_blocked()) > 0.04
         assert abs(time.monotonic() - runner.get_loop().time()) < 0.01
+
+
+async def _cancelled(delay, when):
+    """Cancel a timer: before or after it is due by the wall clock, in the turn in which it fires, and afterwards."""
+    loop = asyncio.get_running_loop()
+    if when == "as it fires":
+        first = loop.call_later(delay, lambda: timers.pop().cancel())
+        timers = [loop.call_at(first.when() + 1e-6, int)]
+        loop.call_soon(time.sleep, 2 * delay)
+        await asyncio.sleep(2 * delay)
+        return
+    timer = loop.call_later(delay, int)
+    if when != "early":
+        time.sleep(2 * delay)  # noqa: ASYNC251  # as above
+        await asyncio.sleep(2 * delay if when == "fired" else 0)
+    timer.cancel()
+
+
+@pytest.mark.parametrize(
+    ("when", "is_doubted"), [("early", False), ("late", True), ("as it fires", True), ("fired", False)]
+)
+def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(when, is_doubted):
+    test, context = SimpleNamespace(doubt=None), contextvars.copy_context()
+    context.run(current_output.set, test)
+    on_overdue = Deadlines(lambda _: None, print).overdue
+    with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().shared(on_overdue):
+        runner.run(_cancelled(60 if when == "early" else 0.02, when), context=context)
+    assert (test.doubt is not None) is is_doubted
+    if is_doubted:
+        assert f"{test.doubt}".startswith("a deadline of 0.02 s at ")
+        assert test.doubt.took >= test.doubt.seconds
+
+
+def test_alone_nothing_is_told():
+    late = []
+    with asyncio.Runner(loop_factory=FairLoop) as runner:
+        with runner.get_loop().shared(late.append):
+            pass
+        runner.run(_cancelled(0.02, "late"))
+    assert late == []

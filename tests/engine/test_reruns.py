@@ -5,9 +5,15 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from parity import SUITES, Bench, faults_of, set_ups
+
+from asynctest_kit.engine.deadlines import Doubt
+from asynctest_kit.engine.executor import Execution, Times
+from asynctest_kit.engine.memory import Memory
+from asynctest_kit.engine.reruns import Again, Reruns
 
 ALL_PASSED = "passed passed passed"
 CALL_FAILED = "passed failed passed"
@@ -267,6 +273,18 @@ def test_interference_goes_with_retries_as_flaky(bench):
     assert run.code == 0
     assert event["verdict"] == "flaky"
     assert event["note"] == "failed once, at first with: AssertionError: assert 'suspect' == 'victim'"
+
+
+def test_failures_and_doubts_have_time_of_their_own():
+    shared, alone = (SimpleNamespace(lane=lane, retries=0) for lane in ("shared", "exclusive"))
+    first = Execution(shared, times=Times(start=0, end=1))
+    doubtful, failed = Again(alone, first, doubt=Doubt(0.1, 0.2, None)), Again(alone, first, [first])
+    reruns = Reruns(Memory(None), triages=True)
+    assert not reruns.take(first)
+    assert reruns.is_worth_it(doubtful)
+    reruns.judge(doubtful, Execution(alone, times=Times(start=1, end=12)))
+    assert not reruns.is_worth_it(doubtful)
+    assert reruns.is_worth_it(failed)
 
 
 BESIDE_SHORT_LIVED = """

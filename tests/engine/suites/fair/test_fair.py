@@ -5,13 +5,16 @@ import contextlib
 import os
 import time
 
+import anyio
 import pytest
 from trail import note
 
 pytestmark = pytest.mark.anyio
 
-TESTS = 6
+TESTS = 17
 running = set()
+attempts = []
+blocking = asyncio.Event()
 
 
 def busy(seconds):
@@ -22,8 +25,9 @@ def busy(seconds):
 
 
 async def test_blocks():
-    """50 ms in each turn, as long as others run."""
-    for _ in range(200):
+    """50 ms in each turn, as long as others run, up to a minute."""
+    blocking.set()
+    for _ in range(1200):
         busy(0.05)
         await asyncio.sleep(0)
         if len(running) == TESTS or "SUITE_PLAIN" in os.environ:
@@ -100,6 +104,143 @@ async def test_sees_times_of_its_own():
         start = time.monotonic()
         await asyncio.sleep(0.01)
         assert time.monotonic() - start >= 0.009
+
+
+@contextlib.asynccontextmanager
+async def outside():
+    """Another process that ends 0.5 s after it is asked, by a clock that nobody here keeps."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec("sh", "-c", "read x; exec sleep 0.5", stdin=pipe, stdout=pipe)
+
+    async def answer():
+        process.stdin.write(b"\n")
+        assert await process.stdout.read() == b""
+
+    await blocking.wait()
+    try:
+        yield answer
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            process.kill()
+        await process.wait()
+
+
+async def by_timeout(answer):
+    async with asyncio.timeout(0.1):
+        await answer()
+
+
+async def by_wait_for(answer):
+    await asyncio.wait_for(answer(), 0.1)
+
+
+async def by_fail_after(answer):
+    with anyio.fail_after(0.1):
+        await answer()
+
+
+async def by_wait(answer):
+    task = asyncio.create_task(answer())
+    _, late = await asyncio.wait([task], timeout=0.1)
+    task.cancel()
+    assert not late
+
+
+async def by_alarm(answer):
+    alarm, task = asyncio.create_task(asyncio.sleep(0.1)), asyncio.create_task(answer())
+    await asyncio.wait([task, alarm], return_when=asyncio.FIRST_COMPLETED)
+    is_late = alarm.done()
+    alarm.cancel()
+    task.cancel()
+    assert not is_late
+
+
+async def by_timer(answer):
+    late = []
+    timer = asyncio.get_running_loop().call_later(0.1, late.append, True)
+    await answer()
+    timer.cancel()
+    assert not late
+
+
+@pytest.mark.parametrize("way", [by_timeout, by_wait_for, by_fail_after, by_wait, by_alarm, by_timer])
+async def test_misses_its_deadline(way):
+    """It takes 0.5 s and has 0.1 s."""
+    with counted(way):
+        async with outside() as answer:
+            await way(answer)
+
+
+async def test_is_skipped_alone():
+    """Alone it says nothing of the deadline that it may have missed."""
+    if "skipped" in running:
+        pytest.skip("it has run")
+    with counted("skipped"):
+        async with outside() as answer:
+            await by_timeout(answer)
+
+
+@pytest.mark.atk(retries=1)
+async def test_misses_it_once():
+    attempts.append("it")
+    with counted("once"):
+        async with outside() as answer, asyncio.timeout(10 if len(attempts) > 2 else 0.1):
+            await answer()
+
+
+async def test_expects_time_outs():
+    """What has fired is no deadline that was met."""
+    with counted("expects"):
+        await blocking.wait()
+        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+            await asyncio.Event().wait()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.01)
+        waiting = asyncio.create_task(asyncio.Event().wait())
+        assert await asyncio.wait([waiting], timeout=0.01) == (set(), {waiting})
+        waiting.cancel()
+
+
+async def test_stops_a_pause():
+    """What waits between two looks has no deadline."""
+
+    async def look():
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+
+    with counted("pause"):
+        looking = asyncio.create_task(look())
+        async with outside() as answer:
+            await answer()
+        looking.cancel()
+
+
+@pytest.fixture(scope="session")
+async def server(anyio_backend):
+    """Gives something outside 0.1 s to answer who asks."""
+    questions = asyncio.Queue()
+
+    async def serve():
+        async with outside() as answer:
+            question = await questions.get()
+            async with asyncio.timeout(0.1):
+                await answer()
+            question.set_result(None)
+
+    serving = asyncio.create_task(serve())
+
+    def ask():
+        question = asyncio.get_running_loop().create_future()
+        questions.put_nowait(question)
+        return question
+
+    yield ask
+    await serving
+
+
+async def test_asks_who_misses_a_deadline(server):
+    with counted("asks"):
+        await server()
 
 
 @pytest.mark.atk(exclusive=True)

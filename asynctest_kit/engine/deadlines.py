@@ -1,0 +1,148 @@
+"""Deadlines that were met on the fair clock, though by the wall clock they were over.
+
+The problem. Beside others a turn of the loop counts for 1 ms at most (see :mod:`asynctest_kit.engine.fair_loop`). So
+what a test waits for may be there before its deadline has passed on the loop's clock, yet after it has by the wall
+clock. How long it would have taken alone lies between the two, and nobody knows where: neighbours kept the loop busy,
+but what is outside goes by the wall clock. Either the deadline would have been met too, or the test passes wrongly.
+
+How it is seen. Who meets a deadline cancels its timer. If that was due by the wall clock, the test that it belongs to
+by its context is in doubt: it runs once more, alone, on asyncio's own clock, and that attempt counts (see
+:mod:`asynctest_kit.engine.reruns`). A deadline of a shared fixture's code, a server's for instance, may matter to any
+test: it is a finding, once for each place.
+
+What is no deadline: the engine's own timers, which know the wall clock; and a pause, ``asyncio.sleep``, which may end
+late on any loop. But a task that is nothing but a pause is an alarm, against which something else races. Of shared
+fixtures only time-outs count (``asyncio.timeout``, ``wait_for``, anyio's cancel scopes): what else they set and
+cancel all the time are the idle times of connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from asynctest_kit.engine import clock
+from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.code_places import is_users, running
+from asynctest_kit.engine.watchdog import step_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType, FrameType
+
+    from asynctest_kit.engine.capture import CaseOutput
+    from asynctest_kit.engine.code_places import Place
+    from asynctest_kit.engine.fair_loop import FairTimer
+
+__all__ = ["COUNTED", "Deadlines", "Doubt", "current_fixture"]
+
+#: How it came to that.
+COUNTED = "beside others a turn of the loop counts for 1 ms at most"
+
+#: The shared fixture whose code runs, as its task is called; empty for a test's.
+current_fixture: ContextVar[str] = ContextVar("asynctest_kit_fixture", default="")
+
+_ENGINE = __name__.rpartition(".")[0] + "."
+
+#: asyncio's callback of a pause.
+_END_PAUSE = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # noqa: SLF001
+
+#: Classes whose timers are time-outs: asyncio's and async_timeout's, and anyio's.
+_SCOPES = frozenset({"Timeout", "CancelScope"})
+
+
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """A deadline that was over by the wall clock when it was met.
+
+    Attributes:
+        seconds: How long it allowed.
+        took: How long it took by the wall clock.
+        place: Where the user's code was then; None if that isn't known.
+    """
+
+    seconds: float
+    took: float
+    place: Place | None
+
+    def __str__(self) -> str:
+        where = "" if self.place is None else f" at {self.place}"
+        return f"a deadline of {self.seconds:.3g} s{where}, which was met after {self.took:.3g} s by the wall clock"
+
+
+class Deadlines:
+    """Looks at the timers that were cancelled after they were due by the wall clock.
+
+    Args:
+        waiting: Where a test waits.
+        note: Is told the findings: whose, and what.
+    """
+
+    def __init__(self, waiting: Callable[[CaseOutput], Place | None], note: Callable[[str, str], object]) -> None:
+        self._waiting = waiting
+        self._note = note
+        self._noted: set[tuple[str, Place | None]] = set()
+
+    def overdue(self, timer: FairTimer) -> None:
+        """Doubt the test that ``timer`` belongs to, if it was a deadline that had not passed on the fair clock."""
+        context = timer._context  # type: ignore[attr-defined]  # noqa: SLF001  # the only way
+        output = context.get(current_output)
+        if output is not None:
+            if output.doubt is None and _is_deadline(timer) and _is_pending(timer):
+                place = _running_place(timer) or self._waiting(output)
+                output.doubt = _doubt(timer, place)
+        elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_pending(timer):
+            self._note_once(fixture, _doubt(timer, _running_place(timer)))
+
+    def _note_once(self, fixture: str, doubt: Doubt) -> None:
+        if (fixture, doubt.place) in self._noted:
+            return
+        self._noted.add((fixture, doubt.place))
+        self._note(
+            fixture,
+            f"may have missed {doubt}; {COUNTED}. A test that relies on it may pass beside others and fail alone: "
+            "`atk(exclusive=True)` runs it on asyncio's clock",
+        )
+
+
+def _doubt(timer: FairTimer, place: Place | None) -> Doubt:
+    return Doubt(timer.due - timer.made, clock.monotonic() - timer.made, place)
+
+
+def _is_deadline(timer: FairTimer) -> bool:
+    callback = timer._callback  # type: ignore[attr-defined]  # noqa: SLF001
+    if callback is _END_PAUSE:
+        task = asyncio.current_task()
+        return task is not None and getattr(task.get_coro(), "cr_code", None) is asyncio.sleep.__code__
+    return not str(getattr(callback, "__module__", "")).startswith(_ENGINE)
+
+
+def _is_time_out(timer: FairTimer) -> bool:
+    callback = timer._callback  # type: ignore[attr-defined]  # noqa: SLF001
+    return type(getattr(callback, "__self__", None)).__name__ in _SCOPES or _is_running(asyncio.wait_for.__code__)
+
+
+def _is_pending(timer: FairTimer) -> bool:
+    """Whether it has not run: what is cancelled afterwards was no deadline that was met."""
+    if timer._scheduled:  # type: ignore[attr-defined]  # noqa: SLF001
+        return True
+    ready = timer._loop._ready  # type: ignore[attr-defined]  # noqa: SLF001
+    return any(one is timer for one in ready)
+
+
+def _running_place(timer: FairTimer) -> Place | None:
+    """The line of the user's code that cancels it."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # as in asyncio
+    assert frame is not None  # noqa: S101
+    place, _ = running(frame, step_of(frame, timer._loop))  # type: ignore[attr-defined]  # noqa: SLF001
+    return place if place is not None and is_users(place.file) else None
+
+
+def _is_running(code: CodeType) -> bool:
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    while frame is not None and frame.f_code is not code:
+        frame = frame.f_back
+    return frame is not None
