@@ -41,7 +41,8 @@ def read_ahead() -> None:
     """Read in this process what pytest will ask for."""
     for one in _distributions(importlib.metadata.distributions()):
         if any(point.group == _GROUP for point in one.entry_points):
-            _ = one.files
+            for file in one.files or ():
+                str(file)  # which a path keeps
 
 
 class ReadOnce:
