@@ -152,6 +152,7 @@ class RedisSlots:
         #: Of those, the ones into which a connection that nobody can end may still write.
         self._lost: set[str] = set()
         self._foreign: set[str] = set()
+        self._free: list[str] = []
         self._left: set[str] = set()
         self._users = Users(nodes)
         self._strays = _Strays(layout.strays, has_others=self._external)
@@ -223,14 +224,25 @@ class RedisSlots:
         return database
 
     async def _first_free(self) -> _Database | None:
+        """Hold the first of those that were free at the last look, or at another one, that still is."""
+        has_looked = False
+        while self._free or not has_looked:
+            if not self._free:
+                has_looked = True
+                await self._look()
+                continue
+            name = self._free.pop()
+            if name not in self._taken and (database := await self._taken_now(name)) is not None:
+                return database
+        return None
+
+    async def _look(self) -> None:
+        """See which are free, those of runs that have died last, which is where they are taken from."""
         marked = await self._users.marked()
         self._left = (marked & self._layout.rooms.keys()) - self._taken
         free = [*self._layout.rooms.keys() - await self.locks.held() - self._taken - self._foreign]
         random.shuffle(free)  # two runs that start at once would meet at each
-        for name in sorted(free, key=marked.__contains__, reverse=True):
-            if name not in self._taken and (database := await self._taken_now(name)) is not None:
-                return database
-        return None
+        self._free = sorted(free, key=marked.__contains__)
 
     async def _taken_now(self, name: str) -> _Database | None:
         """Hold a database; None if another run was first, or if it holds data of others."""
