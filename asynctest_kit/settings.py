@@ -85,7 +85,8 @@ _OVERRIDE_KEYS: Final = ("exclusive", "group", "isolation", "retries", "tests", 
 _INTERFERENCE: Final = ("fail", "warn")
 _SERVICE_KEYS: Final = (
     "command", "container", "environment", "extensions", "image", "jar", "kind", "lease-header", "mappings",
-    "migrations", "needs", "once", "ports", "provider", "roles", "scheme", "settings", "startup-timeout", "url", "wait",
+    "migrations", "needs", "once", "ports", "provider", "roles", "scheme", "server", "settings", "startup-timeout",
+    "url", "wait",
 )  # fmt: skip
 _SERVICE_VARIABLE_KEYS: Final = ("image", "jar", "provider", "startup-timeout", "url")
 _NO_SETTINGS: Final = ("ATK_WARM",)  # is over before there are any
@@ -185,6 +186,7 @@ class ServiceSettings:
         jar: Absolute path of the server's jar, for what Java can run without a container.
         mappings: Absolute path of the file or folder with the stubs that all tests have.
         lease_header: The header by which tests are told apart; None for the usual one.
+        server: The service on whose server it is a database, unless it has a URL; None for a server of its own.
     """
 
     name: str
@@ -205,6 +207,12 @@ class ServiceSettings:
     jar: Path | None = None
     mappings: Path | None = None
     lease_header: str | None = None
+    server: str | None = None
+
+    @property
+    def shares(self) -> str | None:
+        """The service whose server it uses in this run; None if it has one of its own."""
+        return None if self.url else self.server
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,6 +316,10 @@ class Settings:
         keys = (key for key, source in self.sources.items() if not source.startswith("environment"))
         said = {key.split(".")[1] for key in keys if key.startswith("services.")}
         return tuple(name for name in self.services if name in _USUAL or name in said or name not in KINDS)
+
+    def on_server(self, name: str) -> tuple[str, ...]:
+        """The services whose databases are on the server that a service has for itself: it, and those that share it."""
+        return (name, *(other for other, service in self.services.items() if service.shares == name))
 
 
 def load(
@@ -704,6 +716,7 @@ def _service(name: str, givens: _Givens) -> ServiceSettings:
         jar=_last(givens, "jar", _path, None),
         mappings=_last(givens, "mappings", _existing, None),
         lease_header=_last(givens, "lease-header", _header, None),
+        server=_last(givens, "server", _text, None),
     )
 
 

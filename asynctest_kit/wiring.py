@@ -42,6 +42,10 @@ class Prepared(Protocol):
     def given(self) -> tuple[str, ...]:
         """The keys that say it."""
 
+    @property
+    def roles(self) -> Mapping[str, str]:
+        """What each role of its server is, by name."""
+
 
 class Wired(Protocol):
     """A service as far as others matter to it."""
@@ -110,6 +114,10 @@ class Wired(Protocol):
     def command(self) -> tuple[str, ...]:
         """Its arguments."""
 
+    @property
+    def server(self) -> str | None:
+        """The service on whose server it is a database."""
+
 
 def filled(text: str, value: Callable[[str, str], str]) -> str:
     """``text`` with each template replaced by ``value(service, field)``."""
@@ -122,8 +130,8 @@ def filled(text: str, value: Callable[[str, str], str]) -> str:
 
 
 def needed(service: Wired) -> tuple[str, ...]:
-    """The names of those that must be ready before it: those that it says, and those in its templates."""
-    names = dict.fromkeys(service.needs)
+    """The names of those that must be ready before it: that it says or has templates of, and whose server it is on."""
+    names = dict.fromkeys((service.server, *service.needs) if service.server else service.needs)
     names.update((name, None) for _, name, _ in _templates(service))
     return tuple(names)
 
@@ -150,6 +158,8 @@ def check(services: Mapping[str, Wired], place: Callable[[str, str], str]) -> No
                 )
             if problem := _unusable(other, services[other], field):
                 raise SettingsError(f"{place(name, key)}: {{{other}.{field}}}: {problem}")
+        if service.server is not None:
+            _check_shared(name, service.server, services, lambda key, name=name: place(name, key))  # type: ignore[misc]
     _check_no_cycle(services, place)
 
 
@@ -184,6 +194,49 @@ def _check_alone(service: Wired, place: Callable[[str], str]) -> None:
             raise SettingsError(f'{place(key)}: only services of kind "{KIND_OF_IMAGES}" have it.')
     elif service.url is None:
         _check_container(service, place)
+
+
+def _check_shared(name: str, server: str, services: Mapping[str, Wired], place: Callable[[str], str]) -> None:
+    """Check a database on the server of another service."""
+    service, where = services[name], place("server")
+    if service.kind != "postgres":
+        raise SettingsError(f'{where}: a service of kind "{service.kind}" shares no server. Only "postgres" does.')
+    if server == name:
+        raise SettingsError(f"{where}: that is the service itself. Name another one, or leave the key out.")
+    if server not in services:
+        raise SettingsError(f"{where}: {_unknown(server, services)}")
+    if (kind := services[server].kind) != "postgres":
+        raise SettingsError(f'{where}: "{server}" is of kind "{kind}". Only the server of a "postgres" can be shared.')
+    if (beyond := services[server].server) is not None:
+        mend = f'Name "{beyond}" here, too' if beyond != name else "Leave the key out at one of them"
+        raise SettingsError(f'{where}: "{server}" has no server of its own, for it is on that of "{beyond}". {mend}.')
+    for key in _of_a_server(service):
+        raise SettingsError(
+            f'{place(key)}: "{name}" is a database on the server of "{server}", to which this would belong: say it '
+            'there, or leave the key "server" out, for a server of its own.'
+        )
+    beside = {other: one for other, one in services.items() if server in (other, one.server)}
+    for role, words in service.preparation.roles.items():
+        for other, one in beside.items():
+            if (others := one.preparation.roles.get(role, words)) != words:
+                raise SettingsError(
+                    f'{place("roles")}: the role "{role}" is {words!r} here and {others!r} in "{other}", and both '
+                    "are on one server. Say the same in both, or give the roles names of their own."
+                )
+
+
+def _of_a_server(service: Wired) -> list[str]:
+    """Those keys that it has of the ones that only a server has."""
+    keys = {
+        "image": service.image,
+        "command": service.command,
+        "container": service.container != type(service.container)(),
+        "environment": service.environment,
+        "needs": service.needs,
+        "provider": None if service.url else service.provider,
+        "settings": "settings" in service.preparation.given,
+    }
+    return [key for key, value in keys.items() if value]
 
 
 def _check_container(service: Wired, place: Callable[[str], str]) -> None:

@@ -96,7 +96,7 @@ def _is_open(connection: asyncpg.Connection) -> bool:
 
 
 class OwnPlace:
-    """A database of one test's own: made when the first of its fixtures asks, and gone when the last is done with it.
+    """A database or server of one test's own: made when the first of its fixtures asks, and gone when all are done.
 
     Args:
         opened: Makes it, and clears up after it.

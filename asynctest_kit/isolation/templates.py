@@ -7,8 +7,9 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
 1. A template is ``atk_template_<fingerprint>``. It is built under an advisory lock, so that one builds and the others
    wait. Such a lock is the maintenance database's, the endpoint's, and a template's tables are its builder's: on a
    server of others, where endpoints differ in both, a template is for those alone that connect to the same database as
-   the same user, and its name ends with what tells them. What is built there over other databases is built before or
-   after it, for migrations may make roles: under a lock in the database ``postgres``, where that may be connected to.
+   the same user, and its name ends with what tells them; so each of the services that share a server has its own. What
+   is built there over other databases is built before or after it, for migrations may make roles: under a lock in the
+   database ``postgres``, where that may be connected to.
 2. It is complete when the catalogue says so: IS_TEMPLATE true and ALLOW_CONNECTIONS false are set together, last. What
    is found without them was left by a builder that died: it is dropped and built again. A comment says of one whose
    migrations have changed what is the server's, as roles: such a server is no place for other migrations any more.
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from asynctest_kit.settings import Migrations
 
 __all__ = [
+    "NOBODY",
     "SESSION_LOST",
     "Template",
     "create",
@@ -58,6 +60,7 @@ __all__ = [
     "forced",
     "is_of",
     "needs_privilege",
+    "only_user",
     "open_clone",
     "open_run_database",
     "open_run_database_if_ready",
@@ -99,7 +102,7 @@ _WITH_GRANTS = (15, 0)
 _CLAIM = "changes the server, too"
 
 #: No migrations' digest: for a server that some have left in the middle.
-_NOBODY = "nobody"
+NOBODY = "nobody"
 
 NOTHING = Preparation()
 
@@ -287,9 +290,10 @@ async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
 
 def _name(server: Endpoint, digest: str) -> str:
     name = f"atk_template_{digest}"
-    if server.provider != "external":
+    if server.provider != "external" and not server.shares:
         return name
-    whose = hashlib.sha256(f"{server.database}\0{server.username}".encode()).hexdigest()[:8]
+    service = f"\0{server.service}" if server.shares else ""
+    whose = hashlib.sha256(f"{server.database}\0{server.username}{service}".encode()).hexdigest()[:8]
     return f"{name}_{whose}"
 
 
@@ -310,12 +314,26 @@ async def _only_builder(server: Endpoint) -> AsyncIterator[None]:
     if server.provider != "external":
         yield
         return
+    async with _locked(server, "atk_builder"):
+        yield
+
+
+@asynccontextmanager
+async def only_user(server: Endpoint) -> AsyncIterator[None]:
+    """Wait until nobody else makes the templates of all services that share the server."""
+    async with _locked(server, "atk_shared_server"):
+        yield
+
+
+@asynccontextmanager
+async def _locked(server: Endpoint, name: str) -> AsyncIterator[None]:
+    """Hold a lock in the database that all services of a server have in common."""
     try:
-        connection = await connect(server, database="postgres")
+        connection = await connect(server, database="postgres", name=name)
     except asyncpg.PostgresError:  # there is none, or it isn't for this user
-        connection = await connect(server)
+        connection = await connect(server, name=name)
     try:
-        await connection.execute("SELECT pg_advisory_lock(hashtextextended('atk_builder', 0))")
+        await connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", name)
         yield
     finally:
         connection.terminate()
@@ -334,15 +352,15 @@ async def _build(
     database = msgspec.structs.replace(server, database=name)
     await make_extensions(database, plan.preparation.extensions)
     before = await _state(connection)
-    begun(_NOBODY)
-    whose = _NOBODY  # until more is known
+    begun(NOBODY)
+    whose = NOBODY  # until more is known
     try:
         try:
             if plan.migrations is not None:
                 await apply(plan.migrations, database, root=plan.root)
         except MigrationError as error:
             with suppress(asyncpg.PostgresError, *SESSION_LOST):
-                whose = "" if await _state(connection) == before else _NOBODY
+                whose = "" if await _state(connection) == before else NOBODY
             raise MigrationError(f"{error}{_mend(str(error), server)}") from error
         has_changed = await _seal(connection, name, before, server)
         whose = plan.digest if has_changed else ""

@@ -16,6 +16,7 @@ import msgspec
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog import names_image
 from asynctest_kit.provision.providers import ImageRefusal, Order, Provider, Refusal, Running
+from asynctest_kit.provision.providers.shared import shared
 from asynctest_kit.provision.service import image_variable, jar_variable, provider_variable, url_variable
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Running]:
-    """Have the first willing provider give the service, among those that the spec allows.
+    """Have the first willing provider give the service, among those that the spec allows; or a server that it shares.
 
     Why others before it refused is kept in the endpoint's detail.
 
@@ -38,6 +39,10 @@ async def give(providers: Sequence[Provider], order: Order) -> AsyncIterator[Run
         ProvisionError: On entry: all of them refused, and why, or an image that is named can't be had; or one took the
             order and the start failed.
     """
+    if order.spec.shares:
+        async with shared(order) as running:
+            yield running
+        return
     refusals: list[tuple[Provider, str]] = []
     lacks_image = False
     async with AsyncExitStack() as stack:

@@ -79,6 +79,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
         snapshots: Whether it may start from prepared data, and prepared data of it are kept.
         migrations: The digest of those that tests will make in it; what is kept of its data is kept for these.
         is_own: Whether it is one client's alone, and ends with that client, whoever else keeps services up.
+        shares: Whether it is a database on the server of the one service that it needs, and nothing of it is started.
 
     Templates in ``environment`` and ``command`` (see :mod:`asynctest_kit.wiring`) name services in
     ``needs`` alone.
@@ -103,6 +104,7 @@ class ServiceSpec(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: bool = True
     migrations: str = ""
     is_own: bool = False
+    shares: bool = False
 
     def __repr__(self) -> str:
         return f"<ServiceSpec {self.name}: {self.kind} by {self.provider}, image {self.image}>"
@@ -122,6 +124,7 @@ def same_server(spec: ServiceSpec) -> bytes:
         ports=spec.ports,
         wait=spec.wait,
         once=spec.once,
+        shares=spec.shares,
     )
     return msgspec.json.encode(plain, order="deterministic")
 
@@ -163,6 +166,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             and the password, if they were in it.
         detail: For people: the image and container, or the binary and its version.
         ports: Where each port that a container exposes can be reached on ``host``, by name; see :meth:`at`.
+        shares: The service whose server it is on; empty if it has one of its own.
     """
 
     service: str
@@ -178,6 +182,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     query: str = ""
     detail: str = ""
     ports: dict[str, Port] = {}
+    shares: str = ""
 
     @property
     def url(self) -> str:

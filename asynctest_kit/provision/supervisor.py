@@ -352,7 +352,7 @@ class Supervisor:
     def _claim(self, client: _Client, request: Claim) -> None:
         for service in self._services:
             if service.spec.name == request.service and service.is_used_by(client):
-                service.claim(client, request.migrations, is_open=request.is_open)
+                service.server.claim(client, request.migrations, is_open=request.is_open)
 
     def _remove_superseded(self, wanted: _Wanted) -> None:
         """Remove those in whose place ``wanted`` is started, for they are other migrations', and that nobody uses."""
@@ -571,6 +571,11 @@ class _Service:
     def spec(self) -> ServiceSpec:
         """What it is."""
         return self.wanted.spec
+
+    @property
+    def server(self) -> _Service:
+        """The one whose server it is on; itself if it has one."""
+        return self.wanted.needs[0] if self.spec.shares else self
 
     @property
     def given_by(self) -> ProviderName | None:

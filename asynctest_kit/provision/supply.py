@@ -53,6 +53,9 @@ class Supply:
 
     def sources(self, spec: ServiceSpec) -> dict[ProviderName, str]:
         """From what each provider that ``spec`` allows would give it, in the order in which they are asked."""
+        if spec.shares:
+            (server,) = spec.needs
+            return self.sources(server)
         return {provider.name: provider.source(spec) for provider in candidates(self.providers, spec)}
 
 

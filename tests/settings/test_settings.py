@@ -391,3 +391,81 @@ def test_other_services_have_neither(tmp_path: Path) -> None:
     assert 'lease-header: "X: 1" is no name of a header, e.g. "X-Request-Id"' in told
     told = refusal(tmp_path, '[tool.asynctest_kit.services.wiremock]\nmappings = "missing"')
     assert f'mappings: "missing" is no file and no folder: {tmp_path / "missing"} was looked for' in told
+
+
+SHARED = """
+[tool.asynctest_kit.services.orders-db]
+kind = "postgres"
+image = "postgres:17"
+roles = { app = "LOGIN" }
+
+[tool.asynctest_kit.services.billing-db]
+kind = "postgres"
+server = "orders-db"
+roles = { app = "LOGIN", biller = "NOLOGIN" }
+extensions = ["citext"]
+"""
+
+
+def test_a_service_shares_the_server_of_another_unless_it_has_a_url(tmp_path: Path) -> None:
+    settings = read(tmp_path, SHARED)
+    assert (settings.services["billing-db"].server, settings.services["billing-db"].shares) == ("orders-db",) * 2
+    assert settings.on_server("orders-db") == ("orders-db", "billing-db")
+    assert settings.on_server("postgres") == ("postgres",)
+    apart = read(tmp_path, environ={"ATK_BILLING_DB_URL": "postgresql://h/billing"})
+    assert (apart.services["billing-db"].server, apart.services["billing-db"].shares) == ("orders-db", None)
+    assert apart.on_server("orders-db") == ("orders-db",)
+    beside = read(tmp_path, environ={"ATK_ORDERS_DB_URL": "postgresql://h/orders"})
+    assert beside.on_server("orders-db") == ("orders-db", "billing-db")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("server = 3", "server: 3 must be a text that is not empty."),
+        ('server = "order-db"', 'no service is called "order-db". Did you mean "orders-db"? There are:'),
+        ('server = "redis"', '"redis" is of kind "redis". Only the server of a "postgres" can be shared.'),
+        ('server = "ledger-db"', "that is the service itself. Name another one, or leave the key out."),
+        (
+            'server = "billing-db"',
+            '"billing-db" has no server of its own, for it is on that of "orders-db". Name "orders-db" here, too.',
+        ),
+        (
+            'server = "orders-db"\nroles = { app = "NOLOGIN" }',
+            "and both are on one server. Say the same in both, or give the roles names of their own.",
+        ),
+        *(
+            (
+                f'server = "orders-db"\n{key} = {value}',
+                f'{key}: "ledger-db" is a database on the server of "orders-db", to',
+            )
+            for key, value in {
+                "image": '"postgres:16"',
+                "command": '["-c", "work_mem=1MB"]',
+                "container": '{ memory = "1g" }',
+                "environment": '{ TZ = "UTC" }',
+                "needs": '["redis"]',
+                "provider": '"docker"',
+                "settings": '{ work_mem = "8MB" }',
+            }.items()
+        ),
+    ],
+)
+def test_a_server_that_can_not_be_shared_so_is_told(tmp_path: Path, line: str, told: str) -> None:
+    table = "[tool.asynctest_kit.services.ledger-db]"
+    message = refusal(tmp_path, f'{SHARED}\n{table}\nkind = "postgres"\n{line}')
+    assert message.startswith(f"{tmp_path / 'pyproject.toml'}, [tool.asynctest_kit.services.")
+    assert told in message
+
+
+def test_other_mistakes_with_a_shared_server_are_told(tmp_path: Path) -> None:
+    ring = SHARED.replace('image = "postgres:17"', 'server = "billing-db"')
+    message = refusal(tmp_path, ring)
+    assert 'for it is on that of "orders-db". Leave the key out at one of them.' in message
+    redis = '[tool.asynctest_kit.services.redis]\nserver = "postgres"'
+    assert 'server: a service of kind "redis" shares no server. Only "postgres" does.' in refusal(tmp_path, redis)
+    message = refusal(tmp_path, SHARED, environ={"ATK_BILLING_DB_IMAGE": "postgres:16"})
+    assert message.startswith('environment variable ATK_BILLING_DB_IMAGE: "billing-db" is a database on the server of')
+    assert (
+        read(tmp_path, SHARED, environ={"ATK_BILLING_DB_URL": "postgresql://h"}).services["billing-db"].shares is None
+    )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import ServiceSettings, Settings
 
-__all__ = ["kind_of", "names_image", "replaced_image", "spec_for"]
+__all__ = ["kind_of", "names_image", "replaced_image", "server_digest", "spec_for"]
 
 #: Seconds that a start may take where the settings don't say it; and the answer of a server that should be up already,
 #: though CI's may be a moment late.
@@ -33,6 +33,17 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         ProvisionError: A file that goes into its container can't be read.
     """
     service = settings.services[name]
+    if service.shares is not None:
+        server = spec_for(service.shares, settings)
+        return ServiceSpec(
+            name=service.name,
+            kind=service.kind,
+            provider=server.provider,
+            startup_timeout=service.startup_timeout or _START,
+            needs=(server,),
+            migrations=server.migrations,
+            shares=True,
+        )
     return ServiceSpec(
         name=service.name,
         kind=service.kind,
@@ -52,7 +63,7 @@ def spec_for(name: str, settings: Settings) -> ServiceSpec:
         images=settings.images,
         publish_openly=settings.publish_openly,
         snapshots=settings.snapshots,
-        migrations=_digest(service, settings),
+        migrations=server_digest(name, settings),
     )
 
 
@@ -62,16 +73,25 @@ def _options(service: ServiceSettings) -> tuple[str, ...]:
     return tuple(word for name, value in settings.items() for word in ("-c", f"{name}={value}"))
 
 
-def _digest(service: ServiceSettings, settings: Settings) -> str:
+def server_digest(name: str, settings: Settings) -> str:
+    """The digest of all migrations that are made on a service's server, those of the services that share it too."""
+    service = settings.services[name]
     if service.kind != "postgres" or service.url:
         return ""
 
+    import hashlib
+
     from asynctest_kit.provision.migration_files import digest_of
 
+    beside = [settings.services[other] for other in settings.on_server(name) if other != name]
     try:
-        return digest_of(service.migrations, service.preparation, root=settings.root)
+        own, *others = (digest_of(one.migrations, one.preparation, root=settings.root) for one in (service, *beside))
     except MigrationError:  # who makes them is told
         return ""
+    if not any(others):
+        return own
+    names = (one.name for one in beside)
+    return hashlib.sha256("\0".join((own, *names, *others)).encode()).hexdigest()[:16]
 
 
 def _read(service: ServiceSettings) -> ContainerOptions:
@@ -134,7 +154,7 @@ def replaced_image(spec: ServiceSpec, endpoint: Endpoint) -> str:
         spec: What was asked for.
         endpoint: What was given.
     """
-    if endpoint.provider != "embedded" or spec.provider != "auto" or not names_image(spec):
+    if endpoint.provider != "embedded" or spec.provider != "auto" or spec.shares or not names_image(spec):
         return ""
     build, name = spec.container.build, shared_name(spec.name)
     image = spec.images.name_of(spec.image or kind_of(spec).image) if build is None else f"built from {build.context}"

@@ -170,6 +170,7 @@ class Kind:
         container: How to run its image.
         embedded: How to run it without one; None if that can't be done.
         rekey: Gives a server whose data knows another password, with which it is addressed, the login's.
+        make_database: Makes a database of that name on a server, unless it is there; None if it can't have several.
     """
 
     name: str
@@ -183,3 +184,4 @@ class Kind:
     container: Callable[[ServiceSpec, Login], ContainerPlan]
     embedded: Recipe | None
     rekey: Callable[[Address, str], Awaitable[None]] | None = None
+    make_database: Callable[[Address, str], Awaitable[None]] | None = None

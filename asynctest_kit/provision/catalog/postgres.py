@@ -5,10 +5,12 @@ The official image's variables POSTGRES_USER, POSTGRES_PASSWORD and POSTGRES_DB 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from signal import SIGINT, SIGQUIT
 from typing import TYPE_CHECKING
 
 from asynctest_kit.provision.catalog.kind import SOCKETS, Command, ContainerPlan, Kind, Login, Recipe, Site, Wheel
+from asynctest_kit.provision.readiness import NotReadyError
 from asynctest_kit.provision.readiness.postgres import PostgresHandshake, execute
 
 if TYPE_CHECKING:
@@ -154,6 +156,13 @@ async def _rekey(address: Address, password: str) -> None:
     await execute(address, f"SET log_statement = 'none'; ALTER ROLE \"{user}\" PASSWORD '{secret}'")
 
 
+async def _make_database(address: Address, name: str) -> None:
+    try:
+        await PostgresHandshake().attempt(replace(address, database=name))
+    except NotReadyError:  # there is none
+        await execute(address, f'CREATE DATABASE "{name}"')
+
+
 POSTGRES = Kind(
     name="postgres",
     title="PostgreSQL",
@@ -178,4 +187,5 @@ POSTGRES = Kind(
         serve=_serve,
     ),
     rekey=_rekey,
+    make_database=_make_database,
 )

@@ -52,8 +52,11 @@ async def examine_service(name: str, settings: Settings, engine: Engine | None) 
         order = Order(spec=spec, kind=kind_of(spec), asked=asyncio.get_running_loop().time(), record=lambda _: None)
     except ProvisionError as error:
         return [_found(name, "fault", str(error))]
+    if spec.shares:
+        return [_found(name, "ok", f"a database on the server of {settings.services[name].shares}")]
+    load = _Load(settings.concurrency, len(settings.on_server(name)))
     if spec.url:
-        return [finding async for finding in _external(order, settings.concurrency)]
+        return [finding async for finding in _external(order, load)]
     findings: list[tuple[ProviderName, Finding]] = []
     if spec.provider in ("auto", "docker"):
         findings.append(("docker", await _image(order, engine)))
@@ -72,7 +75,23 @@ async def examine_service(name: str, settings: Settings, engine: Engine | None) 
         mends = [*(finding.mend for _, finding in findings if finding.mend), *mends]
         return [_found(spec.name, "fault", text, ", or ".join(mends))]
     offers = [replace(finding, subject=f"{spec.name}, {name}", is_choice=name == able) for name, finding in findings]
-    return [*offers, *_too_little(order, able, settings.concurrency)]
+    return [*offers, *_too_little(order, able, load)]
+
+
+class _Load(NamedTuple):
+    """What a run wants of a server: of so many tests at once, and for so many services' databases."""
+
+    tests: int
+    databases: int
+
+    @property
+    def connections(self) -> int:
+        """How many a PostgreSQL is asked for at most."""
+        return self.tests * self.databases + _OTHERS
+
+    def tests_for(self, connections: int) -> int:
+        """How many tests at once so many will do for."""
+        return max((connections - _OTHERS) // self.databases, 1)
 
 
 def _found(subject: str, verdict: Verdict, text: str, mend: str = "") -> Finding:
@@ -125,7 +144,7 @@ async def _binaries(order: Order) -> Finding:
         return _found(order.spec.name, "note", str(reason), mend)
 
 
-async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
+async def _external(order: Order, load: _Load) -> AsyncIterator[Finding]:
     subject = f"{order.spec.name}, external"
     try:
         brief = msgspec.structs.replace(order.spec, startup_timeout=min(order.spec.startup_timeout, _PATIENCE))
@@ -133,9 +152,9 @@ async def _external(order: Order, concurrency: int) -> AsyncIterator[Finding]:
             endpoint = running.endpoint
             yield replace(_found(subject, "ok", f"{endpoint.safe_url} answers"), is_choice=True)
             if endpoint.kind == "postgres" and (connections := await _connections(endpoint)):
-                yield _enough(order, *connections, concurrency)
+                yield _enough(order, *connections, load)
             if endpoint.kind == "redis" and (has := await _means(endpoint)):
-                yield _enough_databases(order, has.databases, concurrency)
+                yield _enough_databases(order, has.databases, load.tests)
                 if not has.users:
                     yield _no_users(order)
     except ProvisionError as error:
@@ -157,13 +176,13 @@ async def _who_is_there(order: Order) -> str:
     return f" At port {address.port} listens {who}." if who else f" Nobody listens at port {address.port}."
 
 
-def _too_little(order: Order, provider: ProviderName, concurrency: int) -> list[Finding]:
+def _too_little(order: Order, provider: ProviderName, load: _Load) -> list[Finding]:
     """What a PostgreSQL of ours is given too little of, by the settings."""
     if order.kind.name != "postgres":
         return []
     words = order.kind.container(order.spec, order.login).command
     *_, most = (int(match[1]) for word in words if (match := _MOST.fullmatch(word)))
-    found = [_enough(order, most, 0, concurrency)]
+    found = [_enough(order, most, 0, load)]
     shared = order.spec.container.shm_size
     if provider == "docker" and shared is not None and shared < _SHARED_MEMORY:
         text = f"its container has shm-size = {shared >> 20} MiB: parallel queries want {_SHARED_MEMORY >> 20} MiB"
@@ -171,19 +190,20 @@ def _too_little(order: Order, provider: ProviderName, concurrency: int) -> list[
     return [finding for finding in found if finding.verdict != "ok"]
 
 
-def _enough(order: Order, most: int, used: int, concurrency: int) -> Finding:
+def _enough(order: Order, most: int, used: int, load: _Load) -> Finding:
     """Whether a server takes as many connections as tests at once want."""
-    subject, wanted = f"{order.spec.name}, limits", concurrency + _OTHERS
+    subject, wanted = f"{order.spec.name}, limits", load.connections
+    tests = f"{load.tests} tests at once" + (f" with {load.databases} databases" if load.databases > 1 else "")
     others = f", of which others use {used}" if used else ""
     text = f"it takes {most} connections (max_connections){others}"
     if most - used >= wanted:
-        return _found(subject, "ok", f"{text}: enough for {concurrency} tests at once")
-    mend = f"concurrency = {max(most - used - _OTHERS, 1)}"
+        return _found(subject, "ok", f"{text}: enough for {tests}")
+    mend = f"concurrency = {load.tests_for(most - used)}"
     if order.spec.url:
         mend = f"max_connections = {wanted + used} there, or {mend}"
     else:
         mend = f'command = ["-c", "max_connections={wanted}"], or {mend}'
-    return _found(subject, "note", f"{text}, and {concurrency} tests at once may want {wanted}: some will wait", mend)
+    return _found(subject, "note", f"{text}, and {tests} may want {wanted}: some will wait", mend)
 
 
 def _enough_databases(order: Order, has: int, concurrency: int) -> Finding:
