@@ -60,9 +60,11 @@ My JSON columns come as text
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -74,18 +76,24 @@ from asynctest_kit.isolation.sandbox import Sandbox, Schema
 from asynctest_kit.isolation.slots import Slots, SlotsExhausted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["PostgresSlots", "connect", "connect_arguments", "open_slots"]
+__all__ = ["PostgresSlots", "connect", "connect_arguments", "in_turn", "open_slots"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
 _CONNECT_SECONDS = 10.0
+
+#: Seconds between looks whether a server lets another one come, for a connection was closed; and how many.
+_PARTING = 0.02
+_TRIES = 25
 _NO_SCHEMA = Schema()
+
+T = TypeVar("T")
 
 _END_BACKEND = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND datname = current_database()
@@ -139,12 +147,57 @@ def connect_arguments(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
+async def in_turn(
+    connecting: Callable[[], Awaitable[T]],
+    endpoint: Endpoint,
+    beside: Collection[PostgresSlots],
+    *,
+    may_ask: Callable[[], bool] = lambda: True,
+) -> T:
+    """Connect; where the server has no more connections, those that are held to other databases on it give one.
+
+    Args:
+        connecting: Does it.
+        endpoint: As whom, and where.
+        beside: Who may hold connections.
+        may_ask: Whether they are to give one.
+
+    Raises:
+        TooManyConnectionsError: None of them can, or is to.
+    """
+    tries = 0
+    while True:
+        try:
+            return await connecting()
+        except asyncpg.TooManyConnectionsError:
+            if not may_ask() or not (tries or await _is_spared(endpoint, beside)):
+                raise
+            tries = (tries or _TRIES) - 1
+            await asyncio.sleep(_PARTING)
+
+
+async def _is_spared(endpoint: Endpoint, beside: Collection[PostgresSlots]) -> bool:
+    """Wait until one of those that are held has been closed; false if each database has but one."""
+    found = [slots for slots in beside if _counted_with(slots.endpoint) == _counted_with(endpoint)]
+    for slots in sorted(found, key=lambda slots: -slots.held.size):
+        if (closed := slots.held.spare()) is not None:
+            await closed
+            return True
+    return False
+
+
+def _counted_with(endpoint: Endpoint) -> tuple[object, ...]:
+    """What tells whose connections a server counts together."""
+    return endpoint.host, endpoint.port, endpoint.username
+
+
 @asynccontextmanager
 async def open_slots(
     endpoint: Endpoint,
     *,
     limit: int = 64,
     init: Callable[[asyncpg.Connection], Awaitable[object]] | None = None,
+    beside: set[PostgresSlots] | None = None,
 ) -> AsyncIterator[PostgresSlots]:
     """Held connections to a migrated database, bound to the running loop.
 
@@ -152,16 +205,28 @@ async def open_slots(
         endpoint: The database.
         limit: Most connections at once.
         init: Called once with each new connection, as ``init`` of :func:`asyncpg.create_pool`.
+        beside: Those of other databases that may be on the same server; these are added. A test that holds a connection
+            of the one may wait for one of the other, so each has one from the start, and is given it by the others
+            where the server has no more.
     """
-    slots = PostgresSlots(endpoint, limit=limit, init=init)
+    slots = PostgresSlots(endpoint, limit=limit, init=init, beside=beside)
     async with slots.held:
-        yield slots
+        if beside is None:
+            yield slots
+            return
+        beside.add(slots)
+        try:
+            await slots.held.prepare()
+            yield slots
+        finally:
+            beside.discard(slots)
 
 
 class PostgresSlots:
     """Connections that are held between tests; each lease is one test's sandbox.
 
     Attributes:
+        endpoint: The database.
         leases: Whose the sandboxes are, as far as those who lease them tell: node ids.
     """
 
@@ -171,9 +236,11 @@ class PostgresSlots:
         *,
         limit: int,
         init: Callable[[asyncpg.Connection], Awaitable[object]] | None,
+        beside: set[PostgresSlots] | None = None,
     ) -> None:
+        self.endpoint = endpoint
+        self._beside = set[PostgresSlots]() if beside is None else beside
         self.leases: dict[Sandbox, str] = {}
-        self._endpoint = endpoint
         self._init = init
         self._schema: Schema | None = None
         self._pids: WeakKeyDictionary[asyncpg.Connection, int] = WeakKeyDictionary()  # also of those that are closed
@@ -213,18 +280,22 @@ class PostgresSlots:
     async def _end_backend(self, pid: int) -> None:
         """The server goes on with a statement whose client has gone, and its locks would keep other tests waiting."""
         with suppress(asyncpg.PostgresError, OSError, TimeoutError):
-            connection = await connect(self._endpoint)
+            connection = await connect(self.endpoint)
             try:
                 await connection.execute(_END_BACKEND, pid)
             finally:
                 connection.terminate()
 
     async def _connect(self) -> HeldConnection:
+        open_one = partial(connect, self.endpoint, connection_class=HeldConnection)
         try:
-            connection: HeldConnection = await connect(self._endpoint, connection_class=HeldConnection)
+            # Only the first is asked for: with it, these go on by themselves.
+            connection: HeldConnection = await in_turn(
+                open_one, self.endpoint, self._beside, may_ask=lambda: not self.held.size
+            )
         except asyncpg.TooManyConnectionsError as error:
             raise SlotsExhausted(
-                f"{self._endpoint.safe_url} has no connection left for tests: {error}. "
+                f"{self.endpoint.safe_url} has no connection left for tests: {error}. "
                 "Close what else is connected, raise the server's max_connections, or lower --concurrency."
             ) from error
 

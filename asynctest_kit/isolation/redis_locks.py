@@ -42,7 +42,7 @@ class Locks:
         life: Changes when the server has ended the connection: what was taken before isn't held any more.
     """
 
-    def __init__(self, connection: Any, server: Redis, *, wanted: Callable[[], None]) -> None:
+    def __init__(self, connection: Any, server: Redis, *, wanted: Callable[[], object]) -> None:
         self._connection = connection
         self._server = server
         self._wanted = wanted

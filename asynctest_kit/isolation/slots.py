@@ -82,7 +82,7 @@ class Slots(Generic[T]):
         self._waiters: deque[asyncio.Future[T]] = deque()
         self._size = 0
         self._making = 0
-        self._owed = 0
+        self._owed: deque[asyncio.Future[None]] = deque()
         self._makers = asyncio.TaskGroup()
         self._lease_times = _LeaseTimes()
         self._making_seconds = 0.0
@@ -97,6 +97,7 @@ class Slots(Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._limit = self._most = 0
+        self._settle(len(self._owed))
         if self._second_thoughts is not None:
             self._second_thoughts.cancel()
         try:
@@ -113,6 +114,17 @@ class Slots(Generic[T]):
     def is_waited_for(self) -> bool:
         """Whether somebody waits."""
         return any(not waiter.done() for waiter in self._waiters)
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        return self._size
+
+    async def prepare(self) -> None:
+        """Have one before anybody asks, if it can be had; if not, who asks is told why."""
+        if not self._size + self._making:
+            self._making += 1
+            await asyncio.wait((self._makers.create_task(self._make_one()),))
 
     @property
     def making(self) -> int:
@@ -160,18 +172,31 @@ class Slots(Generic[T]):
 
         self._idle.append(item)
 
-    def spare(self) -> None:
-        """Close one for others, as soon as one is idle; no-op if there is but one."""
-        if self._size - self._owed > 1:
-            self._owed += 1
-            self._limit = self._size - self._owed
-            self._pay()
+    def spare(self) -> asyncio.Future[None] | None:
+        """Close one for others, as soon as one is idle, and tell when it is closed; None if there is but one."""
+        if self._size - len(self._owed) <= 1:
+            return None
+        closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._owed.append(closed)
+        self._limit = self._size - len(self._owed)
+        self._pay()
+        return closed
 
     def _pay(self) -> None:
         while self._owed and self._idle:
-            self._owed -= 1
             self._size -= 1
-            self._makers.create_task(_awaited(self._close(self._idle.pop(0))))
+            self._makers.create_task(self._close_for(self._owed.popleft(), self._idle.pop(0)))
+
+    async def _close_for(self, closed: asyncio.Future[None], item: T) -> None:
+        try:
+            await self._close(item)
+        finally:
+            _tell(closed)
+
+    def _settle(self, count: int) -> None:
+        """So many that were owed are gone, or will be."""
+        for _ in range(min(count, len(self._owed))):
+            _tell(self._owed.popleft())
 
     def discard(self, after: Coroutine[Any, Any, object] | None = None) -> None:
         """One that was taken is broken and closed: make room for another, at once or when ``after`` is done."""
@@ -183,7 +208,7 @@ class Slots(Generic[T]):
 
     def _make_room(self) -> None:
         self._size -= 1
-        self._owed = max(0, self._owed - 1)
+        self._settle(1)
         self.grow()
 
     async def _wait(self) -> T:
@@ -305,6 +330,11 @@ class _LeaseTimes:
         now = time.monotonic()
         self._seconds += self._running * (now - self._seen)
         self._seen = now
+
+
+def _tell(closed: asyncio.Future[None]) -> None:
+    if not closed.done():
+        closed.set_result(None)
 
 
 async def _awaited(awaitable: Awaitable[object]) -> None:

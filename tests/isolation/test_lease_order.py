@@ -10,6 +10,9 @@ import pytest
 from redis_servers import redis_server
 from users import user_of
 
+from asynctest_kit.errors import IsolationError
+from asynctest_kit.isolation.postgres import open_slots
+
 pytestmark = pytest.mark.anyio
 
 PYPROJECT = """
@@ -103,3 +106,34 @@ async def test_leases_of_two_pools_wait_for_each_other_in_one_order(server, tmp_
         with anyio.fail_after(150):  # where they wait for ever, each time-out makes way for the next
             done = await preloaded.finished(command, cwd=tmp_path, env=environment | urls)
         assert " 24 passed" in done.stdout, done.stdout + done.stderr
+
+
+async def test_the_first_connection_to_a_database_is_spared_by_those_to_others(server):
+    async with user_of(server, "CONNECTION LIMIT 3") as user:
+        beside = set()
+        async with open_slots(user, beside=beside) as orders:
+            held = [await orders.held.take() for _ in range(3)]
+            has_begun = anyio.Event()
+
+            async def bill():
+                has_begun.set()
+                async with open_slots(user, beside=beside) as billing, billing.lease():
+                    pass
+
+            with anyio.fail_after(60):
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(bill)
+                    await has_begun.wait()
+                    for connection in held:
+                        orders.held.give_back(connection)
+            assert orders.held.size < 3
+        assert beside == set()
+
+
+async def test_where_nobody_can_spare_one_it_is_told(server):
+    async with user_of(server, "CONNECTION LIMIT 1") as user:
+        beside = set()
+        async with open_slots(user, beside=beside), open_slots(user, beside=beside) as billing:
+            with pytest.raises(IsolationError, match="has no connection left for tests"):
+                async with billing.lease():
+                    pass

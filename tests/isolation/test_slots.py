@@ -196,3 +196,46 @@ async def test_who_comes_after_the_end_is_told():
         pass
     with pytest.raises(IsolationError, match="after its end"):
         await slots.take()
+
+
+async def test_one_that_is_spared_is_told_when_it_is_closed():
+    source = Source(most=2)
+    async with source.slots() as slots:
+        first, second = await slots.take(), await slots.take()
+        closed = slots.spare()
+        assert slots.spare() is None  # the last one is kept
+        assert not closed.done()
+        slots.give_back(first)
+        await closed
+        assert source.closed == [first]
+        slots.give_back(second)
+        assert await slots.take() == second
+        slots.give_back(second)
+
+
+@pytest.mark.parametrize("broken", [True, False])
+async def test_one_that_is_owed_is_told_when_it_breaks_or_all_end(broken):
+    source = Source(most=2)
+    async with source.slots() as slots:
+        first, second = await slots.take(), await slots.take()
+        closed = slots.spare()
+        if broken:
+            slots.discard()
+            await closed
+    await closed
+    assert {first, second} == source.alive
+
+
+async def test_one_is_there_before_anybody_asks_if_it_can_be_had():
+    source = Source(most=1)
+    async with source.slots() as slots:
+        await slots.prepare()
+        await slots.prepare()
+        assert source.alive == {0}
+        assert await slots.take() == 0
+        slots.give_back(0)
+    empty = Source(most=0)
+    async with empty.slots() as slots:
+        await slots.prepare()
+        with pytest.raises(IsolationError, match="no more numbers"):
+            await slots.take()
