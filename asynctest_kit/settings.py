@@ -458,6 +458,11 @@ def with_services(settings: Settings, services: Iterable[tuple[ServiceSettings, 
     for service, place in services:
         check_name(service.name, place, taken=known)
         places[service.name] = f'{place}, service "{service.name}"'
+        if service.server in settings.services:
+            raise SettingsError(
+                f'{places[service.name]}, server: "{service.server}" is in the settings, and is started, from what was '
+                "kept of all its databases, before this is read. Declare both in pyproject.toml, or both in Python."
+            )
         variables = {key: _service_variable(service.name, key) for key in _SERVICE_VARIABLE_KEYS}
         found = {key: variable for key, variable in variables.items() if variable in settings.unclaimed}
         givens = {key: [_from_variable(variable, settings)] for key, variable in found.items()}

@@ -105,6 +105,27 @@ async def test_the_url_is_one_that_works(project, atk):
         await connection.close()
 
 
+SHARED = """
+    [tool.asynctest_kit.services.billing-db]
+    kind = "postgres"
+    server = "postgres"
+"""
+
+
+async def test_a_database_on_the_server_of_another_service_is_one_of_its_own(project, atk):
+    root = project(pyproject__toml=SHARED)
+    async with services_up(atk, root, "billing-db") as started:
+        assert started.code == 0, started.err
+        shown = await atk("ps", cwd=root)
+        urls = [(await atk("url", name, cwd=root)).out.strip() for name in ("postgres", "billing-db")]
+        quoted = await atk("logs", "billing-db", "-n", "1", cwd=root)
+        ended = await atk("down", cwd=root)
+    assert "on the server of postgres: PostgreSQL" in shown.out
+    assert urls[1] == urls[0].removesuffix("/postgres") + "/atk_service_billing_db"
+    assert " UTC [" in quoted.out
+    assert ended.out == "Removed: postgres, billing-db.\n"
+
+
 @pytest.mark.once
 async def test_a_log_is_quoted(project, atk):
     root = project()

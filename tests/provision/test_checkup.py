@@ -88,6 +88,17 @@ async def test_a_server_of_ours_is_judged_by_its_settings(tmp_path):
     assert ("services", "postgres, limits") not in found
 
 
+async def test_a_server_with_several_databases_is_judged_by_all_of_them(tmp_path):
+    settings = settings_of(
+        tmp_path, 'concurrency = 100\n[tool.asynctest_kit.services.more]\nkind = "postgres"\nserver = "postgres"'
+    )
+    found = await findings_of(settings, **NO_ENGINE)
+    assert found["services", "more"].text == "a database on the server of postgres"
+    told = found["services", "postgres, limits"]
+    assert told.text.endswith(", and 100 tests at once with 2 databases may want 210: some will wait")
+    assert told.mend == 'command = ["-c", "max_connections=210"], or concurrency = 95'
+
+
 def own_name():
     return Path("/proc/self/comm").read_text().strip()
 

@@ -154,7 +154,7 @@ def replaced_image(spec: ServiceSpec, endpoint: Endpoint) -> str:
         spec: What was asked for.
         endpoint: What was given.
     """
-    if endpoint.provider != "embedded" or spec.provider != "auto" or spec.shares or not names_image(spec):
+    if endpoint.provider != "embedded" or spec.provider != "auto" or not names_image(spec):
         return ""
     build, name = spec.container.build, shared_name(spec.name)
     image = spec.images.name_of(spec.image or kind_of(spec).image) if build is None else f"built from {build.context}"

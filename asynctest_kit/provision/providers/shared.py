@@ -56,10 +56,9 @@ async def shared(order: Order) -> AsyncIterator[Running]:
 
     yield Running(
         endpoint=on(server.endpoint),
-        ended=_for_ever,  # it ends with the server, which is told of that
+        ended=_for_ever,  # it ends with the server, whose last words are told with that
         log=server.log,
         run=server.run,
-        last_words=server.last_words,
         inside=inside,
         preserve=server.preserve,
     )
