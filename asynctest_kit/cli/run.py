@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from asynctest_kit.cli.warm.recipe import begin_anew_unless, leave_a_process
 from asynctest_kit.engine.interrupts import TERMINATED, Terminated, raising
 from asynctest_kit.errors import AtkError
 from asynctest_kit.run.clock import program_start
@@ -47,6 +48,7 @@ def run(arguments: Sequence[str], options: Mapping[str, str | None], *plugins: o
     try:
         here = Path.cwd()
         settings = load(paths=arguments, directory=here, environ=os.environ, options=options, is_complete=False)
+        begin_anew_unless(settings)
         with raising():
             code = _Run(settings, here, arguments, started, plugins).run()
     except AtkError as error:
@@ -101,7 +103,6 @@ class _Run:
         finally:
             if self.ahead is not None:  # pytest has ended before it knew of that
                 self.ahead.close()
-        from asynctest_kit.cli.warm.recipe import leave_a_process
         from asynctest_kit.run.reports import report
 
         code = report(self.events, self.settings, engine, code)

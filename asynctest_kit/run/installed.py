@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,6 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["ReadOnce", "read_ahead"]
 
 _GROUP = "pytest11"
+
+#: What a distribution's entry points and files are read from, in its folder; that itself first.
+_READ_FROM = ("", "entry_points.txt", "RECORD", "installed-files.txt", "SOURCES.txt")
+
+_Stamp = tuple[int, ...]
 
 
 class _Read(importlib.metadata.PathDistribution):
@@ -33,8 +39,8 @@ class _Read(importlib.metadata.PathDistribution):
         return super().files
 
 
-#: By the folder of its metadata, and when that was last written.
-_known: dict[tuple[str, int], _Read] = {}
+#: By the folder of its metadata, with when its files were last written.
+_known: dict[str, tuple[_Stamp, _Read]] = {}
 
 
 def read_ahead() -> None:
@@ -49,6 +55,8 @@ class ReadOnce:
     """The pytest plugin; from when it is made until pytest is configured, what is installed is read once."""
 
     def __init__(self) -> None:
+        for path in [path for path, (stamp, _) in _known.items() if stamp != _stamp(path)]:
+            del _known[path]  # it was read ahead, and written since
         self._original: Callable[..., Iterable[importlib.metadata.Distribution]] = importlib.metadata.distributions
         importlib.metadata.distributions = self._distributions
 
@@ -74,13 +82,20 @@ def _distributions(found: Iterable[importlib.metadata.Distribution]) -> Iterator
 
 def _read(one: importlib.metadata.Distribution) -> importlib.metadata.Distribution:
     path = getattr(one, "_path", None)
-    if type(one) is not importlib.metadata.PathDistribution or path is None:
+    if type(one) is not importlib.metadata.PathDistribution or not isinstance(path, Path):  # in an archive
         return one
+    name = str(path)
+    if name not in _known:
+        _known[name] = _stamp(name), _Read(path)
+    return _known[name][1]
+
+
+def _stamp(folder: str) -> _Stamp:
+    return tuple(_written(f"{folder}/{name}") for name in _READ_FROM)
+
+
+def _written(path: str) -> int:
     try:
-        key = os.fspath(path), os.stat(path).st_mtime_ns  # noqa: PTH116  # hundreds of times
-    except (TypeError, OSError):  # in an archive
-        return one
-    known = _known.get(key)
-    if known is None:
-        known = _known[key] = _Read(path)
-    return known
+        return os.stat(path).st_mtime_ns  # noqa: PTH116  # hundreds of times
+    except OSError:
+        return 0

@@ -53,16 +53,20 @@ def test_it_is_read_once(installed, once):
     assert importlib.metadata.distributions is not once._distributions
 
 
-def test_what_is_installed_meanwhile_is_seen(installed, once):
+def test_what_is_written_meanwhile_is_seen_by_the_next_run(installed):
+    read_ahead()
+    (installed / "entry_points.txt").write_text("[pytest11]\nsecond = of_theirs\n")
+    os.utime(installed / "entry_points.txt", ns=(1, 1))
+    reading = ReadOnce()
+    assert told(theirs())[0] == ["second"]
+    reading.end()
     read_ahead()
     again = installed.with_name("of_theirs-2.dist-info")
     installed.rename(again)
     (again / "METADATA").write_text("Metadata-Version: 2.1\nName: of-theirs\nVersion: 2\n")
+    reading = ReadOnce()
     assert theirs().version == "2"
-    (again / "entry_points.txt").unlink()
-    (again / "entry_points.txt").write_text("[pytest11]\nsecond = of_theirs\n")
-    os.utime(again, ns=(1, 1))
-    assert told(theirs())[0] == ["second"]
+    reading.end()
 
 
 def test_another_that_changed_it_meanwhile_has_it(once, monkeypatch):

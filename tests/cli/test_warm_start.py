@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import importlib
 import os
+import re
 import select
 import signal
 import socket
@@ -396,10 +397,15 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     await kept.has_process()
     await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs")
     await kept.has_process()
-    warm = await kept.atk(PYTHONPATH=path)
+    warm = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,absent")
     assert kept.seen[0], warm.err
     assert "slow -c other /" in warm.out, warm
     assert "assert 3 == 2" in warm.out, warm
+    await kept.has_process()
+    changed = await kept.atk(PYTHONPATH=path)  # which says no more that it may be imported
+    assert not kept.seen[0], changed
+    assert changed.code == warm.code
+    assert "slow / other /" in re.sub(r"/\S*", "/", changed.out), changed
     await kept.has_process()
     with_thread = await kept.atk(PYTHONPATH=path, PLUGIN_STARTS_A_THREAD="1")
     assert not kept.seen[0], with_thread

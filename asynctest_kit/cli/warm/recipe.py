@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     from asynctest_kit.settings import Settings
 
-__all__ = ["Recipe", "give_back", "is_awaited", "kept_by", "leave_a_process", "recipe_path", "required", "take_lock"]
+__all__ = [
+    "Recipe",
+    "begin_anew_unless",
+    "begin_as",
+    "give_back",
+    "is_awaited",
+    "kept_by",
+    "leave_a_process",
+    "recipe_path",
+    "required",
+    "take_lock",
+]
 
 #: Bytes at the beginning of the lock's file that say for which supervisor its holder waits.
 _MARK = 20
@@ -63,11 +74,13 @@ class Recipe:
         root: The project's root: it waits as long as the project's services are kept.
         modules: Names, in the order of a run's imports.
         folders: Where the project's own modules are searched, which may be called as others are.
+        asked_for: The packages among the modules that are imported because the settings say so.
     """
 
     root: str
     modules: tuple[str, ...]
     folders: tuple[str, ...]
+    asked_for: tuple[str, ...] = ()
 
     @classmethod
     def of_this_run(cls, settings: Settings, plugins: Iterable[str] | None) -> Recipe:
@@ -87,8 +100,12 @@ class Recipe:
             *required(),
             *(name.partition(".")[0] for name in plugins or ()),
         }
-        modules = (name for name in sys.modules if name.partition(".")[0] in known)
-        return cls(str(root), (*_ALWAYS, *modules), tuple(map(str, _folders(root, has_run=plugins is not None))))
+        return cls(
+            root=str(root),
+            modules=(*_ALWAYS, *(name for name in sys.modules if name.partition(".")[0] in known)),
+            folders=tuple(map(str, _folders(root, has_run=plugins is not None))),
+            asked_for=tuple(name for name in settings.warm_imports if name in sys.modules),
+        )
 
     @classmethod
     def kept(cls, path: Path) -> Recipe | None:
@@ -97,7 +114,8 @@ class Recipe:
 
         try:
             data = json.loads(path.read_bytes())
-            return cls(str(data["root"]), tuple(map(str, data["modules"])), tuple(map(str, data["folders"])))
+            modules, folders, asked_for = (tuple(map(str, data[name])) for name in ("modules", "folders", "asked_for"))
+            return cls(str(data["root"]), modules, folders, asked_for)
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -108,6 +126,23 @@ class Recipe:
         with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=path.name, delete=False) as file:
             file.write(json.dumps(asdict(self)))
         Path(file.name).replace(path)
+
+
+#: What this process has imported before it knew its run, because the settings of another run said so.
+_asked_for: set[str] = set()
+
+
+def begin_as(recipe: Recipe) -> None:
+    """Note that this process has followed the recipe, and is a run now."""
+    _asked_for.update(recipe.asked_for)
+
+
+def begin_anew_unless(settings: Settings) -> None:
+    """Run the whole program once more, in this process, if what it has imported is more than the settings say."""
+    if not _asked_for.issubset(settings.warm_imports):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execv(sys.executable, sys.orig_argv)  # noqa: S606 (itself)
 
 
 def recipe_path() -> Path:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asynctest_kit.cli.warm import meeting
-from asynctest_kit.cli.warm.recipe import Recipe, give_back, kept_by, recipe_path, required, take_lock
+from asynctest_kit.cli.warm.recipe import Recipe, begin_as, give_back, kept_by, recipe_path, required, take_lock
 from asynctest_kit.run.clock import process_start
 
 if TYPE_CHECKING:
@@ -90,7 +90,9 @@ def _run_to_be(began: int, parent: socket.socket) -> _Run | None:
     if connection is None:
         return None
     with connection, parent:
-        return _taken(spare, connection, parent)
+        run = _taken(spare, connection, parent)
+    begin_as(recipe)
+    return run
 
 
 def _pidfd(supervisor: int) -> int | None:
