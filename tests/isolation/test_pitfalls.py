@@ -5,6 +5,7 @@ Where each pitfall of PostgreSQL and Redis is shown:
 ================================================  ====================================================================
 A template with sessions while it is cloned       here; test_templates: test_no_one_connects_to_a_template
 Autovacuum in a template while it is cloned       here; off on servers of ours: test_provision_docker
+FILE_COPY forces checkpoints                      here: only on servers of ours
 A failed bare statement, a failed nested one      test_sandbox: test_failed_statement_harms_only_itself
 asyncpg's pool resets what is released            test_sandbox: test_release_rolls_back_what_is_open
 Sequences, setval, the session's currval          here
@@ -29,13 +30,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
+import msgspec
 import pytest
 
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import ensure_template, open_clone
+from asynctest_kit.isolation.templates import create, ensure_template, open_clone
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
 
@@ -100,6 +103,23 @@ async def test_roles_of_one_clone_are_the_others_too(server, migrations):
         finally:
             await first.execute(f"DROP ROLE {role}")
             await asyncio.gather(first.close(), second.close())
+
+
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_files_are_copied_on_servers_of_ours_only(server, migrations, is_ours):
+    template = await ensure_template(server, migrations, root=Path("/"))
+    if not is_ours:
+        template = replace(template, server=msgspec.structs.replace(server, provider="external"))
+    connection, name, queries = await connect(server), f"atk_copied_{uuid.uuid4().hex}", []
+    try:
+        with connection.query_logger(lambda record: queries.append(record.query)):
+            await create(connection, name, template)
+            await asyncio.sleep(0)  # it is told in the next turn of the loop
+        knows_it = connection.get_server_version()[:2] >= (15, 0)
+        assert ("STRATEGY FILE_COPY" in queries[0]) == (is_ours and knows_it)
+    finally:
+        await connection.execute(f"DROP DATABASE IF EXISTS {name}")
+        await connection.close()
 
 
 @pytest.mark.parametrize(
