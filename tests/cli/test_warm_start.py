@@ -61,6 +61,7 @@ SUITE = """
             "umask": os.umask(0o22), "interrupt": str(signal.getsignal(signal.SIGHUP)), "terminal": sys.stdout.isatty(),
             "null": [os.path.samefile(number, os.devnull) for number in range(3)],
             "input": sys.stdin and sys.stdin.read(), "given": os.path.realpath("/proc/self/fd/9"),
+            "third": os.path.realpath("/proc/self/fd/3"),
         }
         Path("seen.txt").write_text(repr((is_warm, seen)))
         what = Path("what.txt").read_text()
@@ -180,7 +181,7 @@ def as_of_shell(line: str) -> tuple[str, ...]:
 
 
 async def test_a_warm_run_is_as_a_cold_one(kept):
-    start = as_of_shell("exec 9<what.txt; exec")
+    start = as_of_shell("exec 3<what.txt 9<&3; exec")
     cold = await kept.atk(ATK_WARM="0", start=start)
     is_warm, seen_cold = kept.seen
     assert cold.code == 0, cold
@@ -197,7 +198,7 @@ async def test_a_warm_run_is_as_a_cold_one(kept):
     del seen_cold["environ"], seen_warm["environ"]
     assert seen_warm == seen_cold
     assert seen_warm["input"] == "typed"
-    assert seen_warm["given"] == str(kept.root / "what.txt")
+    assert seen_warm["given"] == seen_warm["third"] == str(kept.root / "what.txt")
     assert warm.code == 0
     assert warm.err == cold.err == ""
     assert told(warm) == told(cold) == [".", "1 passed"]  # not a warning more

@@ -294,7 +294,16 @@ def _taken(spare: _Spare, connection: socket.socket, parent: socket.socket) -> _
 
 
 def _opened() -> frozenset[int]:
-    return frozenset(map(int, os.listdir("/proc/self/fd")))  # noqa: PTH208
+    return frozenset(filter(_is_open, map(int, os.listdir("/proc/self/fd"))))  # noqa: PTH208
+
+
+def _is_open(descriptor: int) -> bool:
+    """Whether it still is: the listing itself has one."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def _take_descriptors(received: Sequence[int], numbers: Sequence[int]) -> None:
