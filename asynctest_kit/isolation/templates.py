@@ -20,6 +20,10 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
 4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
    isn't forced, so it can't hit a database that is in use after all.
 
+5. Copying a template takes a server of ours a tenth of a second or more, so one that is kept has the next run's
+   database before anybody waits for it: ``atk_next_<the template's oid>``. A run takes it by giving it a name of its
+   own, which one run only can; the others clone. It goes with its template.
+
 A pooler in front of the server (PgBouncer) hides sessions from each other: point the URL at the server itself.
 """
 
@@ -59,6 +63,7 @@ __all__ = [
     "ensure_template",
     "forced",
     "is_of",
+    "make_next",
     "needs_privilege",
     "only_user",
     "open_clone",
@@ -105,6 +110,13 @@ _CLAIM = "changes the server, too"
 NOBODY = "nobody"
 
 NOTHING = Preparation()
+
+#: The one of a template; none that somebody has connected to, for to rename it would wait for the session's end.
+_MADE = """
+SELECT next.datname FROM pg_database AS template JOIN pg_database AS next ON next.datname = 'atk_next_' || template.oid
+WHERE template.datname = $1 AND template.datistemplate AND NOT template.datallowconn
+    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = next.oid)
+"""
 
 _IS_THERE = re.compile(r'\b(?:role|tablespace|database) "[^"]+" already exists')
 
@@ -180,7 +192,7 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
         await make_roles(connection, preparation.roles, server)
         if not digest:
             return Template(server, None, settings)
-        if not await _is_complete(connection, name):
+        if await _complete(connection, name) is None:
             planned = _Plan(digest, migrations, preparation, settings, root)
             async with _only_builder(server):
                 await _build(connection, server, planned, begun, claimed)
@@ -225,7 +237,7 @@ async def open_run_database_if_ready(
     digest = await asyncio.to_thread(digest_of, migrations, preparation, root=root)
     template = Template(server, _name(server, digest), settings)
     async with _keeper(template) as (keeper, name):
-        if not await _is_complete(keeper, _name(server, digest)) or await _is_claimed(keeper, _name(server, digest)):
+        if await _complete(keeper, template.name) is None or await _is_claimed(keeper, _name(server, digest)):
             yield None
             return
         async with _run_database(keeper, name, template) as endpoint:
@@ -234,7 +246,7 @@ async def open_run_database_if_ready(
 
 @asynccontextmanager
 async def _run_database(keeper: asyncpg.Connection, name: str, template: Template) -> AsyncIterator[Endpoint]:
-    endpoint = await _clone(keeper, name, template)
+    endpoint = await _taken(keeper, name, template) or await _clone(keeper, name, template)
     dropping = asyncio.create_task(_drop_orphans(keeper))  # nobody waits for that
     try:
         yield endpoint
@@ -245,6 +257,40 @@ async def _run_database(keeper: asyncpg.Connection, name: str, template: Templat
             dropping.exception()
     if template.server.provider == "external":
         await _drop(template.server, keeper, name)
+
+
+async def make_next(
+    server: Endpoint, migrations: Migrations | None, *, root: Path, preparation: Preparation = NOTHING
+) -> None:
+    """Make the next run's database, and drop those of runs that have ended, while nobody waits for either.
+
+    No-op on a server of others, and where the template is not there; all is as it was where another does it, too.
+    """
+    if server.provider == "external":
+        return
+    template = Template(server, _name(server, digest_of(migrations, preparation, root=root)))
+    connection = await connect(server, name="atk_next")
+    try:
+        await _drop_orphans(connection)
+        if (number := await _complete(connection, template.name)) is not None:
+            with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                await create(connection, f"atk_next_{number}", template)
+    finally:
+        connection.terminate()
+
+
+async def _taken(keeper: asyncpg.Connection, name: str, template: Template) -> Endpoint | None:
+    """The database that was made for the next run; None if there is none, or another one has it."""
+    if template.name is None or template.server.provider == "external":
+        return None
+    made = await keeper.fetchval(_MADE, template.name)
+    if made is None:
+        return None
+    try:
+        await keeper.execute(f'ALTER DATABASE "{made}" RENAME TO "{name}"')
+    except asyncpg.PostgresError:  # another was first; whatever else it may be, a clone meets it, too
+        return None
+    return msgspec.structs.replace(template.server, database=name)
 
 
 @asynccontextmanager
@@ -281,11 +327,12 @@ async def _clone(keeper: asyncpg.Connection, name: str, template: Template) -> E
     return msgspec.structs.replace(template.server, database=name)
 
 
-async def _is_complete(connection: asyncpg.Connection, name: str) -> bool:
-    complete: bool = await connection.fetchval(
-        "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn)", name
+async def _complete(connection: asyncpg.Connection, name: str | None) -> int | None:
+    """The oid of a template that is complete; None if it isn't, or isn't there."""
+    oid: int | None = await connection.fetchval(
+        "SELECT oid FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn", name
     )
-    return complete
+    return oid
 
 
 def _name(server: Endpoint, digest: str) -> str:
@@ -419,6 +466,12 @@ async def _drop_orphans(connection: asyncpg.Connection) -> None:
         WHERE datname LIKE 'atk\_run\_%' AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
             SELECT FROM pg_stat_activity
             WHERE datid = database.oid OR application_name = substring(database.datname, 'atk_run_[0-9a-f]+')
+        )
+        UNION ALL
+        SELECT datname FROM pg_database AS database
+        WHERE datname LIKE 'atk\_next\_%' AND pg_has_role(datdba, 'USAGE') AND NOT EXISTS (
+            SELECT FROM pg_database AS template
+            WHERE datistemplate AND 'atk_next_' || template.oid = database.datname
         )
         """
     )

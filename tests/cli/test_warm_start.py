@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
+import asyncpg
 import pytest
 
 from asynctest_kit.cli.warm import meeting, spare
@@ -352,6 +353,47 @@ async def test_what_a_suite_imports_it_imports_in_every_run(kept, project):
     assert kept.seen[0], warm.err
     assert told(warm)[0] == told(cold)[0] == "."
     assert "1 passed, 1 warning" in warm.out
+
+
+WITH_DATABASE = """
+    [tool.pytest.ini_options]
+
+    [tool.asynctest_kit]
+    provider = "embedded"
+
+    [tool.asynctest_kit.services.postgres]
+    migrations = { sql = "sql" }
+"""
+
+ON_DATABASE = """
+    import sys
+    from pathlib import Path
+
+    async def test_is_on_one(pg):
+        await pg.execute("INSERT INTO users VALUES (1)")
+        number = await pg.fetchval("SELECT oid FROM pg_database WHERE datname = current_database()")
+        Path("seen.txt").write_text(repr(("asynctest_kit.cli.warm.spare" in sys.modules, number)))
+"""
+
+
+async def test_the_next_runs_database_is_made_while_nobody_waits(project):
+    (root := project(pyproject__toml=WITH_DATABASE, test_own__py=ON_DATABASE)).joinpath("sql").mkdir()
+    (root / "sql" / "1.sql").write_text("CREATE TABLE users (id int PRIMARY KEY)")
+    kept = Kept(root)
+    assert (await kept.atk("up")).code == 0
+    try:
+        await kept.has_process()
+        assert (await kept.atk()).code == 0
+        await kept.has_process()
+        connection = await asyncpg.connect((await kept.atk("url", "postgres")).out.strip())
+        made = await connection.fetch(r"SELECT oid FROM pg_database WHERE datname LIKE 'atk\_next\_%'")
+        assert not await connection.fetch(r"SELECT datname FROM pg_database WHERE datname LIKE 'atk\_run\_%'")
+        await connection.close()
+        warm = await kept.atk()
+        assert warm.code == 0, warm
+        assert [(True, number) for (number,) in made] == [kept.seen]
+    finally:
+        await kept.atk("down")
 
 
 PLUGIN = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import uuid
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from users import user_of
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import Template, ensure_template, open_clone, open_run_database
+from asynctest_kit.isolation.templates import Template, ensure_template, make_next, open_clone, open_run_database
 from asynctest_kit.provision.migration_files import fingerprint
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
@@ -404,3 +405,58 @@ def test_a_commands_files_count(tmp_path):
     assert fingerprint(command, root=tmp_path) == before
     (tmp_path / "migrate.sh").write_text("false")
     assert fingerprint(command, root=tmp_path) != before
+
+
+async def next_of(admin, template):
+    """The oid of the next run's database."""
+    return await oid(admin, f"atk_next_{await oid(admin, template.name)}")
+
+
+async def test_the_next_runs_database_is_one_runs(server, sql, admin):
+    await make_next(server, sql, root=Path("/"))  # there is no template yet
+    template = await ensure_template(server, sql, root=Path("/"))
+    assert await next_of(admin, template) is None
+    await asyncio.gather(*(make_next(server, sql, root=Path("/")) for _ in range(2)))
+    made = await next_of(admin, template)
+    assert made is not None
+    async with AsyncExitStack() as runs:
+        opened = [runs.enter_async_context(open_run_database(template)) for _ in range(8)]
+        endpoints = await asyncio.gather(*opened)
+        oids = [await oid(admin, endpoint.database) for endpoint in endpoints]
+        assert len(set(oids)) == len(oids)
+        assert oids.count(made) == 1
+        assert await next_of(admin, template) is None
+        for endpoint in endpoints:
+            assert await fetch(endpoint, "SELECT count(*) FROM tables") == [(3,)]
+
+
+async def test_the_next_runs_database_that_somebody_looks_into_is_left(server, sql, admin):
+    template = await ensure_template(server, sql, root=Path("/"))
+    await make_next(server, sql, root=Path("/"))
+    made = await next_of(admin, template)
+    name = f"atk_next_{await oid(admin, template.name)}"
+    looking = await connect(msgspec.structs.replace(server, database=name))
+    try:
+        async with open_run_database(template) as endpoint:
+            assert await oid(admin, endpoint.database) != made
+    finally:
+        await looking.close()
+    assert await next_of(admin, template) == made
+
+
+async def test_the_next_runs_database_goes_with_its_template(server, sql, admin):
+    template = await ensure_template(server, sql, root=Path("/"))
+    await make_next(server, sql, root=Path("/"))
+    made = f"atk_next_{await oid(admin, template.name)}"
+    await admin.execute(f'ALTER DATABASE "{template.name}" IS_TEMPLATE false')
+    await admin.execute(f'DROP DATABASE "{template.name}"')
+    again = await ensure_template(server, sql, root=Path("/"))
+    await make_next(server, sql, root=Path("/"))
+    assert await oid(admin, made) is None
+    assert await next_of(admin, again) is not None
+
+
+async def test_none_is_made_on_a_server_of_others(theirs, sql, admin):
+    template = await ensure_template(theirs[0], sql, root=Path("/"))
+    await make_next(theirs[0], sql, root=Path("/"))
+    assert await next_of(admin, template) is None

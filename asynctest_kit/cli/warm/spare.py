@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from asynctest_kit.cli.warm import meeting
+from asynctest_kit.cli.warm.next_databases import make_next_databases
 from asynctest_kit.cli.warm.recipe import Recipe, begin_as, give_back, kept_by, recipe_path, required, take_lock
 from asynctest_kit.run.clock import process_start
 
@@ -84,6 +85,7 @@ def _run_to_be(began: int, parent: socket.socket) -> _Run | None:
     if lock is None or keeper is None:
         return None
     spare = _Spare.with_imports(recipe, began)
+    make_next_databases(Path(recipe.root))
     connection = None if spare.has_threads else _visitor(keeper)
     os.close(keeper)
     give_back(lock)
