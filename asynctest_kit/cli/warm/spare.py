@@ -85,7 +85,6 @@ def _run_to_be(began: int, parent: socket.socket) -> _Run | None:
     if lock is None or keeper is None:
         return None
     spare = _Spare.with_imports(recipe, began)
-    make_next_databases(Path(recipe.root))
     connection = None if spare.has_threads else _visitor(keeper)
     os.close(keeper)
     give_back(lock)
@@ -150,6 +149,7 @@ class _Spare:
             for name in recipe.modules:
                 with suppress(Exception):
                     importlib.import_module(name)
+        make_next_databases(Path(recipe.root))  # which imports, too
         read_ahead()
         required()  # read from many files, for the recipe that the run leaves
         return cls(environ, modules, dict(_written()), began, recipe.folders)
