@@ -10,6 +10,9 @@ by its context is in doubt: it runs once more, alone, on asyncio's own clock, an
 :mod:`asynctest_kit.engine.reruns`). A deadline of a shared fixture's code, a server's for instance, may matter to any
 test: it is a finding, once for each place.
 
+What that attempt says: if it fails by a deadline (one that allowed as long was over, or what it raised tells of a
+time-out), the test fails. If it fails otherwise the pass stands, doubtful: the test may be one that can't run twice.
+
 What is no deadline: the engine's own timers, which know the wall clock; and a pause, ``asyncio.sleep``, which may end
 late on any loop. But a task that is nothing but a pause is an alarm, against which something else races. Of shared
 fixtures only time-outs count (``asyncio.timeout``, ``wait_for``, anyio's cancel scopes): what else they set and
@@ -19,6 +22,7 @@ cancel all the time are the idle times of connections.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,14 +34,14 @@ from asynctest_kit.engine.code_places import is_users, running
 from asynctest_kit.engine.watchdog import step_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
     from types import CodeType, FrameType
 
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
-    from asynctest_kit.engine.fair_loop import FairTimer
+    from asynctest_kit.engine.fair_loop import FairTimer, LoneTimer
 
-__all__ = ["COUNTED", "Deadlines", "Doubt", "current_fixture"]
+__all__ = ["COUNTED", "Alone", "Deadlines", "Doubt", "current_fixture", "tells_time_out"]
 
 #: How it came to that.
 COUNTED = "beside others a turn of the loop counts for 1 ms at most"
@@ -52,6 +56,15 @@ _END_PAUSE = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-d
 
 #: Classes whose timers are time-outs: asyncio's and async_timeout's, and anyio's.
 _SCOPES = frozenset({"Timeout", "CancelScope"})
+
+#: So many deadlines of one attempt are noted.
+_MOST = 20
+
+#: Two deadlines that were reckoned from the same limit differ at most by a hundredth, or by so many seconds.
+_CLOSE = 0.005
+
+#: Classes of errors that tell of a time-out: of asyncio, clients, drivers, and of a server that ended a statement.
+_TIME_OUT = re.compile(r"time_?d?_?out|deadline_?exceeded|query_?cancell?ed|^cancelled_?error$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +85,31 @@ class Doubt:
         where = "" if self.place is None else f" at {self.place}"
         return f"a deadline of {self.seconds:.3g} s{where}, which was met after {self.took:.3g} s by the wall clock"
 
+    def allows(self, seconds: float) -> bool:
+        """Whether it is as long as one of ``seconds``."""
+        return abs(seconds - self.seconds) <= max(self.seconds / 100, _CLOSE)
+
+
+class Alone:
+    """What came of the deadlines of an attempt alone.
+
+    Attributes:
+        missed: How many seconds each allowed that was over.
+    """
+
+    def __init__(self) -> None:
+        self.missed: list[float] = []
+
+    def ended(self, timer: LoneTimer) -> None:
+        """Note one of the test's, which fires or is cancelled."""
+        context = timer._context  # type: ignore[attr-defined]  # noqa: SLF001  # the only way
+        if timer.has_run and context.get(current_output) is not None and _is_deadline(timer):
+            self.missed.append(timer.seconds)
+
+    def has_missed(self, doubts: Iterable[Doubt]) -> bool:
+        """Whether one was over that allowed as long as one of ``doubts``."""
+        return any(doubt.allows(seconds) for doubt in doubts for seconds in self.missed)
+
 
 class Deadlines:
     """Looks at the timers that were cancelled after they were due by the wall clock.
@@ -91,9 +129,9 @@ class Deadlines:
         context = timer._context  # type: ignore[attr-defined]  # noqa: SLF001  # the only way
         output = context.get(current_output)
         if output is not None:
-            if output.doubt is None and _is_deadline(timer) and _is_pending(timer):
+            if len(output.doubts) < _MOST and _is_deadline(timer) and _is_pending(timer):
                 place = _running_place(timer) or self._waiting(output)
-                output.doubt = _doubt(timer, place)
+                output.doubts.append(_doubt(timer, place))
         elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_pending(timer):
             self._note_once(fixture, _doubt(timer, _running_place(timer)))
 
@@ -108,11 +146,30 @@ class Deadlines:
         )
 
 
+def tells_time_out(error: BaseException) -> bool:
+    """Whether ``error``, what it came from, or one in the group that it is, tells of a time-out."""
+    return any(_TIME_OUT.search(kind.__name__) for one in _all_of(error) for kind in type(one).__mro__)
+
+
+def _all_of(error: BaseException) -> Iterator[BaseException]:
+    """An error, its causes and contexts, those in groups, and so on; each once."""
+    waiting, seen = [error], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        yield one
+        waiting += [other for other in (one.__cause__, one.__context__) if other is not None]
+        if isinstance(one, BaseExceptionGroup):
+            waiting += one.exceptions
+
+
 def _doubt(timer: FairTimer, place: Place | None) -> Doubt:
     return Doubt(timer.due - timer.made, clock.monotonic() - timer.made, place)
 
 
-def _is_deadline(timer: FairTimer) -> bool:
+def _is_deadline(timer: asyncio.TimerHandle) -> bool:
     callback = timer._callback  # type: ignore[attr-defined]  # noqa: SLF001
     if callback is _END_PAUSE:
         task = asyncio.current_task()

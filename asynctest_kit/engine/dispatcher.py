@@ -26,7 +26,7 @@ from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
 from asynctest_kit.engine.code_places import raised_at, waiting_at
 from asynctest_kit.engine.context_warnings import filters_in_force
-from asynctest_kit.engine.deadlines import Deadlines
+from asynctest_kit.engine.deadlines import Alone, Deadlines
 from asynctest_kit.engine.events import AttemptFinished, CaseCutOff, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor, Times
 from asynctest_kit.engine.fair_loop import FairLoop
@@ -426,10 +426,18 @@ class Dispatcher:
             self._stop_if_told()
 
     async def _attempt(
-        self, executor: Executor, planned: PlannedCase, *, once_more: Callable[[CaseRun], bool], cause: Cause = ""
+        self,
+        executor: Executor,
+        planned: PlannedCase,
+        *,
+        once_more: Callable[[CaseRun], bool],
+        cause: Cause = "",
+        alone: Alone | None = None,
     ) -> Execution:
-        """Run a test alone."""
-        (execution,) = await self._attempts(executor, [planned], once_more=once_more, cause=cause)
+        """Run a test alone; have its deadlines noted in ``alone``."""
+        with contextlib.nullcontext() if alone is None else _watched(alone):
+            (execution,) = await self._attempts(executor, [planned], once_more=once_more, cause=cause)
+        execution.alone = alone
         return execution
 
     async def _attempts(
@@ -507,7 +515,11 @@ class Dispatcher:
         while goes_on:
             self._started(again.planned)
             execution = await self._attempt(
-                executor, again.planned, once_more=self._holds_for(again), cause=again.cause
+                executor,
+                again.planned,
+                once_more=self._holds_for(again),
+                cause=again.cause,
+                alone=None if again.doubt is None else Alone(),
             )
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
@@ -515,7 +527,8 @@ class Dispatcher:
         if (stands := self._reruns.attempt_that_stands(again, execution)) is not None:
             self._uncounted(execution)
             ended = f"Run again alone, it {_ENDS[execution.outcome]}, which says nothing of"
-            self._say(again, stands, failed=f"{ended} this failure.", doubted=f"{ended} that")
+            doubted = self._reruns.failed_otherwise(execution) or f"{ended} that"
+            self._say(again, stands, failed=f"{ended} this failure.", doubted=doubted)
             stands.attempts, execution = again.attempts + (not execution.failed), stands
         elif self._reruns.settle(again, execution):
             execution = await self._blame(executor, again, execution)
@@ -679,6 +692,11 @@ def _executor(concurrency: int) -> ThreadPoolExecutor:
 def _fair_loop(on_overdue: Callable[[FairTimer], object] | None = None) -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
     return loop.shared(on_overdue) if isinstance(loop, FairLoop) else contextlib.nullcontext()
+
+
+def _watched(alone: Alone) -> contextlib.AbstractContextManager[None]:
+    loop = asyncio.get_running_loop()
+    return loop.watched(alone.ended) if isinstance(loop, FairLoop) else contextlib.nullcontext()
 
 
 def _add_section(execution: Execution, text: str) -> None:

@@ -19,6 +19,7 @@ from asynctest_kit.engine import clock, collection
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.case_fixtures import CaseFixtures
 from asynctest_kit.engine.code_places import waiting_at
+from asynctest_kit.engine.deadlines import tells_time_out
 from asynctest_kit.engine.failure import DEADLOCK, FINAL, failure
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.own_threads import open_own_thread
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from asynctest_kit.engine.capture import Capture
     from asynctest_kit.engine.code_places import Place
-    from asynctest_kit.engine.deadlines import Doubt
+    from asynctest_kit.engine.deadlines import Alone, Doubt
     from asynctest_kit.engine.events import CaseVerdict, Cause, Outcome
     from asynctest_kit.engine.foreign_hooks import ForeignHooks
     from asynctest_kit.engine.graph import Case
@@ -70,7 +71,9 @@ class Execution:
         timed_out: Whether a phase took too long.
         held_up: For whose lock that phase waited, to be read after its time-out; empty if for nobody's.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
-        doubt: A deadline that it may have missed; see :mod:`asynctest_kit.engine.deadlines`.
+        doubts: The deadlines that it may have missed; see :mod:`asynctest_kit.engine.deadlines`.
+        alone: What came of its deadlines in an attempt alone that is made for doubts.
+        tells_time_out: Whether what it raised tells of a time-out of its own.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
         warnings: What it warned beside others; pytest has been told of those that it gave alone.
         calls: pytest's records of the phases that failed, with their reports, for debuggers and the like.
@@ -88,7 +91,9 @@ class Execution:
     timed_out: bool = False
     held_up: str = ""
     held: bool = False
-    doubt: Doubt | None = None
+    doubts: list[Doubt] = field(default_factory=list)
+    alone: Alone | None = None
+    tells_time_out: bool = False
     touched: str = ""
     calls: list[tuple[pytest.CallInfo[None], pytest.TestReport]] = field(default_factory=list)
     warnings: list[warnings.WarningMessage] = field(default_factory=list)
@@ -369,6 +374,8 @@ class CaseRun:
         if error is not None and is_time_out(error):
             self.execution.timed_out = True
             self.execution.held_up = self._waited_for()
+        elif error is not None and tells_time_out(error):
+            self.execution.tells_time_out = True
         self.report(when, error, clock.wall(start), clock.monotonic() - start)
         return error is None
 
@@ -453,7 +460,7 @@ class CaseRun:
         if not (executor.ledger.has_none(self.output) and self.fixtures.tear_down_at_once()):
             return False
         executor.ledger.close_if_clean(self.output)
-        self.execution.doubt = self.output.doubt
+        self.execution.doubts = self.output.doubts
         self.execution.held = self._once_more(self)
         if not self.execution.held:
             executor.lifetimes.release(self.case)
@@ -540,7 +547,7 @@ class CaseRun:
             self.execution.leaks = await self._leaks()
             # Not one that hung: it would hang again.
             self.has_failed = self.execution.failed or any(not is_time_out(error) for error in errors)
-            self.execution.doubt = self.output.doubt
+            self.execution.doubts = self.output.doubts
             self.execution.held = self.is_touched or self._once_more(self)
             if not self.execution.held:
                 errors += await let_go(self.case, self.executor.lifetimes)

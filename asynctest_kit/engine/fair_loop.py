@@ -14,7 +14,7 @@ long ago by the wall clock. Alone that timer would have fired. So each timer kno
 it is cancelled later, that is told (see :mod:`asynctest_kit.engine.deadlines`).
 
 For tests that run alone the clock is asyncio's own, so that those that move ``time.monotonic`` move it as well, and
-what is patched into asyncio's loop counts (freezegun's ``real_asyncio``).
+what is patched into asyncio's loop counts (freezegun's ``real_asyncio``). There it can be told which timers fire.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from asynctest_kit.engine import clock
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
 
-__all__ = ["FairLoop", "FairTimer"]
+__all__ = ["FairLoop", "FairTimer", "LoneTimer"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -111,6 +113,26 @@ class FairTimer(asyncio.TimerHandle):
     due: float
 
 
+class LoneTimer(asyncio.TimerHandle):
+    """A timer of a test that runs alone, on asyncio's clock.
+
+    Attributes:
+        made: The time on the wall clock when it was made.
+        seconds: In how many it was to fire.
+        has_run: Whether it has fired.
+    """
+
+    __slots__ = ("has_run", "made", "seconds")
+    made: float
+    seconds: float
+    has_run: bool
+
+    def _run(self) -> None:
+        self.has_run = True
+        self._loop._timer_ended(self)  # type: ignore[attr-defined]  # noqa: SLF001  # no other loop makes one
+        super()._run()
+
+
 class FairLoop(asyncio.SelectorEventLoop):
     """asyncio's loop on a clock of its own."""
 
@@ -125,6 +147,7 @@ class FairLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self._fair_clock = _Clock()
         self._on_overdue: Callable[[FairTimer], object] | None = None
+        self._on_ended: Callable[[LoneTimer], object] | None = None
         super().__init__(_Selector(self._fair_clock))
 
     def time(self) -> float:
@@ -146,20 +169,37 @@ class FairLoop(asyncio.SelectorEventLoop):
             self._on_overdue = None
             self._fair_clock.stop()
 
+    @contextmanager
+    def watched(self, on_ended: Callable[[LoneTimer], object]) -> Iterator[None]:
+        """Have ``on_ended`` called with each timer that is made in the block, when it fires and when it is cancelled.
+
+        A pause's is cancelled after it has fired, too.
+        """
+        self._on_ended = on_ended
+        try:
+            yield
+        finally:
+            self._on_ended = None
+
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Call ``callback(*args)`` when the clock shows ``when``: asyncio's code, but for the kind of timer."""
-        clock = self._fair_clock
-        if not clock.runs or when is None:
+        fair = self._fair_clock
+        if when is None or not (fair.runs or self._on_ended):
             return super().call_at(when, callback, *args, context=context)
         self._check_closed()
         if self._debug:
             self._check_thread()
             self._check_callback(callback, "call_at")
-        timer: Any = FairTimer(when, callback, args, self, context)
-        timer.made = clock.wall
-        timer.due = when + clock.wall - clock.told
+        timer: Any
+        if fair.runs:
+            timer = FairTimer(when, callback, args, self, context)
+            timer.made = fair.wall
+            timer.due = when + fair.wall - fair.told
+        else:
+            timer = LoneTimer(when, callback, args, self, context)
+            timer.made, timer.seconds, timer.has_run = clock.monotonic(), when - self.time(), False
         if timer._source_traceback:  # noqa: SLF001  # as are the lines below
             del timer._source_traceback[-1]  # noqa: SLF001
         heapq.heappush(self._scheduled, timer)
@@ -169,5 +209,12 @@ class FairLoop(asyncio.SelectorEventLoop):
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         if handle._scheduled:  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio's code again
             self._timer_cancelled_count += 1
-        if self._on_overdue is not None and type(handle) is FairTimer and time.monotonic() >= handle.due:
-            self._on_overdue(handle)
+        if type(handle) is FairTimer:
+            if self._on_overdue is not None and time.monotonic() >= handle.due:
+                self._on_overdue(handle)
+        elif type(handle) is LoneTimer:
+            self._timer_ended(handle)
+
+    def _timer_ended(self, timer: LoneTimer) -> None:
+        if self._on_ended is not None:
+            self._on_ended(timer)

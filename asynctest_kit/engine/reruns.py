@@ -10,8 +10,8 @@ next run runs it alone. An expected failure is looked at alone too, for it may h
 that a mark has kept from running.
 
 One that passed beside others, but may have missed a deadline of its own (see :mod:`asynctest_kit.engine.deadlines`), is
-run alone after all that failed, and that attempt counts. If there is no time for that, or it says nothing, the test is
-doubtful.
+run alone after all that failed, and that attempt counts. If there is no time for that, or it says nothing, or it fails
+by no deadline, so that the test may be one that can't run twice, the pass stands: it is doubtful.
 
 The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
 then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
@@ -137,7 +137,7 @@ class Reruns:
             return run.planned.retries > 0 or is_beside or bool(execution.deadlock)
         if execution.outcome == "xfailed":
             return is_beside and not run.is_refused
-        return execution.doubt is not None and execution.outcome in ("passed", "xpassed")
+        return bool(execution.doubts) and execution.outcome in ("passed", "xpassed")
 
     def take(self, execution: Execution) -> bool:
         """Note a first attempt; tell whether the test runs again, so that nothing of it is to be reported yet."""
@@ -151,7 +151,7 @@ class Reruns:
                 again = Again(_alone(execution.planned, "it failed and runs again"), execution, [execution])
             else:
                 planned = _alone(execution.planned, "it may have missed a deadline and runs again")
-                again = Again(planned, execution, doubt=execution.doubt)
+                again = Again(planned, execution, doubt=execution.doubts[0])
             self._waiting.append(again)
         return bool(execution.touched or execution.held)
 
@@ -236,7 +236,12 @@ class Reruns:
 
     @staticmethod
     def attempt_that_stands(again: Again, execution: Execution) -> Execution | None:
-        """The failure that an attempt alone, which says nothing of it, leaves as it was; or the pass in doubt."""
+        """The failure that an attempt alone, which says nothing of it, leaves as it was; or the pass in doubt.
+
+        An attempt that failed by no deadline says nothing of a doubt.
+        """
+        if again.doubt is not None and again.failures and not any(_is_late(again, one) for one in again.failures):
+            return None if execution.outcome in ("passed", "xpassed") else again.first
         said_nothing = execution.outcome in ("skipped", "xfailed") or execution.is_final
         before = next((one for one in reversed(again.failures) if one is not execution), None)
         if before is None and again.doubt is not None and execution.outcome != "xfailed":
@@ -247,6 +252,14 @@ class Reruns:
     def unchecked(again: Again, why: str) -> str:
         """What is said of a test that passed and stays in doubt; ``why`` it does."""
         return f"may have missed {again.doubt}; {COUNTED}. {why}; {_MARK}"
+
+    @staticmethod
+    def failed_otherwise(alone: Execution) -> str:
+        """What is said of an attempt alone that failed by no deadline; empty of any other."""
+        if not alone.failed or alone.is_final:
+            return ""
+        reason = alone.reason or "no message"
+        return f"Run again alone, it failed by no deadline, with: {reason}; the test may be one that can't run twice"
 
     @staticmethod
     def missed(again: Again) -> str:
@@ -359,6 +372,12 @@ async def suspects(
 def _kind(again: Again) -> str:
     """Whose time it takes to run it alone."""
     return "failures" if again.doubt is None else "doubts"
+
+
+def _is_late(again: Again, alone: Execution) -> bool:
+    """Whether an attempt alone failed by a deadline of the test's own."""
+    missed = alone.alone is not None and alone.alone.has_missed(again.first.doubts)
+    return missed or alone.tells_time_out
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

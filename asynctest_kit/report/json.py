@@ -139,7 +139,7 @@ class Test(msgspec.Struct, frozen=True, kw_only=True):
             description="flaky: failed, then passed. interference: failed beside others, passes alone. "
             "moved: touched process-global state beside others, was stopped and ran alone. deadlock: was the victim of "
             "a deadlock with another test, and passed alone. doubtful: passed beside others, but may have missed a "
-            "deadline, and was not checked alone. Empty otherwise."
+            "deadline, and no attempt alone has shown whether it did. Empty otherwise."
         ),
     ]
     note: Annotated[

@@ -12,7 +12,9 @@ MISSED = {f"test_misses_its_deadline[{way}]" for way in WAYS}
 #: Their deadlines are met alone, as their neighbours' turns are what makes them late.
 IN_DOUBT = {"test_time_limit", "test_wait_for"}
 
-WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once"}
+RUNS_ONCE = {"test_runs_only_once", "test_waits_for_what_is_gone"}
+
+WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", *RUNS_ONCE}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +48,19 @@ def test_an_attempt_alone_that_says_nothing_leaves_it_doubtful(run, finished):
     assert (event["outcome"], event["verdict"], event["attempts"]) == ("passed", "doubtful", 2)
     assert event["note"].startswith("may have missed a deadline of 0.1 s at test_fair.py:")
     assert "Run again alone, it was skipped, which says nothing of that" in event["note"]
-    assert ", 1 doubtful" in run.out
+    assert ", 3 doubtful" in run.out
+
+
+@pytest.mark.parametrize(
+    ("name", "raised"),
+    [("test_runs_only_once", "AssertionError: 409: is there already"), ("test_waits_for_what_is_gone", "Assert")],
+)
+def test_a_pass_stands_if_alone_it_fails_by_another_than_the_deadline_in_doubt(finished, name, raised):
+    event = finished[name]
+    assert (event["outcome"], event["verdict"], event["attempts"]) == ("passed", "doubtful", 2)
+    assert event["note"].startswith("may have missed a deadline of 0.1 s at test_fair.py:")
+    assert f"Run again alone, it failed by no deadline, with: {raised}" in event["note"]
+    assert "the test may be one that can't run twice" in event["note"]
 
 
 def test_it_has_its_retries(finished):

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from asynctest_kit.engine.capture import current_output
-from asynctest_kit.engine.deadlines import Deadlines
+from asynctest_kit.engine.deadlines import Alone, Deadlines, Doubt, tells_time_out
 from asynctest_kit.engine.fair_loop import FairLoop
 
 
@@ -83,15 +83,73 @@ async def _cancelled(delay, when):
     ("when", "is_doubted"), [("early", False), ("late", True), ("as it fires", True), ("fired", False)]
 )
 def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(when, is_doubted):
-    test, context = SimpleNamespace(doubt=None), contextvars.copy_context()
+    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
     context.run(current_output.set, test)
     on_overdue = Deadlines(lambda _: None, print).overdue
     with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().shared(on_overdue):
         runner.run(_cancelled(60 if when == "early" else 0.02, when), context=context)
-    assert (test.doubt is not None) is is_doubted
+    assert bool(test.doubts) is is_doubted
     if is_doubted:
-        assert f"{test.doubt}".startswith("a deadline of 0.02 s at ")
-        assert test.doubt.took >= test.doubt.seconds
+        assert f"{test.doubts[0]}".startswith("a deadline of 0.02 s at ")
+        assert test.doubts[0].took >= test.doubts[0].seconds
+
+
+async def _misses_and_meets():
+    """Miss deadlines of 20 ms, one by each way to set it, and meet one of 60 s."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await asyncio.Event().wait()
+    asyncio.get_running_loop().call_later(0.02, int)
+    alarm = asyncio.create_task(asyncio.sleep(0.02))
+    async with asyncio.timeout(60):
+        await asyncio.sleep(0.03)
+        await alarm
+
+
+def test_alone_it_is_noted_how_long_those_allowed_that_were_missed():
+    context, alone = contextvars.copy_context(), Alone()
+    context.run(current_output.set, SimpleNamespace())
+    with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().watched(alone.ended):
+        runner.run(_misses_and_meets(), context=context)
+    assert alone.missed == pytest.approx([0.02] * 3, abs=0.005)
+    assert alone.has_missed([Doubt(0.02, 0.1, None)])
+    assert not alone.has_missed([Doubt(60, 70, None), Doubt(0.03, 0.1, None)])
+
+
+class ReadTimeout(OSError):  # noqa: N818  # a name of theirs
+    """As httpx calls it."""
+
+
+class QueryCanceledError(Exception):
+    """As asyncpg calls it."""
+
+
+def _caused(error, by):
+    error.__cause__ = by
+    return error
+
+
+def _while_handling(error, other):
+    error.__context__ = other
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "tells"),
+    [
+        (TimeoutError(), True),
+        (asyncio.CancelledError(), True),
+        (ReadTimeout(), True),
+        (QueryCanceledError(), True),
+        (_caused(AssertionError("no answer"), ReadTimeout()), True),
+        (_while_handling(AssertionError("no answer"), TimeoutError()), True),
+        (ExceptionGroup("some", [ValueError(), _caused(KeyError(), ExceptionGroup("", [TimeoutError()]))]), True),
+        (AssertionError("TimeoutError"), False),
+        (ExceptionGroup("some", [ValueError(), _caused(KeyError(), OSError())]), False),
+    ],
+)
+def test_which_errors_tell_of_a_time_out(error, tells):
+    assert tells_time_out(error) is tells
 
 
 def test_alone_nothing_is_told():

@@ -11,7 +11,7 @@ from trail import note
 
 pytestmark = pytest.mark.anyio
 
-TESTS = 17
+TESTS = 19
 running = set()
 attempts = []
 blocking = asyncio.Event()
@@ -180,11 +180,33 @@ async def test_is_skipped_alone():
             await by_timeout(answer)
 
 
+async def test_runs_only_once():
+    """What its first attempt has left makes the second fail, by no deadline."""
+    with counted("only once"):
+        attempts.append("only once")
+        assert attempts.count("only once") == 1, "409: is there already"
+        async with outside() as answer:
+            await by_timeout(answer)
+
+
+async def test_waits_for_what_is_gone():
+    """The second attempt runs into another deadline than the one in doubt."""
+    with counted("gone"):
+        attempts.append("gone")
+        if attempts.count("gone") > 1:
+            asking = asyncio.create_task(asyncio.Event().wait())
+            _, late = await asyncio.wait([asking], timeout=0.3)
+            asking.cancel()
+            assert not late
+        async with outside() as answer:
+            await by_timeout(answer)
+
+
 @pytest.mark.atk(retries=1)
 async def test_misses_it_once():
-    attempts.append("it")
+    attempts.append("misses")
     with counted("once"):
-        async with outside() as answer, asyncio.timeout(10 if len(attempts) > 2 else 0.1):
+        async with outside() as answer, asyncio.timeout(10 if attempts.count("misses") > 2 else 0.1):
             await answer()
 
 
