@@ -13,7 +13,8 @@ test: it is a finding, once for each place.
 What that attempt says: if it fails by a deadline (one that allowed as long was over, or what it raised tells of a
 time-out), the test fails. If it fails otherwise the pass stands, doubtful: the test may be one that can't run twice.
 
-What is no deadline: the engine's own timers, which know the wall clock; and a pause, ``asyncio.sleep``, which may end
+What is no deadline: what this package's own code sets, but where it waits for as long as the user has said: a function
+with a local variable ``_users_deadline``; and a pause, ``asyncio.sleep``, which may end
 late on any loop. But a task that is nothing but a pause is an alarm, against which something else races. Of shared
 fixtures only time-outs count (``asyncio.timeout``, ``wait_for``, anyio's cancel scopes): what else they set and
 cancel all the time are the idle times of connections.
@@ -26,11 +27,12 @@ import re
 import sys
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
-from asynctest_kit.engine.code_places import is_users, running
+from asynctest_kit.engine.code_places import Place, awaited_by, frame_of, is_users
 from asynctest_kit.engine.watchdog import step_of
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from types import CodeType, FrameType
 
     from asynctest_kit.engine.capture import CaseOutput
-    from asynctest_kit.engine.code_places import Place
     from asynctest_kit.engine.fair_loop import FairTimer, LoneTimer
 
 __all__ = ["COUNTED", "Alone", "Deadlines", "Doubt", "current_fixture", "tells_time_out"]
@@ -51,8 +52,22 @@ current_fixture: ContextVar[str] = ContextVar("asynctest_kit_fixture", default="
 
 _ENGINE = __name__.rpartition(".")[0] + "."
 
+#: Where this package is.
+_KIT = f"{Path(__file__).parents[1]}/"
+
+#: What time-outs are made of: whoever uses it has set them.
+_MEANS = ("asyncio", "anyio", "async_timeout")
+
+#: The local variable by which a function of this package tells that its deadlines are the user's.
+_MARK = "_users_deadline"
+
+_CANCEL = asyncio.TimerHandle.cancel.__code__
+
 #: asyncio's callback of a pause.
 _END_PAUSE = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # noqa: SLF001
+
+#: asyncio's callback of ``asyncio.wait``.
+_END_WAIT = asyncio.tasks._release_waiter  # type: ignore[attr-defined]  # noqa: SLF001
 
 #: Classes whose timers are time-outs: asyncio's and async_timeout's, and anyio's.
 _SCOPES = frozenset({"Timeout", "CancelScope"})
@@ -129,10 +144,10 @@ class Deadlines:
         context = timer._context  # type: ignore[attr-defined]  # noqa: SLF001  # the only way
         output = context.get(current_output)
         if output is not None:
-            if len(output.doubts) < _MOST and _is_deadline(timer) and _is_pending(timer):
+            if len(output.doubts) < _MOST and _is_deadline(timer) and _is_met(timer):
                 place = _running_place(timer) or self._waiting(output)
                 output.doubts.append(_doubt(timer, place))
-        elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_pending(timer):
+        elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_met(timer):
             self._note_once(fixture, _doubt(timer, _running_place(timer)))
 
     def _note_once(self, fixture: str, doubt: Doubt) -> None:
@@ -182,6 +197,11 @@ def _is_time_out(timer: FairTimer) -> bool:
     return type(getattr(callback, "__self__", None)).__name__ in _SCOPES or _is_running(asyncio.wait_for.__code__)
 
 
+def _is_met(timer: FairTimer) -> bool:
+    """Whether it is cancelled by whom it was set for, before it has run."""
+    return _is_pending(timer) and not _is_kits(timer)
+
+
 def _is_pending(timer: FairTimer) -> bool:
     """Whether it has not run: what is cancelled afterwards was no deadline that was met."""
     if timer._scheduled:  # type: ignore[attr-defined]  # noqa: SLF001
@@ -190,12 +210,38 @@ def _is_pending(timer: FairTimer) -> bool:
     return any(one is timer for one in ready)
 
 
-def _running_place(timer: FairTimer) -> Place | None:
+def _is_kits(timer: asyncio.TimerHandle) -> bool:
+    """Whether code of this package cancels it that has set it for itself."""
+    for frame in _cancelling(timer):
+        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _MEANS:
+            return frame.f_code.co_filename.startswith(_KIT) and _MARK not in frame.f_code.co_varnames
+    return False
+
+
+def _running_place(timer: asyncio.TimerHandle) -> Place | None:
     """The line of the user's code that cancels it."""
+    place = next((frame for frame in _cancelling(timer) if is_users(frame.f_code.co_filename)), None)
+    return None if place is None else Place(place.f_code.co_filename, place.f_lineno, place.f_code.co_name)
+
+
+def _cancelling(timer: asyncio.TimerHandle) -> Iterator[FrameType]:
+    """The frames of the loop's step that cancels it, but asyncio's own method, then of who waits, innermost first."""
     frame: FrameType | None = sys._getframe()  # noqa: SLF001  # as in asyncio
-    assert frame is not None  # noqa: S101
-    place, _ = running(frame, step_of(frame, timer._loop))  # type: ignore[attr-defined]  # noqa: SLF001
-    return place if place is not None and is_users(place.file) else None
+    while frame is not None and frame.f_code is not _CANCEL:
+        frame = frame.f_back
+    step = step_of(frame, timer._loop)  # type: ignore[attr-defined]  # noqa: SLF001
+    while frame is not None and (frame := frame.f_back) is not step and frame is not None:
+        yield frame
+    if timer._callback is _END_WAIT:  # type: ignore[attr-defined]  # noqa: SLF001  # what is waited for cancels it
+        yield from _waiting_for(timer._args[0])  # noqa: SLF001
+
+
+def _waiting_for(future: asyncio.Future[Any]) -> Iterator[FrameType]:
+    """The frames of the tasks that wait for it, innermost first."""
+    for wake, _ in future._callbacks or ():  # noqa: SLF001  # the only way
+        if isinstance(task := getattr(wake, "__self__", None), asyncio.Task):
+            frames = [frame_of(one) for one in awaited_by(task.get_coro())]
+            yield from (frame for frame in reversed(frames) if frame is not None)
 
 
 def _is_running(code: CodeType) -> bool:

@@ -188,6 +188,7 @@ async def _wait_until_ready(opened: OpenedApp, served: Served) -> None:
     if not served.ready:
         return
     answer = "nothing"
+    _users_deadline = True
     try:
         async with asyncio.timeout(served.timeout):
             while True:

@@ -259,6 +259,7 @@ class _Exchange:
 
     async def _next(self, what: str) -> None:
         """Wait for the application to do something."""
+        _users_deadline = True
         loop = asyncio.get_running_loop()
         reader = self._reader = loop.create_future()
         timeout = self._request.extensions.get("timeout", {}).get("read")

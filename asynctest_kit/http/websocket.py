@@ -176,6 +176,7 @@ class WebSocket:
             raise self._told(closed) from closed.__cause__
 
     async def _received(self) -> str | bytes:
+        _users_deadline = True
         try:
             async with asyncio.timeout(self._timeout):
                 message = await self._channel.receive()
@@ -236,6 +237,7 @@ async def opened_websocket(
 async def _in_process(
     request: httpx.Request, transport: AppTransport, subprotocols: Sequence[str], within: float | None
 ) -> AsyncIterator[_Channel]:
+    _users_deadline = True
     channel = _AppChannel(request.url.path, transport.owner, raises=transport.raise_app_exceptions)
     transport.run(channel.run(transport.app, transport.websocket_scope(request, subprotocols)))
     try:

@@ -7,11 +7,14 @@ import contextvars
 import time
 from types import SimpleNamespace
 
+import httpx
 import pytest
 
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.deadlines import Alone, Deadlines, Doubt, tells_time_out
 from asynctest_kit.engine.fair_loop import FairLoop
+from asynctest_kit.http import in_process
+from asynctest_kit.http.in_process import AppTransport
 
 
 async def _passed_on(times):
@@ -92,6 +95,41 @@ def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(w
     if is_doubted:
         assert f"{test.doubts[0]}".startswith("a deadline of 0.02 s at ")
         assert test.doubts[0].took >= test.doubts[0].seconds
+
+
+async def _late_answer(*_):
+    """What is in time by the loop's clock only."""
+    await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251  # as above
+    await asyncio.sleep(0)
+
+
+async def _app(scope, receive, send):
+    await _late_answer()
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body"})
+
+
+async def _asks_within_a_limit():
+    async with httpx.AsyncClient(transport=AppTransport(_app), base_url="http://app", timeout=0.02) as client:
+        assert (await client.get("/")).status_code == 204
+
+
+async def _has_requests_ended():
+    await in_process.ended({asyncio.create_task(_late_answer())})
+
+
+@pytest.mark.parametrize(("body", "is_doubted"), [(_asks_within_a_limit, True), (_has_requests_ended, False)])
+def test_deadlines_that_the_kit_sets_for_itself_are_not_doubted(monkeypatch, body, is_doubted):
+    monkeypatch.setattr(in_process, "_GRACE", 0.02)
+    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
+    context.run(current_output.set, test)
+    with (
+        asyncio.Runner(loop_factory=FairLoop) as runner,
+        runner.get_loop().shared(Deadlines(lambda _: None, print).overdue),
+    ):
+        runner.run(body(), context=context)
+    assert [doubt.seconds for doubt in test.doubts] == ([pytest.approx(0.02)] if is_doubted else [])
 
 
 async def _misses_and_meets():
