@@ -5,19 +5,19 @@ what a test waits for may be there before its deadline has passed on the loop's 
 clock. How long it would have taken alone lies between the two, and nobody knows where: neighbours kept the loop busy,
 but what is outside goes by the wall clock. Either the deadline would have been met too, or the test passes wrongly.
 
-How it is seen. Who meets a deadline cancels its timer. If that was due by the wall clock, the test that it belongs to
-by its context is in doubt: it runs once more, alone, on asyncio's own clock, and that attempt counts (see
-:mod:`asynctest_kit.engine.reruns`). A deadline of a shared fixture's code, a server's for instance, may matter to any
-test: it is a finding, once for each place.
+How it is seen. Who meets a deadline cancels its timer. If that was due by the wall clock, and alone may have fired, as
+far as is known (:meth:`.fair_loop.FairTimer.at_most`), the test that it belongs to by its context is in doubt: it runs
+once more, alone, on asyncio's own clock, and that attempt counts (see :mod:`asynctest_kit.engine.reruns`). A deadline
+of a shared fixture's code, a server's for instance, may matter to any test: it is a finding, once for each place.
 
 What that attempt says: if it fails by a deadline (one that allowed as long was over, or what it raised tells of a
 time-out), the test fails. If it fails otherwise the pass stands, doubtful: the test may be one that can't run twice.
 
 What is no deadline: what this package's own code sets, but where it waits for as long as the user has said: a function
-with a local variable ``_users_deadline``; and a pause, ``asyncio.sleep``, which may end
-late on any loop. But a task that is nothing but a pause is an alarm, against which something else races. Of shared
-fixtures only time-outs count (``asyncio.timeout``, ``wait_for``, anyio's cancel scopes): what else they set and
-cancel all the time are the idle times of connections.
+with a local variable ``_users_deadline``; and a pause, ``asyncio.sleep``, which may end late on any loop. But a task
+that is nothing but a pause is an alarm, against which something else races. Of shared fixtures only time-outs count
+(``asyncio.timeout``, ``wait_for``, anyio's cancel scopes): what else they set and cancel all the time are the idle
+times of connections.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 from asynctest_kit.engine import clock
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.code_places import Place, awaited_by, frame_of, is_users
+from asynctest_kit.engine.fair_loop import END_PAUSE
 from asynctest_kit.engine.watchdog import step_of
 
 if TYPE_CHECKING:
@@ -62,9 +63,6 @@ _MEANS = ("asyncio", "anyio", "async_timeout")
 _MARK = "_users_deadline"
 
 _CANCEL = asyncio.TimerHandle.cancel.__code__
-
-#: asyncio's callback of a pause.
-_END_PAUSE = asyncio.futures._set_result_unless_cancelled  # type: ignore[attr-defined]  # noqa: SLF001
 
 #: asyncio's callback of ``asyncio.wait``.
 _END_WAIT = asyncio.tasks._release_waiter  # type: ignore[attr-defined]  # noqa: SLF001
@@ -186,7 +184,7 @@ def _doubt(timer: FairTimer, place: Place | None) -> Doubt:
 
 def _is_deadline(timer: asyncio.TimerHandle) -> bool:
     callback = timer._callback  # type: ignore[attr-defined]  # noqa: SLF001
-    if callback is _END_PAUSE:
+    if callback is END_PAUSE:
         task = asyncio.current_task()
         return task is not None and getattr(task.get_coro(), "cr_code", None) is asyncio.sleep.__code__
     return not str(getattr(callback, "__module__", "")).startswith(_ENGINE)
@@ -198,8 +196,8 @@ def _is_time_out(timer: FairTimer) -> bool:
 
 
 def _is_met(timer: FairTimer) -> bool:
-    """Whether it is cancelled by whom it was set for, before it has run."""
-    return _is_pending(timer) and not _is_kits(timer)
+    """Whether it is cancelled by whom it was set for, before it has run, and may have run by then alone."""
+    return _is_pending(timer) and timer.at_most() >= timer.due - timer.made and not _is_kits(timer)
 
 
 def _is_pending(timer: FairTimer) -> bool:

@@ -21,6 +21,7 @@ from asynctest_kit.engine.case_fixtures import CaseFixtures
 from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.deadlines import tells_time_out
 from asynctest_kit.engine.failure import DEADLOCK, FINAL, failure
+from asynctest_kit.engine.fair_loop import Account, current_account
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
 from asynctest_kit.engine.own_threads import open_own_thread
 from asynctest_kit.engine.time_limit import TimeLimit, is_time_out
@@ -278,6 +279,7 @@ class CaseRun:
             collection.start_afresh(self.item)
         self.executor.begun.add(self.item)
         current_output.set(self.output)
+        current_account.set(Account())
         guarded_by.set(self.ward)
         self.executor.guard.look_again()
         marks, hooks = collection.mark_names(self.item), self.executor.hooks

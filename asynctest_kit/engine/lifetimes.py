@@ -31,6 +31,7 @@ from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.deadlines import current_fixture
 from asynctest_kit.engine.events import FixtureFinished
 from asynctest_kit.engine.failure import failure
+from asynctest_kit.engine.fair_loop import OF_FIXTURES, current_account
 from asynctest_kit.engine.fixture_call import Finalizers, Needless, Outside, not_from_running_code, set_up, set_up_now
 from asynctest_kit.engine.graph import SharedFixture, is_async
 from asynctest_kit.engine.guard import StateTouched, Ward, guarded_by
@@ -333,6 +334,7 @@ class Lifetimes:
         """Start a fixture's task, owned by the run: what it writes belongs to no test, whoever asked for it first."""
         context = copy_context()
         context.run(current_output.set, None)
+        context.run(current_account.set, OF_FIXTURES)
         context.run(current_fixture.set, name)
         return self._group.create_task(coroutine, name=name, context=context)
 

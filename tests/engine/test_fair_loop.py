@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import os
 import time
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import pytest
 
 from asynctest_kit.engine.capture import current_output
 from asynctest_kit.engine.deadlines import Alone, Deadlines, Doubt, tells_time_out
-from asynctest_kit.engine.fair_loop import FairLoop
+from asynctest_kit.engine.fair_loop import OF_FIXTURES, Account, FairLoop, current_account
 from asynctest_kit.http import in_process
 from asynctest_kit.http.in_process import AppTransport
 
@@ -97,6 +98,17 @@ def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(w
         assert test.doubts[0].took >= test.doubts[0].seconds
 
 
+def _doubted(body):
+    """How many seconds each deadline of a test allowed that is in doubt."""
+    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
+    context.run(current_output.set, test)
+    context.run(current_account.set, Account())
+    on_overdue = Deadlines(lambda _: None, print).overdue
+    with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().shared(on_overdue):
+        runner.run(body, context=context)
+    return [doubt.seconds for doubt in test.doubts]
+
+
 async def _late_answer(*_):
     """What is in time by the loop's clock only."""
     await asyncio.sleep(0)
@@ -122,14 +134,70 @@ async def _has_requests_ended():
 @pytest.mark.parametrize(("body", "is_doubted"), [(_asks_within_a_limit, True), (_has_requests_ended, False)])
 def test_deadlines_that_the_kit_sets_for_itself_are_not_doubted(monkeypatch, body, is_doubted):
     monkeypatch.setattr(in_process, "_GRACE", 0.02)
-    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
-    context.run(current_output.set, test)
-    with (
-        asyncio.Runner(loop_factory=FairLoop) as runner,
-        runner.get_loop().shared(Deadlines(lambda _: None, print).overdue),
-    ):
-        runner.run(body(), context=context)
-    assert [doubt.seconds for doubt in test.doubts] == ([pytest.approx(0.02)] if is_doubted else [])
+    assert _doubted(body()) == ([pytest.approx(0.02, abs=0.005)] if is_doubted else [])
+
+
+async def _in_turns():
+    """What takes ten turns of the loop, and nothing else."""
+    await _passed_on(10)
+
+
+async def _of_older_task(task):
+    """What a task brings that paused meanwhile, and was begun before."""
+    await task
+
+
+async def _of_thread():
+    await asyncio.to_thread(time.sleep, 0.01)
+
+
+async def _of_pipe():
+    loop, (mine, others) = asyncio.get_running_loop(), os.pipe()
+    came = loop.create_future()
+    loop.add_reader(mine, came.set_result, None)
+    os.write(others, b"x")
+    await came
+    loop.remove_reader(mine)
+    os.close(mine)
+    os.close(others)
+
+
+async def _looks_again():
+    await asyncio.sleep(0.001)
+
+
+async def _has_task_look_again():
+    await asyncio.create_task(_looks_again())
+
+
+async def _computes():
+    time.sleep(0.55)  # noqa: ASYNC251  # as above
+
+
+async def _has_fixture_compute():
+    context = contextvars.Context()
+    context.run(current_account.set, OF_FIXTURES)
+    asyncio.get_running_loop().call_soon(time.sleep, 0.55, context=context)
+    await _in_turns()
+
+
+async def _beside_who_blocks(body):
+    task = [asyncio.create_task(asyncio.sleep(0.01))] if body is _of_older_task else []
+    asyncio.get_running_loop().call_soon(time.sleep, 0.55, context=contextvars.Context())
+    async with asyncio.timeout(0.5):
+        await body(*task)
+
+
+@pytest.mark.parametrize("body", [_in_turns, _of_older_task])
+def test_a_deadline_is_not_doubted_if_nothing_came_from_outside_while_it_was_pending(body):
+    assert _doubted(_beside_who_blocks(body)) == []
+
+
+@pytest.mark.parametrize(
+    "body", [_of_thread, _of_pipe, _looks_again, _has_task_look_again, _computes, _has_fixture_compute]
+)
+def test_a_deadline_is_doubted_if_what_it_waits_for_may_have_taken_as_long_alone(body):
+    assert _doubted(_beside_who_blocks(body)) == [pytest.approx(0.5, abs=0.01)]
 
 
 async def _misses_and_meets():
