@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from types import CodeType, FrameType
 
+    import pytest
+
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.fair_loop import FairTimer, LoneTimer
 
@@ -73,8 +75,14 @@ _SCOPES = frozenset({"Timeout", "CancelScope"})
 #: So many deadlines of one attempt are noted.
 _MOST = 20
 
+#: So many that an attempt alone has met; one that sets more is not known to meet them.
+_MOST_MET = 1000
+
 #: Two deadlines that were reckoned from the same limit differ at most by a hundredth, or by so many seconds.
 _CLOSE = 0.005
+
+#: The part of its time in which a deadline is met with ease.
+_EASY = 0.5
 
 #: Classes of errors that tell of a time-out: of asyncio, clients, drivers, and of a server that ended a statement.
 _TIME_OUT = re.compile(r"time_?d?_?out|deadline_?exceeded|query_?cancell?ed|^cancelled_?error$", re.IGNORECASE)
@@ -108,20 +116,42 @@ class Alone:
 
     Attributes:
         missed: How many seconds each allowed that was over.
+        met: The others.
+
+    Args:
+        waiting: Where a test waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, waiting: Callable[[CaseOutput], Place | None]) -> None:
         self.missed: list[float] = []
+        self.met: list[Doubt] = []
+        self._waiting = waiting
 
     def ended(self, timer: LoneTimer) -> None:
         """Note one of the test's, which fires or is cancelled."""
         context = timer._context  # type: ignore[attr-defined]  # noqa: SLF001  # the only way
-        if timer.has_run and context.get(current_output) is not None and _is_deadline(timer):
+        output = context.get(current_output)
+        if output is None or not _is_deadline(timer):
+            return
+        if timer.has_run:
             self.missed.append(timer.seconds)
+        elif len(self.met) < _MOST_MET:
+            place = _running_place(timer) or self._waiting(output)
+            self.met.append(Doubt(timer.seconds, clock.monotonic() - timer.made, place))
 
     def has_missed(self, doubts: Iterable[Doubt]) -> bool:
         """Whether one was over that allowed as long as one of ``doubts``."""
         return any(doubt.allows(seconds) for doubt in doubts for seconds in self.missed)
+
+    def has_met_with_ease(self, doubt: Doubt) -> bool:
+        """Whether each that was as long as ``doubt``, and at its line, was met in less than half the time."""
+        same = [one for one in self.met if one.place == doubt.place and doubt.allows(one.seconds)]
+        is_easy = all(one.took < _EASY * one.seconds for one in same)
+        return bool(same) and is_easy and not self.has_missed([doubt]) and len(self.met) < _MOST_MET
+
+
+def _unknown(_: pytest.Item, __: Doubt) -> bool:
+    return False
 
 
 class Deadlines:
@@ -130,11 +160,18 @@ class Deadlines:
     Args:
         waiting: Where a test waits.
         note: Is told the findings: whose, and what.
+        is_met: Whether it is known of a test that it meets a deadline.
     """
 
-    def __init__(self, waiting: Callable[[CaseOutput], Place | None], note: Callable[[str, str], object]) -> None:
+    def __init__(
+        self,
+        waiting: Callable[[CaseOutput], Place | None],
+        note: Callable[[str, str], object],
+        is_met: Callable[[pytest.Item, Doubt], bool] = _unknown,
+    ) -> None:
         self._waiting = waiting
         self._note = note
+        self._is_met = is_met
         self._noted: set[tuple[str, Place | None]] = set()
 
     def overdue(self, timer: FairTimer) -> None:
@@ -144,9 +181,15 @@ class Deadlines:
         if output is not None:
             if len(output.doubts) < _MOST and _is_deadline(timer) and _is_met(timer):
                 place = _running_place(timer) or self._waiting(output)
-                output.doubts.append(_doubt(timer, place))
+                doubt = _doubt(timer, place)
+                if not self._is_met(output.item, doubt):
+                    output.doubts.append(doubt)
         elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_met(timer):
             self._note_once(fixture, _doubt(timer, _running_place(timer)))
+
+    def alone(self) -> Alone:
+        """What is to be told of the timers of an attempt alone."""
+        return Alone(self._waiting)
 
     def _note_once(self, fixture: str, doubt: Doubt) -> None:
         if (fixture, doubt.place) in self._noted:

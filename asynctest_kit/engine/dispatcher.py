@@ -26,7 +26,7 @@ from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
 from asynctest_kit.engine.code_places import raised_at, waiting_at
 from asynctest_kit.engine.context_warnings import filters_in_force
-from asynctest_kit.engine.deadlines import Alone, Deadlines
+from asynctest_kit.engine.deadlines import Deadlines
 from asynctest_kit.engine.events import AttemptFinished, CaseCutOff, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor, Times
 from asynctest_kit.engine.fair_loop import FairLoop
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.ambient import Ambient
     from asynctest_kit.engine.capture import CaseOutput
     from asynctest_kit.engine.code_places import Place
+    from asynctest_kit.engine.deadlines import Alone
     from asynctest_kit.engine.events import Cause, Sink
     from asynctest_kit.engine.fair_loop import FairTimer
     from asynctest_kit.engine.graph import Case, SharedFixture
@@ -121,7 +122,7 @@ class Dispatcher:
         self._apart = Apart(plan.apart)
         self._waits = Waits(sink, memory, {planned.case.nodeid: planned for planned in plan.shared})
         session.config.stash[WAITS] = self._waits
-        self._deadlines = Deadlines(self._waiting, self._note)
+        self._deadlines = Deadlines(self._waiting, self._note, memory.is_met)
         self._sink = sink
         self._debugs = debugs
         self._capture = Capture(session.config)
@@ -519,7 +520,7 @@ class Dispatcher:
                 again.planned,
                 once_more=self._holds_for(again),
                 cause=again.cause,
-                alone=None if again.doubt is None else Alone(),
+                alone=None if again.doubt is None else self._deadlines.alone(),
             )
             goes_on = self._reruns.judge(again, execution)
             if goes_on:

@@ -115,7 +115,7 @@ class Reruns:
     """The tests of one run that run again.
 
     Args:
-        memory: Is told of the tests that touch process-global state.
+        memory: Is told of the tests that touch process-global state, and of the deadlines that are met with ease.
         triages: Whether a failure beside others is run alone, even without retries.
     """
 
@@ -181,6 +181,8 @@ class Reruns:
         self._spent[_kind(again)] += execution.times.end - execution.times.start
         if execution.failed:
             again.failures.append(execution)
+            if again.doubt is not None and _is_late(again, execution):
+                self._memory.forget_met(again.planned.case.item)
             if execution.held:
                 return True
         execution.attempts = again.attempts + (not execution.failed)
@@ -232,6 +234,7 @@ class Reruns:
             execution.verdict, execution.note = "moved", f"ran alone, for it touched {again.first.touched}"
         elif again.doubt is not None:
             execution.note = f"beside others it may have missed {again.doubt}; it passed alone, and that counts"
+            self._memory.learn_met(again.planned.case.item, _met_with_ease(again, execution))
         return False
 
     @staticmethod
@@ -378,6 +381,12 @@ def _is_late(again: Again, alone: Execution) -> bool:
     """Whether an attempt alone failed by a deadline of the test's own."""
     missed = alone.alone is not None and alone.alone.has_missed(again.first.doubts)
     return missed or alone.tells_time_out
+
+
+def _met_with_ease(again: Again, execution: Execution) -> list[Doubt]:
+    """The deadlines in doubt that an attempt alone has shown to leave room."""
+    alone = execution.alone
+    return [] if alone is None else [doubt for doubt in again.first.doubts if alone.has_met_with_ease(doubt)]
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

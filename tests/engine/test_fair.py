@@ -19,7 +19,7 @@ WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", *RUNS_ONCE}
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    return Bench(tmp_path_factory.mktemp("fair"), SUITES / "fair").engine()
+    return Bench(tmp_path_factory.mktemp("fair"), SUITES / "fair").engine(FILE.name)
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +119,10 @@ def test_they_ran_beside_who_blocks(run):
 
 def test_alone_the_clock_is_asyncios(run):
     assert run.noted("moved") == [["moved", "True"]]
+
+
+def test_a_deadline_that_was_met_alone_with_ease_is_not_doubted_in_the_next_run(tmp_path):
+    bench = Bench(tmp_path, SUITES / "fair")
+    runs = [bench.engine("test_room.py") for _ in range(2)]
+    attempts = [[event["attempts"] for event in run.events if event["type"] == "CaseFinished"] for run in runs]
+    assert attempts == [[1, 2], [1, 1]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import os
 import time
@@ -12,6 +13,7 @@ import httpx
 import pytest
 
 from asynctest_kit.engine.capture import current_output
+from asynctest_kit.engine.code_places import Place
 from asynctest_kit.engine.deadlines import Alone, Deadlines, Doubt, tells_time_out
 from asynctest_kit.engine.fair_loop import OF_FIXTURES, Account, FairLoop, current_account
 from asynctest_kit.http import in_process
@@ -87,7 +89,7 @@ async def _cancelled(delay, when):
     ("when", "is_doubted"), [("early", False), ("late", True), ("as it fires", True), ("fired", False)]
 )
 def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(when, is_doubted):
-    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
+    test, context = SimpleNamespace(item=None, doubts=[]), contextvars.copy_context()
     context.run(current_output.set, test)
     on_overdue = Deadlines(lambda _: None, print).overdue
     with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().shared(on_overdue):
@@ -100,7 +102,7 @@ def test_a_deadline_is_doubted_if_it_is_met_after_it_was_due_by_the_wall_clock(w
 
 def _doubted(body):
     """How many seconds each deadline of a test allowed that is in doubt."""
-    test, context = SimpleNamespace(doubts=[]), contextvars.copy_context()
+    test, context = SimpleNamespace(item=None, doubts=[]), contextvars.copy_context()
     context.run(current_output.set, test)
     context.run(current_account.set, Account())
     on_overdue = Deadlines(lambda _: None, print).overdue
@@ -200,6 +202,15 @@ def test_a_deadline_is_doubted_if_what_it_waits_for_may_have_taken_as_long_alone
     assert _doubted(_beside_who_blocks(body)) == [pytest.approx(0.5, abs=0.01)]
 
 
+def _alone(body):
+    """What came of the deadlines of a test that runs alone."""
+    context, alone = contextvars.copy_context(), Alone(lambda _: None)
+    context.run(current_output.set, SimpleNamespace())
+    with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().watched(alone.ended):
+        runner.run(body, context=context)
+    return alone
+
+
 async def _misses_and_meets():
     """Miss deadlines of 20 ms, one by each way to set it, and meet one of 60 s."""
     with pytest.raises(TimeoutError):
@@ -213,13 +224,41 @@ async def _misses_and_meets():
 
 
 def test_alone_it_is_noted_how_long_those_allowed_that_were_missed():
-    context, alone = contextvars.copy_context(), Alone()
-    context.run(current_output.set, SimpleNamespace())
-    with asyncio.Runner(loop_factory=FairLoop) as runner, runner.get_loop().watched(alone.ended):
-        runner.run(_misses_and_meets(), context=context)
+    alone = _alone(_misses_and_meets())
     assert alone.missed == pytest.approx([0.02] * 3, abs=0.005)
     assert alone.has_missed([Doubt(0.02, 0.1, None)])
     assert not alone.has_missed([Doubt(60, 70, None), Doubt(0.03, 0.1, None)])
+
+
+async def _meets(*took):
+    """Meet deadlines of 1 s, set at one line, after as many seconds."""
+    for seconds in took:
+        async with asyncio.timeout(1):
+            await asyncio.sleep(0)
+            time.sleep(seconds)  # noqa: ASYNC251  # no pause is as short under load
+
+
+@pytest.mark.parametrize(("took", "is_easy"), [((0, 0.01), True), ((0.01, 0.55), False), ((0.55, 0.01), False)])
+def test_which_deadlines_an_attempt_alone_shows_to_leave_room(took, is_easy):
+    alone, doubt = _alone(_meets(*took)), Doubt(1, 2, _place_of(_meets, 3))
+    assert alone.has_met_with_ease(doubt) is is_easy
+    assert not alone.has_met_with_ease(Doubt(1, 2, _place_of(_meets, 2)))
+    assert not alone.has_met_with_ease(Doubt(1.1, 2, doubt.place))
+
+
+async def _misses_one():
+    for seconds in (0, 0.02):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await asyncio.sleep(seconds)
+
+
+def test_who_misses_one_of_a_kind_does_not_meet_it_with_ease():
+    assert not _alone(_misses_one()).has_met_with_ease(Doubt(0.01, 0.3, _place_of(_misses_one, 3)))
+
+
+def _place_of(function, lines):
+    return Place(__file__, function.__code__.co_firstlineno + lines, function.__name__)
 
 
 class ReadTimeout(OSError):  # noqa: N818  # a name of theirs
