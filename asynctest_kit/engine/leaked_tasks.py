@@ -59,7 +59,7 @@ _PAUSES = (0.1, 0.4, 1.0)
 #: How many notes are taken until those of tasks that are done are thrown away.
 _PRUNE_EVERY = 256
 
-_LOOP_PACKAGES = ("asyncio.", "anyio.")
+_LOOP_PACKAGES = ("asyncio.", "anyio.", "asynctest_kit.engine.fair_loop")
 
 #: Whether a task tells its context.
 _KNOWS_ITS_CONTEXT = sys.version_info >= (3, 12)

@@ -151,7 +151,7 @@ class Reruns:
                 again = Again(_alone(execution.planned, "it failed and runs again"), execution, [execution])
             else:
                 planned = _alone(execution.planned, "it may have missed a deadline and runs again")
-                again = Again(planned, execution, doubt=execution.doubts[0])
+                again = Again(planned, execution, doubt=next(iter(execution.doubts), None))
             self._waiting.append(again)
         return bool(execution.touched or execution.held)
 
