@@ -29,9 +29,10 @@ def make_next_databases(root: Path) -> None:
     with suppress(AtkError, OSError):
         settings = load(paths=(), directory=root, environ=os.environ, options={}, is_complete=False)
         wanted = [
-            (settings.services[name], endpoint) for name, endpoint in _endpoints(root) if name in settings.services
+            (service, endpoint)
+            for name, endpoint in _endpoints(root)
+            if (service := settings.services.get(name)) and service.migrations and not service.preparation.roles
         ]
-        wanted = [(service, _) for service, _ in wanted if service.migrations and not service.preparation.roles]
         if wanted:
             # On no loop that the process's policy knows of: the run is to find that as it is.
             with closing(asyncio.SelectorEventLoop()) as loop, suppress(Exception):
