@@ -111,11 +111,15 @@ NOBODY = "nobody"
 
 NOTHING = Preparation()
 
-#: The one of a template; none that somebody has connected to, for to rename it would wait for the session's end.
-_MADE = """
-SELECT next.datname FROM pg_database AS template JOIN pg_database AS next ON next.datname = 'atk_next_' || template.oid
-WHERE template.datname = $1 AND template.datistemplate AND NOT template.datallowconn
-    AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = next.oid)
+#: Of a template that is complete: whether it is claimed, and the next run's database, unless somebody has connected to
+#: that, for to rename it would wait for the session's end.
+_LOOK = """
+SELECT template.oid, shobj_description(template.oid, 'pg_database') IS NOT DISTINCT FROM $2 AS is_claimed, (
+    SELECT next.datname FROM pg_database AS next
+    WHERE next.datname = 'atk_next_' || template.oid
+        AND NOT EXISTS (SELECT FROM pg_stat_activity WHERE datid = next.oid)
+) AS made
+FROM pg_database AS template WHERE template.datname = $1 AND template.datistemplate AND NOT template.datallowconn
 """
 
 _IS_THERE = re.compile(r'\b(?:role|tablespace|database) "[^"]+" already exists')
@@ -192,12 +196,13 @@ async def ensure_template(  # noqa: PLR0913 (who is told of what)
         await make_roles(connection, preparation.roles, server)
         if not digest:
             return Template(server, None, settings)
-        if await _complete(connection, name) is None:
+        found = await _look(connection, name)
+        if found is None:
             planned = _Plan(digest, migrations, preparation, settings, root)
             async with _only_builder(server):
                 await _build(connection, server, planned, begun, claimed)
             await built(digest)
-        elif await _is_claimed(connection, name):
+        elif found["is_claimed"]:
             claimed(digest)
         if preparation.roles:
             claimed(digest)  # who comes with other ones must not find these
@@ -224,8 +229,10 @@ async def open_run_database(template: Template) -> AsyncIterator[Endpoint]:
     Raises:
         MigrationError: The server's user may not create databases.
     """
-    async with _keeper(template) as (keeper, name), _run_database(keeper, name, template) as endpoint:
-        yield endpoint
+    async with _keeper(template) as (keeper, name):
+        found = await _look(keeper, template.name)
+        async with _run_database(keeper, name, template, found and found["made"]) as endpoint:
+            yield endpoint
 
 
 @asynccontextmanager
@@ -237,16 +244,19 @@ async def open_run_database_if_ready(
     digest = await asyncio.to_thread(digest_of, migrations, preparation, root=root)
     template = Template(server, _name(server, digest), settings)
     async with _keeper(template) as (keeper, name):
-        if await _complete(keeper, template.name) is None or await _is_claimed(keeper, _name(server, digest)):
+        found = await _look(keeper, template.name)
+        if found is None or found["is_claimed"]:
             yield None
             return
-        async with _run_database(keeper, name, template) as endpoint:
+        async with _run_database(keeper, name, template, found["made"]) as endpoint:
             yield template, endpoint
 
 
 @asynccontextmanager
-async def _run_database(keeper: asyncpg.Connection, name: str, template: Template) -> AsyncIterator[Endpoint]:
-    endpoint = await _taken(keeper, name, template) or await _clone(keeper, name, template)
+async def _run_database(
+    keeper: asyncpg.Connection, name: str, template: Template, made: str | None
+) -> AsyncIterator[Endpoint]:
+    endpoint = await _taken(keeper, name, template.server, made) or await _clone(keeper, name, template)
     dropping = asyncio.create_task(_drop_orphans(keeper))  # nobody waits for that
     try:
         yield endpoint
@@ -272,25 +282,22 @@ async def make_next(
     connection = await connect(server, name="atk_next")
     try:
         await _drop_orphans(connection)
-        if (number := await _complete(connection, template.name)) is not None:
+        if (found := await _look(connection, template.name)) is not None:
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
-                await create(connection, f"atk_next_{number}", template)
+                await create(connection, f"atk_next_{found['oid']}", template)
     finally:
         connection.terminate()
 
 
-async def _taken(keeper: asyncpg.Connection, name: str, template: Template) -> Endpoint | None:
+async def _taken(keeper: asyncpg.Connection, name: str, server: Endpoint, made: str | None) -> Endpoint | None:
     """The database that was made for the next run; None if there is none, or another one has it."""
-    if template.name is None or template.server.provider == "external":
-        return None
-    made = await keeper.fetchval(_MADE, template.name)
-    if made is None:
+    if made is None or server.provider == "external":
         return None
     try:
         await keeper.execute(f'ALTER DATABASE "{made}" RENAME TO "{name}"')
     except asyncpg.PostgresError:  # another was first; whatever else it may be, a clone meets it, too
         return None
-    return msgspec.structs.replace(template.server, database=name)
+    return msgspec.structs.replace(server, database=name)
 
 
 @asynccontextmanager
@@ -327,12 +334,9 @@ async def _clone(keeper: asyncpg.Connection, name: str, template: Template) -> E
     return msgspec.structs.replace(template.server, database=name)
 
 
-async def _complete(connection: asyncpg.Connection, name: str | None) -> int | None:
-    """The oid of a template that is complete; None if it isn't, or isn't there."""
-    oid: int | None = await connection.fetchval(
-        "SELECT oid FROM pg_database WHERE datname = $1 AND datistemplate AND NOT datallowconn", name
-    )
-    return oid
+async def _look(connection: asyncpg.Connection, name: str | None) -> asyncpg.Record | None:
+    """What there is of a template; None if it isn't complete, or isn't there. In one question, for a run waits."""
+    return await connection.fetchrow(_LOOK, name, _CLAIM)
 
 
 def _name(server: Endpoint, digest: str) -> str:
@@ -439,13 +443,6 @@ async def _state(connection: asyncpg.Connection) -> str:
     if tuple(connection.get_server_version()[:2]) >= _WITH_GRANTS:
         queries.append(_GRANTED)
     return "\n".join([await connection.fetchval(query) or "" for query in queries])
-
-
-async def _is_claimed(connection: asyncpg.Connection, name: str) -> bool:
-    comment = await connection.fetchval(
-        "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1", name
-    )
-    return bool(comment == _CLAIM)
 
 
 def _mend(problem: str, server: Endpoint) -> str:
