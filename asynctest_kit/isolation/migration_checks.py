@@ -159,7 +159,7 @@ async def models_match(checked: Checked) -> str:
                 f"{compared['code']}\n{await _models_schema(steps, connection)}"
                 "Write that revision (alembic revision --autogenerate), or mend the models."
             )
-    return "the models are what the migrations make"
+    return "alembic finds nothing to generate for the models"
 
 
 async def data_survives(checked: Checked) -> str:

@@ -348,6 +348,7 @@ class _Strays:
             return ()
         others = sorted(lease.owner for lease in self.leases if lease.is_shown and lease is not by)
         which = f"; or it was one of {', '.join(others)}" if others else ""
+        which += "; or whoever writes by the server's own URL, redis_server.url, which no lease keeps in"
         text = (
             f"left {more} key{'' if more == 1 else 's'} in database 0, where all tests see them: an application does "
             f"not select the database that redis_url names, its last part{which}"

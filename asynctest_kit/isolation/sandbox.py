@@ -302,12 +302,14 @@ class Sandbox:
             self._begins("BEGIN")
             await self._enter()
             if self._owner is not None:
-                raise IsolationError(
+                refusal = IsolationError(
                     "Two transactions at once in one test: a connection began one while another connection of the same "
                     "test had one open. All connections of pg, pg_pool and pg_engine share the test's single "
                     "transaction, so a second one can't be independent of the first. End the first before the second "
                     f"begins. Otherwise: {OWN_DATABASE}"
                 )
+                self.on_remark(_refused(refusal))
+                raise refusal
 
             await self._settle()
             if readonly:
@@ -567,7 +569,11 @@ class Sandbox:
         self._guest_writes.clear()
 
     def _refuse(self, borrower: Borrower, query: str) -> None:
-        refuse(query)
+        try:
+            refuse(query)
+        except IsolationError as refusal:
+            self.on_remark(_refused(refusal))
+            raise
         if self._owner is not borrower and any(is_savepoint(head) for head in heads(query)):
             raise asyncpg.NoActiveSQLTransactionError(
                 "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
@@ -635,3 +641,8 @@ def _hide(before: str, error: asyncpg.PostgresError) -> None:
         error.query = query.removeprefix(before)
     if error.position is not None:
         error.position = str(int(error.position) - len(before))
+
+
+def _refused(refusal: IsolationError) -> str:
+    """What is to be known if the code under test swallows it."""
+    return f"The test's transaction refused something: {refusal}"

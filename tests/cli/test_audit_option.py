@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -20,6 +21,11 @@ SUITE = """
     async def test_leaves_rows(postgres):
         connection = await asyncpg.connect(postgres.url)
         await connection.execute("INSERT INTO users (id, name) VALUES (77, 'left')")
+        await connection.close()
+
+    async def test_undoes_that(postgres):
+        connection = await asyncpg.connect(postgres.url)
+        await connection.execute("DELETE FROM users WHERE id = 77")
         await connection.close()
 
     async def test_leaves_a_role(pg_database):
@@ -58,14 +64,16 @@ async def test_what_differs_is_charged_to_its_test(suite, atk):
     report = json.loads((suite / "r.json").read_text())
     postgres, redis = report["audits"]
     told = {
-        (one["nodeid"].partition("::")[2], one["text"].partition(", checksum")[0]) for one in postgres["differences"]
+        (one["nodeid"].partition("::")[2], re.sub(", checksum \\w+", "", one["text"]))
+        for one in postgres["differences"]
     }
     assert told == {
-        ("test_leaves_rows", "changed: rows of public.users: 0 rows"),
+        ("test_leaves_rows", "changed: rows of public.users: 0 rows before, 1 row after"),
+        ("test_undoes_that", "changed: rows of public.users: 1 row before, 0 rows after"),
         ("test_leaves_a_role", "new: role left_behind: NOLOGIN"),
         ("test_clean", "changed: value of sequence public.users_id_seq: never used before, 1 after"),
     }
-    assert [one["is_known"] for one in postgres["differences"]] == [False, False, True]
+    assert [one["is_known"] for one in postgres["differences"]] == [False, False, False, True]
     assert [(one["nodeid"], one["text"]) for one in redis["differences"]] == [
         ("test_suite.py::test_configures", "changed: CONFIG maxmemory-policy: noeviction before, allkeys-lru after")
     ]
