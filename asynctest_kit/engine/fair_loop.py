@@ -167,6 +167,7 @@ def _run(handle: Any) -> None:
         if now - fair.step_since > _SHORT:
             account.seconds += now - fair.step_since
         fair.step_since = now
+        handle = None  # an error's traceback may keep this frame, and would keep the task that failed
 
 
 def _account_of(handle: Any) -> Account:
