@@ -61,6 +61,12 @@ _KIT = f"{Path(__file__).parents[1]}/"
 #: What time-outs are made of: whoever uses it has set them.
 _MEANS = ("asyncio", "anyio", "async_timeout")
 
+#: Modules and functions that try one address after a pause for another: whichever answers, nobody's time is over.
+_PACING = frozenset({
+    ("anyio._core._sockets", "connect_tcp"), ("asyncio.staggered", "run_one_coro"),
+    ("aiohappyeyeballs._staggered", "run_one_coro"), ("aiohappyeyeballs._staggered", "staggered_race"),
+})  # fmt: skip
+
 #: The local variable by which a function of this package tells that its deadlines are the user's.
 _MARK = "_users_deadline"
 
@@ -252,9 +258,12 @@ def _is_pending(timer: FairTimer) -> bool:
 
 
 def _is_kits(timer: asyncio.TimerHandle) -> bool:
-    """Whether code of this package cancels it that has set it for itself."""
+    """Whether code of this package cancels it that has set it for itself, or it only paces who connects."""
     for frame in _cancelling(timer):
-        if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _MEANS:
+        module = str(frame.f_globals.get("__name__", ""))
+        if (module, frame.f_code.co_name) in _PACING:
+            return True
+        if module.partition(".")[0] not in _MEANS:
             return frame.f_code.co_filename.startswith(_KIT) and _MARK not in frame.f_code.co_varnames
     return False
 
