@@ -7,6 +7,7 @@ databases of the run's own. On a server of the user's own nothing is made, and i
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NoReturn
 
@@ -68,7 +69,9 @@ async def _made(order: Order, server: Endpoint) -> str:
     """Make the database, unless it is there, and give its name: one that tests' comparisons of the server pass over."""
     make = order.kind.make_database
     assert make is not None, order.kind.name  # noqa: S101 (the settings know which kinds can be shared)
-    name = f"atk_service_{order.spec.name.replace('-', '_')}"[:_LONGEST_NAME]
+    name = f"atk_service_{order.spec.name.replace('-', '_')}"
+    if len(name) > _LONGEST_NAME:  # what the server would cut off may be all that tells two
+        name = f"atk_service_{hashlib.sha256(order.spec.name.encode()).hexdigest()[:16]}"
     address = Address(
         host=server.host,
         port=server.port,
