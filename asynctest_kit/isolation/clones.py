@@ -30,7 +30,7 @@ import msgspec
 
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.postgres import connect, connect_arguments
-from asynctest_kit.isolation.slots import Slots
+from asynctest_kit.isolation.slots import REFILL_PAUSE, Slots
 from asynctest_kit.isolation.templates import SESSION_LOST, create, drop, needs_privilege
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class Clones:
         return not (self._is_dropping or self._slots.making)
 
     def _stock(self) -> int:
-        wanted = 1 + ceil(self._cost / self._between) if self._between else _MOST
+        wanted = 1 + ceil((self._cost + REFILL_PAUSE) / self._between) if self._between else _MOST
         return min(wanted, _MOST, self._expected)
 
     def _note_lease(self) -> None:

@@ -16,7 +16,8 @@ The rules.
    fails with the reason.
 5. What is discarded makes room for a new one.
 6. Where some are to be made ahead, they are made while nobody waits, too; but when one could not be made, no more until
-   somebody waits, who is told why. Rule 2 is not for them: each is for one lease only.
+   somebody waits, who is told why. Rule 2 is not for them: each is for one lease only. Who took one begins to use it
+   undisturbed: while others are idle, one is made in its stead ``REFILL_PAUSE`` later, or when one is discarded.
 7. When others ask for what the server has no more of, one is closed for them, at once or when it comes back: all but
    the last one can be spared, and no new ones are made in their stead.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
     from types import TracebackType
 
-__all__ = ["Slots", "SlotsExhausted"]
+__all__ = ["REFILL_PAUSE", "Slots", "SlotsExhausted"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -43,6 +44,9 @@ _MAKERS = 2
 _FORGETTING = 0.9
 #: How often what one more spares is spared, by guess: others come after those who wait.
 _AGAIN = 4
+
+#: Seconds: what to connect and to ask something takes.
+REFILL_PAUSE = 0.01
 
 T = TypeVar("T")
 
@@ -88,6 +92,7 @@ class Slots(Generic[T]):
         self._making_seconds = 0.0
         self._is_stuck = False
         self._second_thoughts: asyncio.TimerHandle | None = None
+        self._refill: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Slots[T]:
         await self._makers.__aenter__()
@@ -98,8 +103,9 @@ class Slots(Generic[T]):
     ) -> None:
         self._limit = self._most = 0
         self._settle(len(self._owed))
-        if self._second_thoughts is not None:
-            self._second_thoughts.cancel()
+        for timer in (self._second_thoughts, self._refill):
+            if timer is not None:
+                timer.cancel()
         try:
             # Makers end by themselves: a driver that is cancelled while it connects may leave its socket open.
             # The body's error isn't passed on: the group would wrap it, and it goes on as it is without our help.
@@ -145,7 +151,7 @@ class Slots(Generic[T]):
             if self._usable(item):
                 self._lease_times.begin()
                 if self._ahead is not None:
-                    self.grow()
+                    self._grow_soon()
                 return item
 
             self._size -= 1
@@ -234,6 +240,16 @@ class Slots(Generic[T]):
 
             self._making += 1
             self._makers.create_task(self._make_one())
+
+    def _grow_soon(self) -> None:
+        if not self._idle:
+            self.grow()
+        elif self._refill is None:
+            self._refill = asyncio.get_running_loop().call_later(REFILL_PAUSE, self._grow_after_pause)
+
+    def _grow_after_pause(self) -> None:
+        self._refill = None
+        self.grow()
 
     def _is_worth_making(self, waiting: int) -> bool:
         """With n of them, the last who waits does so for as long as ``waiting / n`` leases last."""

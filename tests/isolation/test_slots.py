@@ -37,8 +37,8 @@ class Source:
         self.alive.discard(number)
         self.closed.append(number)
 
-    def slots(self, limit=1000):
-        return Slots(self.make, close=self.close, usable=lambda number: number in self.alive, limit=limit)
+    def slots(self, limit=1000, ahead=None):
+        return Slots(self.make, close=self.close, usable=lambda number: number in self.alive, limit=limit, ahead=ahead)
 
 
 async def test_idle_one_is_taken_before_another_is_made():
@@ -239,3 +239,36 @@ async def test_one_is_there_before_anybody_asks_if_it_can_be_had():
         await slots.prepare()
         with pytest.raises(IsolationError, match="no more numbers"):
             await slots.take()
+
+
+async def in_stock(slots, count):
+    slots.grow()
+    while slots.size < count:  # noqa: ASYNC110  # nothing tells of it
+        await asyncio.sleep(0)
+
+
+async def test_who_takes_one_of_several_begins_before_another_is_made_in_its_stead():
+    source = Source()
+    async with source.slots(ahead=lambda: 2) as slots:
+        await in_stock(slots, 2)
+        source.gate.clear()
+        await slots.take()
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert not slots.making
+        while not slots.making:  # noqa: ASYNC110  # nothing tells of it
+            await asyncio.sleep(0.001)
+        source.gate.set()
+
+
+@pytest.mark.parametrize("stock", [1, 2])
+async def test_another_is_made_at_once_when_the_last_one_is_taken_or_one_is_discarded(stock):
+    source = Source()
+    async with source.slots(ahead=lambda: stock) as slots:
+        await in_stock(slots, stock)
+        source.gate.clear()
+        await slots.take()
+        if stock > 1:
+            slots.discard()
+        assert slots.making == 1
+        source.gate.set()
