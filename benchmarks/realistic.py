@@ -243,9 +243,10 @@ def _seconds(way: Way, folder: Path, variables: Mapping[str, str], tests: int) -
     """Of the whole process."""
     if way.is_cold:
         variables = {name: value for name, value in variables.items() if name not in {"BENCH_POSTGRES", "BENCH_REDIS"}}
-        variables |= {"TESTCONTAINERS_RYUK_DISABLED": "true"}
+        variables = {**variables, "TESTCONTAINERS_RYUK_DISABLED": "true"}
     if way.suite == "urls":
-        variables |= {"ATK_POSTGRES_URL": variables["BENCH_POSTGRES"], "ATK_REDIS_URL": variables["BENCH_REDIS"]}
+        urls = {"ATK_POSTGRES_URL": variables["BENCH_POSTGRES"], "ATK_REDIS_URL": variables["BENCH_REDIS"]}
+        variables = {**variables, **urls}
     if way.suite == "kit":
         _await_the_process_that_waits(_folder(folder, way.suite, way.mark))
     start = time.perf_counter()
