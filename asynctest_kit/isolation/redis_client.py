@@ -104,7 +104,7 @@ class _Guard:
         self.unanswered += 1
         return packed
 
-    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT  # redis-py's
+    async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # redis-py's
         """As redis-py's, which has a task and a timer of its own for each, though most are sent at once."""
         if self._sends_at_once and not (check_health and self.health_check_interval):  # type: ignore[attr-defined]
             text = command.encode() if isinstance(command, str) else command
