@@ -18,8 +18,9 @@ from asynctest_kit.settings import Settings, load, parse_duration
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from asynctest_kit.provision.client import Client, Visit
+    from asynctest_kit.provision.client import Client
     from asynctest_kit.provision.service import Output, ServiceState
+    from asynctest_kit.provision.visit import Visit
 
 __all__ = ["down", "execute", "gc", "logs", "ps", "up", "url"]
 
@@ -77,7 +78,7 @@ def _keep(client: Client, seconds: float) -> bool:
 
 def _tell_what_is_left(kept: Sequence[str], starting: str, root: Path) -> NoReturn:
     """Say what a start that was broken off leaves: all of it once something is up, for others may use that already."""
-    from asynctest_kit.provision.client import Visit
+    from asynctest_kit.provision.visit import Visit
 
     if kept:
         told = f"kept: {', '.join(kept)}; still starting: {starting}. `atk down` removes them."
@@ -255,7 +256,7 @@ def _idle(text: str) -> float:
 
 @contextmanager
 def _visit() -> Iterator[Visit | None]:
-    from asynctest_kit.provision.client import Visit
+    from asynctest_kit.provision.visit import Visit
 
     visit = Visit.at(_settings({}).root)
     if visit is None:

@@ -1,8 +1,7 @@
 """How a runner, a worker or a plain pytest reaches the supervisor.
 
-:meth:`Client.connect` returns before a supervisor runs: if nobody listens for the project it starts one and keeps the
-other end of a socket pair that the child inherits, so requests can be written at once and are read when the child is
-up. A thread reads the answers, so the client serves any event loop, several of them, and code without one.
+:meth:`Client.connect` returns before a supervisor runs (see :mod:`asynctest_kit.provision.link`). A thread reads the
+answers, so the client serves any event loop, several of them, and code without one.
 
 Clients that come at once each start a supervisor; the first of these listens, and the others send their clients there.
 
@@ -16,31 +15,24 @@ This module is imported before pytest: it must load light, so no asyncio at impo
 
 from __future__ import annotations
 
-import socket
-import struct
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision import messages, runtime
+from asynctest_kit.provision.link import clean_up, join, start
 from asynctest_kit.provision.messages import (
     Bye,
     Check,
     Checked,
     Claim,
-    Come,
     Elsewhere,
-    End,
     Ensure,
     Failed,
     Farewell,
@@ -55,31 +47,22 @@ from asynctest_kit.provision.messages import (
     Read,
     Ready,
     Reply,
-    Request,
     Run,
     Stop,
-    Survey,
-    Surveyed,
     Wrote,
 )
-from asynctest_kit.provision.service import Output
 from asynctest_kit.provision.surroundings import come_from_here
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Mapping
+    from collections.abc import Callable, Mapping
 
+    from asynctest_kit.provision.link import Link
     from asynctest_kit.provision.service import Endpoint, ServicePhase, ServiceSpec
 
-__all__ = ["Asked", "Client", "Visit", "unreached"]
-
-_LAST_WORDS = 20
+__all__ = ["Asked", "Client"]
 
 #: Seconds in which a supervisor finds out whether a service still answers.
 _CHECK = 5.0
-
-_ENDED = "The project's supervisor has ended meanwhile."
-
-_Answer = TypeVar("_Answer", Surveyed, Farewell)
 
 
 class Asked(NamedTuple):
@@ -102,7 +85,7 @@ class Client:
     Services live until the last client of the project has closed or its process has ended.
     """
 
-    def __init__(self, link: _Link, root: Path) -> None:
+    def __init__(self, link: Link, root: Path) -> None:
         """Use :meth:`connect`."""
         self._root = root
         self._link = link
@@ -132,7 +115,7 @@ class Client:
             ProvisionError: The private directory for it is somebody else's.
         """
         come = come_from_here()
-        return cls(_join(root, come) or _start(root, come), root)
+        return cls(join(root, come) or start(root, come), root)
 
     def ensure(self, spec: ServiceSpec) -> Future[Endpoint]:
         """Have a service started, or find it started; asking again for an equal spec gives the same future.
@@ -336,7 +319,7 @@ class Client:
         except (OSError, ProvisionError) as error:
             self._bury(f"no supervisor can be started for it: {error}")
 
-    def _listen(self, link: _Link) -> bool:
+    def _listen(self, link: Link) -> bool:
         """Take what comes until the stream ends; whether another supervisor should be asked instead."""
         for reply in link.replies():
             self._take(link, reply)
@@ -346,12 +329,12 @@ class Client:
         link.reap()
         if not link.is_parted and not link.is_of_no_use:
             self._mourn(link.epitaph())
-            _clean_up()
+            clean_up()
         elif not self._is_closed:
             self._mourn("its supervisor was told to end, by `atk down` or a signal.")
         return False
 
-    def _take(self, link: _Link, reply: Reply) -> None:
+    def _take(self, link: Link, reply: Reply) -> None:
         match reply:
             case Hello(log=log):
                 link.greeted(Path(log))
@@ -395,7 +378,7 @@ class Client:
         with self._mutex:
             self._link.close()
             come = self._link.come
-            self._link = _join(self._root, come) or _start(self._root, come)
+            self._link = join(self._root, come) or start(self._root, come)
             if self._idle:
                 self._link.send(Keep(self._idle))
             for question in self._questions:
@@ -425,94 +408,11 @@ class Client:
             question.fail(f"The service {question.request.spec.name!r} was not ready when {epitaph}")
 
 
-class Visit:
-    """A look at a supervisor that is there already: one question at a time, each answer waited for; close it after.
-
-    It uses no service, but counts as a client as long as it is open.
-    """
-
-    def __init__(self, link: _Link) -> None:
-        """Use :meth:`at`."""
-        self._link = link
-        self._replies = link.replies()
-
-    @classmethod
-    def at(cls, root: Path) -> Visit | None:
-        """Go to the supervisor of the project at ``root``; None if there is none, or it is just ending."""
-        link = _join(root, come_from_here())
-        if link is None:
-            return None
-        visit = cls(link)
-        if isinstance(next(visit._replies, None), Hello):
-            return visit
-        link.close()
-        return None
-
-    @property
-    def supervisor(self) -> int:
-        """Its process id."""
-        return self._link.peer
-
-    def survey(self) -> Surveyed:
-        """What it holds.
-
-        Raises:
-            ProvisionError: It has ended meanwhile.
-        """
-        return self._ask(Survey(), Surveyed)
-
-    def reach(self, request: Read | Run, take: Callable[[Output], None]) -> int:
-        """Read the log of a service, or run a program in it; returns the program's exit code.
-
-        Raises:
-            ProvisionError: It can't be done; the message says why.
-        """
-        self._link.send(request)
-        for reply in self._replies:
-            match reply:
-                case Wrote():
-                    take(Output(reply.stream, reply.data))
-                case Over(problem=""):
-                    return reply.code
-                case Over(problem=problem):
-                    raise ProvisionError(unreached(request, problem))
-        if isinstance(request, Read) and request.follow:
-            return 0  # the log has ended with all the rest
-        raise ProvisionError(_ENDED)
-
-    def end(self) -> None:
-        """Have everything removed, whoever else uses it; returns when it is.
-
-        Raises:
-            ProvisionError: The supervisor ended without saying so.
-        """
-        self._ask(End(), Farewell)
-
-    def close(self) -> None:
-        """Leave."""
-        self._link.send(Bye())
-        self._replies.close()  # it has the socket open, too
-        self._link.close()
-
-    def _ask(self, request: Request, kind: type[_Answer]) -> _Answer:
-        self._link.send(request)
-        for reply in self._replies:
-            if isinstance(reply, kind):
-                return reply
-        raise ProvisionError(_ENDED)
-
-
 class _Reach(NamedTuple):
     """What was asked of a running service, and who takes what comes of it."""
 
     request: Read | Run | Preserve
     take: Callable[[Wrote | Over], object]
-
-
-def unreached(request: Read | Run, problem: str) -> str:
-    """What to tell of a service whose log can't be read, or in which nothing can be run."""
-    what = "read the log of" if isinstance(request, Read) else f"run {request.program.argv[0]} in"
-    return f"Nobody can {what} the service {request.service!r}: {problem}."
 
 
 class _Question:
@@ -542,178 +442,3 @@ class _Question:
         with self._mutex:
             if not self.future.done():
                 self.future.set_exception(ProvisionError(message))
-
-
-class _Link:
-    """One connection to one supervisor, which is ours (``process``) or was found listening."""
-
-    def __init__(
-        self,
-        connection: socket.socket,
-        come: Come,
-        process: subprocess.Popen[bytes] | None = None,
-        first_words: IO[bytes] | None = None,
-    ) -> None:
-        self.come = come
-        self._connection = connection
-        self._process = process
-        self._first_words = first_words
-        self._log: Path | None = None
-        self._is_greeted = False
-        self._is_referred = False
-        self._is_end = True
-        self.is_parted = False
-        self._mutex = threading.Lock()
-        self._unsent = b""
-        self._is_behind = False
-        self.send(come)
-
-    def send(self, request: Request) -> None:
-        """Write without waiting; that the other side is gone is for the reader to find.
-
-        What a supervisor that is busy, or has been stopped, does not take at once is written by a thread, in order.
-        """
-        line = messages.line(request)
-        with self._mutex:
-            if self._is_behind:
-                self._unsent += line
-                return
-            self._unsent = line[self._sent(line) :]
-            self._is_behind = bool(self._unsent)
-            if self._is_behind:
-                threading.Thread(target=self._catch_up, name="asynctest_kit provision writer", daemon=True).start()
-
-    def _sent(self, line: bytes) -> int:
-        """How many bytes of it are taken at once; all of them if nobody is there to take any."""
-        try:
-            return self._connection.send(line, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return 0
-        except OSError:
-            return len(line)
-
-    def _catch_up(self) -> None:
-        while unsent := self._take_unsent():
-            with suppress(OSError):
-                self._connection.sendall(unsent)
-
-    def _take_unsent(self) -> bytes:
-        with self._mutex:
-            unsent, self._unsent = self._unsent, b""
-            self._is_behind = bool(unsent)
-        return unsent
-
-    @property
-    def peer(self) -> int:
-        """The process id of the supervisor that was found."""
-        process, _, _ = struct.unpack("3i", self._connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return int(process)
-
-    def replies(self) -> Generator[Reply]:
-        """What the supervisor says, until its end of the stream is closed."""
-        # A supervisor that was killed may have left half a line.
-        with suppress(OSError, msgspec.DecodeError), self._connection.makefile("rb") as lines:
-            for line in lines:
-                yield messages.reply(line)
-
-    def greeted(self, log: Path) -> None:
-        """The supervisor serves us."""
-        self._is_greeted = True
-        self._log = log
-
-    def referred(self) -> None:
-        """The supervisor knows another one, which serves us."""
-        self._is_referred = True
-
-    def parted(self, *, is_end: bool) -> None:
-        """The supervisor said farewell."""
-        self.is_parted = True
-        self._is_end = is_end
-
-    @property
-    def is_of_no_use(self) -> bool:
-        """Whether this supervisor had closed its doors when we found it, or sent us to another."""
-        return self._is_referred or (self._process is None and not self._is_greeted)
-
-    def epitaph(self) -> str:
-        """What to tell of a supervisor that died, its last words included."""
-        code = "" if self._process is None else f" with exit code {self._process.returncode}"
-        words = _words_before_its_log(self._first_words) if self._log is None else _tail(self._log)
-        return f"its supervisor ended unexpectedly{code}.{words}"
-
-    def reap(self) -> None:
-        """Wait for our supervisor's exit, if it has nothing left to do."""
-        if self._process is not None and self._is_end:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1.0)
-
-    def close(self) -> None:
-        """Hang up. A supervisor that serves others lives on, and is not our child to wait for any more."""
-        with suppress(OSError):
-            self._connection.shutdown(socket.SHUT_RDWR)
-        self._connection.close()
-        if self._first_words is not None:
-            self._first_words.close()
-        if self._process is not None and self._process.poll() is None:
-            self._process.returncode = 0  # keeps its __del__ from warning of a child that still runs
-
-
-def _join(root: Path, come: Come) -> _Link | None:
-    project = runtime.existing_project_of(root)
-    if project is None:
-        return None
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.connect(str(project.socket))
-    except OSError:
-        connection.close()
-        return None
-    return _Link(connection, come)
-
-
-def _start(root: Path, come: Come) -> _Link:
-    ours, theirs = socket.socketpair()
-    first_words = tempfile.TemporaryFile()  # noqa: SIM115  # the link's, until it is closed
-    arguments = ("--root", str(root.resolve()), "--first", str(theirs.fileno()))
-    with theirs:
-        process = subprocess.Popen(  # noqa: S603 (our own interpreter and module)
-            # -P: the project's own folder must not shadow the standard library's modules.
-            (sys.executable, "-P", "-m", "asynctest_kit.provision.supervisor", *arguments),
-            stdin=subprocess.DEVNULL,
-            stdout=first_words,
-            stderr=first_words,
-            pass_fds=(theirs.fileno(),),
-            start_new_session=True,
-        )
-    return _Link(ours, come, process, first_words)
-
-
-def _clean_up() -> None:
-    """Remove what a killed supervisor left; returns when it is done."""
-    subprocess.run(
-        (sys.executable, "-P", "-m", "asynctest_kit.provision.sweep"),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        check=False,
-    )
-
-
-def _words_before_its_log(words: IO[bytes] | None) -> str:
-    if words is None or words.closed:
-        return ""
-    words.seek(0)
-    lines = words.read().decode(errors="replace").splitlines()[-_LAST_WORDS:]
-    return "\n".join([" Its last words:", *(f"  | {line}" for line in lines)]) if lines else " It said nothing."
-
-
-def _tail(log: Path) -> str:
-    try:
-        lines = log.read_text(errors="replace").splitlines()[-_LAST_WORDS:]
-    except OSError:
-        return ""
-    if not lines:
-        return " It wrote no log."
-
-    return "\n".join([f" The end of its log ({log}):", *(f"  | {line}" for line in lines)])

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from asynctest_kit.errors import ProvisionError
-from asynctest_kit.provision.client import unreached
 from asynctest_kit.provision.messages import Over, Read, Run, Wrote
 from asynctest_kit.provision.service import Program, Stream
+from asynctest_kit.provision.visit import unreached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

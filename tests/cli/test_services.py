@@ -16,9 +16,10 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.runtime import project_of
 from asynctest_kit.provision.service import ServiceSpec
+from asynctest_kit.provision.visit import Visit
 
 pytestmark = pytest.mark.anyio
 

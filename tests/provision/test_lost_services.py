@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from suites import ATK, PYTEST, outcome, running, write_suite
 
-from asynctest_kit.provision.client import Visit
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.runtime import project_of
+from asynctest_kit.provision.visit import Visit
 
 pytestmark = pytest.mark.anyio
 

@@ -35,7 +35,8 @@ from redis.asyncio import Redis
 from asynctest_kit.container_options import ContainerOptions, Volume
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages
-from asynctest_kit.provision.client import Client, _Link
+from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.link import Link
 from asynctest_kit.provision.messages import Hello, Stop, Survey
 from asynctest_kit.provision.runtime import project_of
 from asynctest_kit.provision.service import ServicePhase
@@ -442,7 +443,7 @@ async def test_a_supervisor_that_reads_nothing_keeps_nobody_waiting(monkeypatch)
             socket.SOL_SOCKET, option, struct.pack("ll", 30, 0)
         )
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    link = _Link(ours, come_from_here())
+    link = Link(ours, come_from_here())
     for number in range(100):
         link.send(Stop(number))
     with theirs.makefile("rb") as lines:
@@ -456,7 +457,8 @@ async def test_a_supervisor_that_reads_nothing_keeps_nobody_waiting(monkeypatch)
 
 LEAVES_DURING_CTRL_C = """
 import os, pathlib, signal, socket, sys, threading
-from asynctest_kit.provision.client import Client, _Link
+from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.link import Link
 from asynctest_kit.provision.surroundings import come_from_here
 
 ours, theirs = socket.socketpair()
@@ -468,7 +470,7 @@ def never_say_farewell():
                 os.kill(os.getpid(), signal.SIGINT)
 
 threading.Thread(target=never_say_farewell, daemon=True).start()
-client = Client(_Link(ours, come_from_here()), pathlib.Path(sys.argv[1]))
+client = Client(Link(ours, come_from_here()), pathlib.Path(sys.argv[1]))
 client.close(timeout=60.0)
 print("left")
 """

@@ -12,7 +12,8 @@ import pytest
 from provision_traces import eventually, sessions, spec_of
 from suites import ATK, PYTEST, outcome, running, write_suite
 
-from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.client import Client
+from asynctest_kit.provision.visit import Visit
 
 pytestmark = pytest.mark.anyio
 

@@ -21,11 +21,12 @@ from asynctest_kit.errors import MigrationError, ProvisionError
 from asynctest_kit.isolation.templates import ensure_template
 from asynctest_kit.provision import snapshots
 from asynctest_kit.provision.catalog import spec_for
-from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.identity import this_process
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.readiness import NotReadyError
 from asynctest_kit.provision.runtime import project_of
+from asynctest_kit.provision.visit import Visit
 from asynctest_kit.settings import Migrations, load
 
 pytestmark = pytest.mark.anyio

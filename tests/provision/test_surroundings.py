@@ -14,11 +14,12 @@ from provision_traces import BUSYBOX, container_of, docker_context, line_of, spe
 from asynctest_kit.container_options import Build, ContainerOptions, ImageSource
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.catalog.redis import REDIS as REDIS_KIND
-from asynctest_kit.provision.client import Client, Visit
+from asynctest_kit.provision.client import Client
 from asynctest_kit.provision.messages import Run
 from asynctest_kit.provision.providers.embedded import Search
 from asynctest_kit.provision.service import Program, same_container, same_server
 from asynctest_kit.provision.supply import Supply
+from asynctest_kit.provision.visit import Visit
 
 pytestmark = pytest.mark.anyio
 

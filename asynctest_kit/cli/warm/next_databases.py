@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import AtkError
-from asynctest_kit.provision.client import Visit
+from asynctest_kit.provision.visit import Visit
 from asynctest_kit.settings import load
 
 if TYPE_CHECKING:

@@ -254,7 +254,7 @@ def _folders(root: Path, *, has_run: bool) -> Iterator[Path]:
 
 def kept_by(root: Path) -> int | None:
     """The supervisor that keeps the project's services; None if they are not kept."""
-    from asynctest_kit.provision.client import Visit
+    from asynctest_kit.provision.visit import Visit
 
     with suppress(ProvisionError, OSError):
         visit = Visit.at(root)
