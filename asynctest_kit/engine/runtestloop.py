@@ -150,9 +150,11 @@ class Engine:
     @pytest.hookimpl(trylast=True)
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Have the terminal tell which signal it was, and where it hit the user's code, not ours."""
-        self.was_terminated = isinstance(excinfo.value, Terminated)
-        if isinstance(excinfo.value, KeyboardInterrupt) and self._plugins is not None:
-            place = raised_at(excinfo.value)
+        error = excinfo.value
+        self.was_terminated = isinstance(error, Terminated)
+        is_signal = isinstance(error, KeyboardInterrupt) and not isinstance(error, pytest.Session.Interrupted)
+        if is_signal and self._plugins is not None:
+            place = raised_at(error)
             name = "SIGTERM" if self.was_terminated else "KeyboardInterrupt"
             collection.tell_interrupt(
                 self._plugins.getplugin("terminalreporter"), name, place if place and is_users(place.file) else None

@@ -96,6 +96,8 @@ def test_broken_collection(tmp_path):
     assert stopped.code == 2
     assert stopped.phases == {}
     assert "no_such_module_at_all" in stopped.out
+    assert "! Interrupted: 1 error during collection !" in stopped.out
+    assert "KeyboardInterrupt" not in stopped.out
     went_on = bench.engine("--continue-on-collection-errors")
     assert went_on.code == 1
     assert list(went_on.outcomes.values()) == ["passed passed passed"]
