@@ -26,6 +26,7 @@ from asynctest_kit.fixtures import (
     openapi,
     pacts,
     redis_refusals,
+    refusals,
     services,
     sqlalchemy,
     stubs,
@@ -102,6 +103,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(graphql, "asynctest_kit-graphql")
     config.pluginmanager.register(losses, "asynctest_kit-losses")
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
+    config.pluginmanager.register(refusals, "asynctest_kit-refusals")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
     config.pluginmanager.register(escapes, "asynctest_kit-escapes")
     once = ToldOnce(config, is_worker=hasattr(config, "workerinput"))

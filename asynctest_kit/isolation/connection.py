@@ -135,7 +135,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
             explanation = explained(query, error)
             if self._sandbox.owned_by(self) or not explanation:
                 raise  # as everywhere
-            raise IsolationError(explanation) from error
+            raise self._sandbox.refused(explanation) from error
         self._settings |= settings_of(query)
         return result
 
@@ -207,7 +207,7 @@ class SandboxConnection(_ConnectionProxy):  # type: ignore[misc]  # asyncpg is u
 
     async def add_listener(self, *_: object) -> NoReturn:
         """Refused: a notification is sent on COMMIT, which never comes."""
-        raise IsolationError(LISTENING)
+        raise self._sandbox.refused(LISTENING)
 
     async def remove_listener(self, *_: object) -> None:
         """Nothing to remove: listening is refused."""

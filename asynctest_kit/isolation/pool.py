@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import asyncpg
 
-from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.connection import SandboxConnection
 from asynctest_kit.isolation.refusals import OWN_DATABASE
 
@@ -126,7 +125,7 @@ class SandboxPool(asyncpg.Pool):  # type: ignore[misc]  # asyncpg is untyped; ma
             IsolationError: Always.
         """
         del dsn
-        raise IsolationError(
+        raise self._sandbox.refused(
             "set_connect_args() would have the pool connect anew, but its connections are the test's one transaction. "
             f"{OWN_DATABASE}"
         )

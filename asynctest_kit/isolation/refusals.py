@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.statements import BEGINS, COMMITS, ROLLBACKS, heads, is_savepoint, without_texts
 
 if TYPE_CHECKING:
     from asynctest_kit.isolation.statements import Head
 
-__all__ = ["LISTENING", "NEEDS_NO_TRANSACTION", "OWN_DATABASE", "explained", "refuse", "remark", "shown"]
+__all__ = ["LISTENING", "NEEDS_NO_TRANSACTION", "OWN_DATABASE", "explained", "refusal", "remark", "shown"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -58,17 +57,6 @@ _READ_ONLY = re.compile(
 _NOTIFIES = re.compile(r"\bpg_notify\s*\(", re.IGNORECASE)
 
 
-def refuse(query: str) -> None:
-    """Refuse what would break the isolation, or silently do nothing.
-
-    Raises:
-        IsolationError: It says what, why, and what to do.
-    """
-    refusal = _refusal(query)
-    if refusal:
-        raise IsolationError(refusal)
-
-
 def explained(query: str, error: asyncpg.PostgresError) -> str:
     """Why the server refused what works outside a transaction, and what to do; empty for what works nowhere."""
     found = heads(query)
@@ -98,7 +86,8 @@ def shown(query: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _refusal(query: str) -> str:
+def refusal(query: str) -> str:
+    """Why a statement is refused that would break the isolation, or silently do nothing, and what to do; or empty."""
     return next(filter(None, (_refusal_of(head, query) for head in heads(query))), "")
 
 

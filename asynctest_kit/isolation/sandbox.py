@@ -37,11 +37,11 @@ from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation import ahead
 from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.functions import Effects
-from asynctest_kit.isolation.refusals import OWN_DATABASE, refuse, remark, shown
+from asynctest_kit.isolation.refusals import OWN_DATABASE, refusal, remark, shown
 from asynctest_kit.isolation.statements import heads, is_plain, is_savepoint, makes_code, only_reads, sets_custom
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from asynctest_kit.isolation.codecs import Codecs, HeldConnection
 
@@ -117,7 +117,7 @@ class Schema:
         return f"; SET CONSTRAINTS {', '.join(self.deferred)} DEFERRED" if self.deferred else ""
 
 
-def _ignore(_remark: str) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -144,6 +144,7 @@ class Sandbox:
 
     Attributes:
         on_remark: Called with what is to be known if the test fails.
+        on_refusal: Called with an error that says what one transaction can't give, before it is raised.
         whereabouts: Tells of a task that is left in a statement where it is, to be added to a sentence.
         left_locks: After :meth:`end`: the session's advisory locks that the test took and didn't free, by their keys.
             Not known where functions of the schema take such locks: all tests would have to be asked.
@@ -178,6 +179,7 @@ class Sandbox:
         self._reads_may_write = schema.effects.reads_may_write
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
+        self.on_refusal: Callable[[IsolationError], None] = _ignore
         self.whereabouts: Callable[[asyncio.Task[Any]], str] = _nowhere
         self.left_locks: tuple[str, ...] = ()
 
@@ -228,6 +230,16 @@ class Sandbox:
                 "A connection of a test that has ended was used: something that the test started goes on after it. "
                 "Stop it in the test, or in the tear-down of the fixture that started it."
             )
+
+    def refused(self, why: str) -> IsolationError:
+        """The error to raise for what one transaction can't give."""
+        error = IsolationError(why)
+        self.on_refusal(error)
+        return error
+
+    def charge(self, problems: Iterable[str]) -> None:
+        """Have the test fail at its end for what it did wrong, in words."""
+        self._problems += problems
 
     def lend(self, borrower: Borrower) -> None:
         """Count a borrower that must come back before the test ends."""
@@ -302,14 +314,12 @@ class Sandbox:
             self._begins("BEGIN")
             await self._enter()
             if self._owner is not None:
-                refusal = IsolationError(
+                raise self.refused(
                     "Two transactions at once in one test: a connection began one while another connection of the same "
                     "test had one open. All connections of pg, pg_pool and pg_engine share the test's single "
                     "transaction, so a second one can't be independent of the first. End the first before the second "
                     f"begins. Otherwise: {OWN_DATABASE}"
                 )
-                self.on_remark(_refused(refusal))
-                raise refusal
 
             await self._settle()
             if readonly:
@@ -532,7 +542,7 @@ class Sandbox:
         try:
             await self._connection.execute("SAVEPOINT atk_guest")
         except asyncpg.InFailedSQLTransactionError as error:
-            raise IsolationError(
+            raise self.refused(
                 "A connection was used while another connection of the same test had a failed transaction open. "
                 "All connections of pg, pg_pool and pg_engine share the test's single transaction. "
                 f"Roll the failed one back first, or: {OWN_DATABASE}"
@@ -569,11 +579,8 @@ class Sandbox:
         self._guest_writes.clear()
 
     def _refuse(self, borrower: Borrower, query: str) -> None:
-        try:
-            refuse(query)
-        except IsolationError as refusal:
-            self.on_remark(_refused(refusal))
-            raise
+        if found := refusal(query):
+            raise self.refused(found)
         if self._owner is not borrower and any(is_savepoint(head) for head in heads(query)):
             raise asyncpg.NoActiveSQLTransactionError(
                 "savepoints can only be used in transaction blocks: open one with connection.transaction() or BEGIN"
@@ -641,8 +648,3 @@ def _hide(before: str, error: asyncpg.PostgresError) -> None:
         error.query = query.removeprefix(before)
     if error.position is not None:
         error.position = str(int(error.position) - len(before))
-
-
-def _refused(refusal: IsolationError) -> str:
-    """What is to be known if the code under test swallows it."""
-    return f"The test's transaction refused something: {refusal}"
