@@ -520,7 +520,7 @@ class Dispatcher:
                 again.planned,
                 once_more=self._holds_for(again),
                 cause=again.cause,
-                alone=None if again.doubt is None else self._deadlines.alone(),
+                alone=self._deadlines.alone() if again.looks_at_deadlines else None,
             )
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
@@ -577,6 +577,8 @@ class Dispatcher:
 
         if again.first.held_up:
             found = Suspects(beside, known=again.first.held_up)
+        elif again.first.doubts:
+            found = Suspects(beside, doubt=again.first.doubts[0])
         elif self._reruns.may_trace():
             found = await suspects(beside, fails_beside)
         else:

@@ -13,6 +13,9 @@ One that passed beside others, but may have missed a deadline of its own (see :m
 run alone after all that failed, and that attempt counts. If there is no time for that, or it says nothing, or it fails
 by no deadline, so that the test may be one that can't run twice, the pass stands: it is doubtful.
 
+One that failed beside others, and met a deadline there that may have been over, is not traced: the loop's clock may be
+to blame. If it passes alone, where a deadline that is as long is over, it expects that, and the attempt alone counts.
+
 The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
 then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
 tracing.
@@ -96,6 +99,11 @@ class Again:
         if last.outcome == "xfailed":
             return "expected failure"
         return "time-out" if last.timed_out else "failure"
+
+    @property
+    def looks_at_deadlines(self) -> bool:
+        """Whether what comes of its deadlines alone is to be noted."""
+        return bool(self.first.doubts) and not self.first.touched
 
     @property
     def failed_beside_others(self) -> bool:
@@ -220,6 +228,12 @@ class Reruns:
                 "deadlock",
                 f"deadlock with {others}; passed when it was run again, alone",
             )
+        elif (expected := _expected(again, execution)) is not None:
+            self._memory.learn(again.first.planned.case.item, "expected a time-out that did not come beside others")
+            execution.note = (
+                f"it expects a time-out, and failed beside others, where there was {expected}; it passed alone, and "
+                "that counts"
+            )
         elif again.failures and again.planned.retries:
             reason = again.failures[0].reason or "no message"
             execution.verdict, execution.note = (
@@ -317,6 +331,7 @@ class Suspects:
         traced: Whether that was tried at all.
         confirmed: Whether it failed beside them each time and never alone.
         known: For whose lock it waited until its time was over, as :meth:`.waits.Waits.cause` tells: nothing is traced.
+        doubt: A deadline that it met, and may have missed alone: nothing is traced.
     """
 
     beside: Sequence[PlannedCase]
@@ -324,12 +339,15 @@ class Suspects:
     traced: bool = False
     confirmed: bool = True
     known: str = ""
+    doubt: Doubt | None = None
 
     def sentence(self) -> str:
         """What is known, for a person."""
         if self.known:
             return f"took longer than its time-out beside others{self.known}; passes alone"
         text = f"failed beside {_counted(len(self.beside), 'other test')} and passes alone"
+        if self.doubt is not None:
+            return f"{text}, maybe for the clock: there was {self.doubt}; {COUNTED}. {_MARK}"
         if not self.confirmed:
             return f"{text}; run again beside the same tests, and alone, it failed only sometimes: flaky, or by chance"
         if self.found:
@@ -387,6 +405,19 @@ def _met_with_ease(again: Again, execution: Execution) -> list[Doubt]:
     """The deadlines in doubt that an attempt alone has shown to leave room."""
     alone = execution.alone
     return [] if alone is None else [doubt for doubt in again.first.doubts if alone.has_met_with_ease(doubt)]
+
+
+def _expected(again: Again, alone: Execution) -> Doubt | None:
+    """The deadline that a test met, and failed, beside others, and that was over when it passed alone.
+
+    What failed by a time-out there did not fail because one didn't come.
+    """
+    first, noted = again.first, alone.alone
+    if noted is None or again.failures != [first] or not again.failed_beside_others:
+        return None
+    if first.timed_out or first.tells_time_out:
+        return None
+    return next((doubt for doubt in first.doubts if noted.has_missed([doubt])), None)
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

@@ -12,9 +12,13 @@ MISSED = {f"test_misses_its_deadline[{way}]" for way in WAYS}
 #: Their deadlines are met alone, as their neighbours' turns are what makes them late.
 IN_DOUBT = {"test_time_limit", "test_wait_for"}
 
+#: They fail where they meet it.
+EXPECT = {"test_expects_to_miss_it[with_raises]", "test_expects_to_miss_it[with_a_result]"}
+FAILS = "test_fails_beside_others"
+
 RUNS_ONCE = {"test_runs_only_once", "test_waits_for_what_is_gone"}
 
-WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", *RUNS_ONCE}
+WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", FAILS, *RUNS_ONCE}
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +33,14 @@ def finished(run):
 
 def test_all_pass_beside_who_blocks_but_those_that_miss_a_deadline(run, finished):
     passed = {name for name, event in finished.items() if event["outcome"] == "passed"}
-    assert passed == finished.keys() - MISSED, run.out
-    assert {finished[name]["outcome"] for name in MISSED} == {"failed"}
+    assert passed == finished.keys() - MISSED - {FAILS}, run.out
+    assert {finished[name]["outcome"] for name in MISSED | {FAILS}} == {"failed"}
 
 
 def test_those_whose_deadline_is_in_doubt_run_again_alone(finished):
     again = {name: (event["attempts"], event["lane"], event["cause"]) for name, event in finished.items()}
     once = {name for name, event in finished.items() if event["attempts"] == 1}
-    assert once == finished.keys() - MISSED - IN_DOUBT - WITH_VERDICT
+    assert once == finished.keys() - MISSED - IN_DOUBT - EXPECT - WITH_VERDICT
     assert {again[name] for name in MISSED | IN_DOUBT} == {(2, "exclusive", "deadline")}
     for name in IN_DOUBT:
         assert finished[name]["note"].startswith("beside others it may have missed a deadline of 0.0")
@@ -61,6 +65,24 @@ def test_a_pass_stands_if_alone_it_fails_by_another_than_the_deadline_in_doubt(f
     assert event["note"].startswith("may have missed a deadline of 0.1 s at test_fair.py:")
     assert f"Run again alone, it failed by no deadline, with: {raised}" in event["note"]
     assert "the test may be one that can't run twice" in event["note"]
+
+
+@pytest.mark.parametrize("name", sorted(EXPECT))
+def test_who_expects_to_miss_a_deadline_and_does_so_alone_has_passed(finished, name):
+    event = finished[name]
+    assert (event["outcome"], event["verdict"], event["attempts"]) == ("passed", "", 2)
+    assert event["note"].startswith(
+        "it expects a time-out, and failed beside others, where there was a deadline of 0.1 s at test_fair.py:"
+    )
+    assert event["note"].endswith("by the wall clock; it passed alone, and that counts")
+
+
+def test_a_failure_where_a_deadline_may_have_been_missed_is_told_and_not_traced(run, finished):
+    event = finished[FAILS]
+    assert (event["verdict"], event["attempts"]) == ("interference", 2)
+    assert "passes alone, maybe for the clock: there was a deadline of 0.1 s at test_fair.py:" in event["note"]
+    assert event["note"] in said(run, FAILS)
+    assert "tracing" not in {event["cause"] for event in run.events if event["type"] == "AttemptFinished"}
 
 
 def test_it_has_its_retries(finished):

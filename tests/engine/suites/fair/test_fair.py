@@ -11,7 +11,7 @@ from trail import note
 
 pytestmark = pytest.mark.anyio
 
-TESTS = 19
+TESTS = 22
 running = set()
 attempts = []
 blocking = asyncio.Event()
@@ -200,6 +200,37 @@ async def test_waits_for_what_is_gone():
             assert not late
         async with outside() as answer:
             await by_timeout(answer)
+
+
+async def with_raises(answer):
+    with pytest.raises(TimeoutError):
+        await by_timeout(answer)
+
+
+async def with_a_result(answer):
+    is_late = False
+    try:
+        await by_wait_for(answer)
+    except TimeoutError:
+        is_late = True
+    assert is_late
+
+
+@pytest.mark.parametrize("way", [with_raises, with_a_result])
+async def test_expects_to_miss_it(way):
+    """What takes 0.5 s doesn't come within 0.1 s, but beside who blocks it does."""
+    with counted(way):
+        async with outside() as answer:
+            await way(answer)
+
+
+async def test_fails_beside_others():
+    """By nothing that has to do with its deadline, which is longer alone; who could tell?"""
+    attempts.append("fails")
+    with counted("fails"):
+        async with outside() as answer, asyncio.timeout(10 if attempts.count("fails") > 1 else 0.1):
+            await answer()
+    assert attempts.count("fails") > 1
 
 
 @pytest.mark.atk(retries=1)
