@@ -37,7 +37,7 @@ __all__ = ["Capture", "CaseOutput", "current_output"]
 class CaseOutput:
     """What one test has written in its present phase."""
 
-    __slots__ = ("caplog", "doubts", "err", "errors", "item", "levels", "logs", "out", "uncaught", "warnings")
+    __slots__ = ("caplog", "doubts", "err", "errors", "item", "late", "levels", "logs", "out", "uncaught", "warnings")
 
     def __init__(self, item: pytest.Item) -> None:
         self.item = item
@@ -50,6 +50,7 @@ class CaseOutput:
         self.levels: TestLevels | None = None
         self.uncaught: list[tuple[Any, Any]] = []
         self.doubts: list[Doubt] = []
+        self.late: Doubt | None = None
 
     def take_errors(self) -> list[BaseException]:
         """What failed in the background since the last phase."""

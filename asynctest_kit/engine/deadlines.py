@@ -26,7 +26,7 @@ import asyncio
 import re
 import sys
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,21 +96,24 @@ _TIME_OUT = re.compile(r"time_?d?_?out|deadline_?exceeded|query_?cancell?ed|^can
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """A deadline that was over by the wall clock when it was met.
+    """A deadline that was over by the wall clock when it was met; or came late by it.
 
     Attributes:
         seconds: How long it allowed.
         took: How long it took by the wall clock.
         place: Where the user's code was then; None if that isn't known.
+        was_met: Whether it was.
     """
 
     seconds: float
     took: float
     place: Place | None
+    was_met: bool = True
 
     def __str__(self) -> str:
         where = "" if self.place is None else f" at {self.place}"
-        return f"a deadline of {self.seconds:.3g} s{where}, which was met after {self.took:.3g} s by the wall clock"
+        what = "met" if self.was_met else "over"
+        return f"a deadline of {self.seconds:.3g} s{where}, which was {what} after {self.took:.3g} s by the wall clock"
 
     def allows(self, seconds: float) -> bool:
         """Whether it is as long as one of ``seconds``."""
@@ -193,6 +196,15 @@ class Deadlines:
         elif (fixture := context.get(current_fixture)) and _is_time_out(timer) and _is_met(timer):
             self._note_once(fixture, _doubt(timer, _running_place(timer)))
 
+    def late(self, timer: FairTimer) -> None:
+        """Note of the test that ``timer`` belongs to that a time-out comes, after twice its time or more."""
+        output = timer._context.get(current_output)  # type: ignore[attr-defined]  # noqa: SLF001  # as above
+        if output is None or not (_is_of_a_scope(timer) or timer._callback is _END_WAIT):  # type: ignore[attr-defined]  # noqa: SLF001
+            return
+        late = _doubt(timer, None)
+        if late.took >= 2 * late.seconds and (output.late is None or output.late.took < late.took):
+            output.late = replace(late, place=self._waiting(output), was_met=False)
+
     def alone(self) -> Alone:
         """What is to be told of the timers of an attempt alone."""
         return Alone(self._waiting)
@@ -240,8 +252,12 @@ def _is_deadline(timer: asyncio.TimerHandle) -> bool:
 
 
 def _is_time_out(timer: FairTimer) -> bool:
+    return _is_of_a_scope(timer) or _is_running(asyncio.wait_for.__code__)
+
+
+def _is_of_a_scope(timer: FairTimer) -> bool:
     callback = timer._callback  # type: ignore[attr-defined]  # noqa: SLF001
-    return type(getattr(callback, "__self__", None)).__name__ in _SCOPES or _is_running(asyncio.wait_for.__code__)
+    return type(getattr(callback, "__self__", None)).__name__ in _SCOPES
 
 
 def _is_met(timer: FairTimer) -> bool:

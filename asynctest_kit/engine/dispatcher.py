@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from asynctest_kit.engine.code_places import Place
     from asynctest_kit.engine.deadlines import Alone
     from asynctest_kit.engine.events import Cause, Sink
-    from asynctest_kit.engine.fair_loop import FairTimer
     from asynctest_kit.engine.graph import Case, SharedFixture
     from asynctest_kit.engine.memory import Memory
     from asynctest_kit.engine.pausing_loop import PausingLoop
@@ -289,7 +288,7 @@ class Dispatcher:
             for fixture in planned.case.local
             for target in targets_of(fixture.definition.func)
         }
-        with guarded(targets), applied(ambient), _fair_loop(self._deadlines.overdue):
+        with guarded(targets), applied(ambient), _fair_loop(self._deadlines):
             await self._together(executor, cases)
         self._announcer.flush()
 
@@ -577,8 +576,8 @@ class Dispatcher:
 
         if again.first.held_up:
             found = Suspects(beside, known=again.first.held_up)
-        elif again.first.doubts:
-            found = Suspects(beside, doubt=again.first.doubts[0])
+        elif (doubt := again.doubt_of_failure) is not None:
+            found = Suspects(beside, doubt=doubt)
         elif self._reruns.may_trace():
             found = await suspects(beside, fails_beside)
         else:
@@ -692,9 +691,11 @@ def _executor(concurrency: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(min(512, concurrency * each), thread_name_prefix="asyncio")
 
 
-def _fair_loop(on_overdue: Callable[[FairTimer], object] | None = None) -> contextlib.AbstractContextManager[None]:
+def _fair_loop(deadlines: Deadlines | None = None) -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
-    return loop.shared(on_overdue) if isinstance(loop, FairLoop) else contextlib.nullcontext()
+    if not isinstance(loop, FairLoop):
+        return contextlib.nullcontext()
+    return loop.shared() if deadlines is None else loop.shared(deadlines.overdue, deadlines.late)
 
 
 def _watched(alone: Alone) -> contextlib.AbstractContextManager[None]:

@@ -73,6 +73,7 @@ class Execution:
         held_up: For whose lock that phase waited, to be read after its time-out; empty if for nobody's.
         held: Whether the test keeps its hold on its shared fixtures, for it will run again.
         doubts: The deadlines that it may have missed; see :mod:`asynctest_kit.engine.deadlines`.
+        late: The deadline of its own that came latest, if one came late.
         alone: What came of its deadlines in an attempt alone that is made for doubts.
         tells_time_out: Whether what it raised tells of a time-out of its own.
         touched: The process-global state that it was stopped at, beside others; then there are no reports.
@@ -93,6 +94,7 @@ class Execution:
     held_up: str = ""
     held: bool = False
     doubts: list[Doubt] = field(default_factory=list)
+    late: Doubt | None = None
     alone: Alone | None = None
     tells_time_out: bool = False
     touched: str = ""
@@ -549,7 +551,7 @@ class CaseRun:
             self.execution.leaks = await self._leaks()
             # Not one that hung: it would hang again.
             self.has_failed = self.execution.failed or any(not is_time_out(error) for error in errors)
-            self.execution.doubts = self.output.doubts
+            self.execution.doubts, self.execution.late = self.output.doubts, self.output.late
             self.execution.held = self.is_touched or self._once_more(self)
             if not self.execution.held:
                 errors += await let_go(self.case, self.executor.lifetimes)

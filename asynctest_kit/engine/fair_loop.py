@@ -49,6 +49,9 @@ Ts = TypeVarTuple("Ts")
 #: Seconds that a turn counts for at most.
 _TURN = 0.001
 
+#: A timer that fires so many seconds after it was due by the wall clock is late.
+_LATE = 0.05
+
 #: Shorter steps are not added up: a turn's time holds twenty of them.
 _SHORT = 0.00005
 
@@ -170,6 +173,17 @@ def _run(handle: Any) -> None:
         handle = None  # an error's traceback may keep this frame, and would keep the task that failed
 
 
+def _run_timer(timer: Any) -> None:
+    """The same of a timer; one that is late is told before."""
+    told = timer._loop._on_late  # noqa: SLF001
+    if told is not None and _now() >= timer.due + _LATE:
+        told(timer)
+    try:
+        _run(timer)
+    finally:
+        timer = None  # as above
+
+
 def _account_of(handle: Any) -> Account:
     account: Account = handle._context.get(current_account, _NOBODYS)  # noqa: SLF001
     return account
@@ -204,7 +218,7 @@ class FairTimer(asyncio.TimerHandle):
     told: float
     before: float
     came: float
-    _run = _run
+    _run = _run_timer
 
     def at_most(self) -> float:
         """Seconds that would have passed alone since it was made; infinite if something outside may have taken them.
@@ -257,6 +271,7 @@ class FairLoop(asyncio.SelectorEventLoop):
         self._fair_clock = _Clock()
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[float, float]] = weakref.WeakKeyDictionary()
         self._on_overdue: Callable[[FairTimer], object] | None = None
+        self._on_late: Callable[[FairTimer], object] | None = None
         self._on_ended: Callable[[LoneTimer], object] | None = None
         super().__init__(_Selector(self._fair_clock))
 
@@ -265,18 +280,22 @@ class FairLoop(asyncio.SelectorEventLoop):
         return self._fair_clock.now() if self._fair_clock.runs else super().time()
 
     @contextmanager
-    def shared(self, on_overdue: Callable[[FairTimer], object] | None = None) -> Iterator[None]:
+    def shared(
+        self,
+        on_overdue: Callable[[FairTimer], object] | None = None,
+        on_late: Callable[[FairTimer], object] | None = None,
+    ) -> Iterator[None]:
         """Limit what a turn counts for, while tests run beside each other in the block.
 
         ``on_overdue`` is called with each timer that was made in the block, and is cancelled after it was due by the
-        wall clock; of those that had fired by then too.
+        wall clock; of those that had fired by then too. ``on_late`` is called with those that are about to fire late.
         """
         self._fair_clock.start(super().time())
-        self._on_overdue = on_overdue
+        self._on_overdue, self._on_late = on_overdue, on_late
         try:
             yield
         finally:
-            self._on_overdue = None
+            self._on_overdue = self._on_late = None
             self._fair_clock.stop()
 
     @contextmanager

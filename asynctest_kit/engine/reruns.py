@@ -13,8 +13,9 @@ One that passed beside others, but may have missed a deadline of its own (see :m
 run alone after all that failed, and that attempt counts. If there is no time for that, or it says nothing, or it fails
 by no deadline, so that the test may be one that can't run twice, the pass stands: it is doubtful.
 
-One that failed beside others, and met a deadline there that may have been over, is not traced: the loop's clock may be
-to blame. If it passes alone, where a deadline that is as long is over, it expects that, and the attempt alone counts.
+One that failed beside others is not traced if it met a deadline there that may have been over, or if it failed by no
+time-out and a deadline of its own came late by the wall clock: the loop's clock may be to blame. If it met one, and
+passes alone, where one that is as long is over, it expects that, and the attempt alone counts.
 
 The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
 then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
@@ -104,6 +105,15 @@ class Again:
     def looks_at_deadlines(self) -> bool:
         """Whether what comes of its deadlines alone is to be noted."""
         return bool(self.first.doubts) and not self.first.touched
+
+    @property
+    def doubt_of_failure(self) -> Doubt | None:
+        """The deadline for which the first attempt may have failed: one that was met late, or came late.
+
+        That one came late is never why a time-out was met.
+        """
+        late = None if self.first.tells_time_out else self.first.late
+        return next(iter(self.first.doubts), late)
 
     @property
     def failed_beside_others(self) -> bool:
@@ -331,7 +341,7 @@ class Suspects:
         traced: Whether that was tried at all.
         confirmed: Whether it failed beside them each time and never alone.
         known: For whose lock it waited until its time was over, as :meth:`.waits.Waits.cause` tells: nothing is traced.
-        doubt: A deadline that it met, and may have missed alone: nothing is traced.
+        doubt: A deadline for which it may have failed: nothing is traced.
     """
 
     beside: Sequence[PlannedCase]

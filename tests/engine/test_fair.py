@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from parity import SUITES, Bench
 
@@ -14,11 +16,16 @@ IN_DOUBT = {"test_time_limit", "test_wait_for"}
 
 #: They fail where they meet it.
 EXPECT = {"test_expects_to_miss_it[with_raises]", "test_expects_to_miss_it[with_a_result]"}
-FAILS = "test_fails_beside_others"
+
+#: They fail beside others only, and tell of a deadline.
+FAIL = {
+    "test_fails_beside_others": r"0\.1 s at test_fair\.py:\d+ in test_fails_beside_others, which was met",
+    "test_is_late": r"0\.02 s at test_fair\.py:\d+ in test_is_late, which was over",
+}
 
 RUNS_ONCE = {"test_runs_only_once", "test_waits_for_what_is_gone"}
 
-WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", FAILS, *RUNS_ONCE}
+WITH_VERDICT = {"test_is_skipped_alone", "test_misses_it_once", *FAIL, *RUNS_ONCE}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +40,8 @@ def finished(run):
 
 def test_all_pass_beside_who_blocks_but_those_that_miss_a_deadline(run, finished):
     passed = {name for name, event in finished.items() if event["outcome"] == "passed"}
-    assert passed == finished.keys() - MISSED - {FAILS}, run.out
-    assert {finished[name]["outcome"] for name in MISSED | {FAILS}} == {"failed"}
+    assert passed == finished.keys() - MISSED - FAIL.keys(), run.out
+    assert {finished[name]["outcome"] for name in MISSED | FAIL.keys()} == {"failed"}
 
 
 def test_those_whose_deadline_is_in_doubt_run_again_alone(finished):
@@ -77,11 +84,15 @@ def test_who_expects_to_miss_a_deadline_and_does_so_alone_has_passed(finished, n
     assert event["note"].endswith("by the wall clock; it passed alone, and that counts")
 
 
-def test_a_failure_where_a_deadline_may_have_been_missed_is_told_and_not_traced(run, finished):
-    event = finished[FAILS]
+@pytest.mark.parametrize("name", FAIL)
+def test_a_failure_with_a_deadline_that_was_late_is_told_and_not_traced(run, finished, name):
+    event = finished[name]
     assert (event["verdict"], event["attempts"]) == ("interference", 2)
-    assert "passes alone, maybe for the clock: there was a deadline of 0.1 s at test_fair.py:" in event["note"]
-    assert event["note"] in said(run, FAILS)
+    told = (
+        rf"passes alone, maybe for the clock: there was a deadline of {FAIL[name]} after [\d.]+ s by the wall clock; "
+    )
+    assert re.search(told, event["note"])
+    assert event["note"] in said(run, name)
     assert "tracing" not in {event["cause"] for event in run.events if event["type"] == "AttemptFinished"}
 
 

@@ -11,7 +11,7 @@ from trail import note
 
 pytestmark = pytest.mark.anyio
 
-TESTS = 22
+TESTS = 23
 running = set()
 attempts = []
 blocking = asyncio.Event()
@@ -231,6 +231,17 @@ async def test_fails_beside_others():
         async with outside() as answer, asyncio.timeout(10 if attempts.count("fails") > 1 else 0.1):
             await answer()
     assert attempts.count("fails") > 1
+
+
+async def test_is_late():
+    """Its time-out comes, but late by the wall clock, which it may have looked at."""
+    attempts.append("late")
+    with counted("late"):
+        await blocking.wait()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await asyncio.Event().wait()
+    assert attempts.count("late") > 1
 
 
 @pytest.mark.atk(retries=1)
