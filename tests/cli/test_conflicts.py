@@ -114,12 +114,23 @@ CONFLICTS = """
             one.result()
 """
 
+#: Code under test: what the transaction refuses, it swallows.
+JOBS = """
+    async def tidy(pool):
+        try:
+            await pool.execute("VACUUM users")
+        except Exception:
+            return False
+        return True
+"""
+
 ESCAPES = """
     import asyncio
 
     import asyncpg
     import pytest
     from asynctest_kit.engine.stashed import WAITS
+    from jobs import tidy
 
     opened = []
     left = []
@@ -143,6 +154,13 @@ ESCAPES = """
             await asyncio.sleep(0.01)
         left[0].terminate()
         await waiting
+
+    async def test_has_a_job_that_swallows(pg_pool):
+        assert not await tidy(pg_pool)
+
+    @pytest.mark.xfail(strict=True)
+    async def test_is_expected_to_fail(pg_pool):
+        assert await tidy(pg_pool)
 
     async def test_leaves_a_pool(postgres):
         opened.append(await asyncpg.create_pool(postgres.url, min_size=1, max_size=1))
@@ -258,7 +276,8 @@ async def test_a_time_out_names_the_holder(project, atk):
 
 
 async def test_locks_of_a_real_server(project, atk):
-    folder = project(test_conflicts__py=CONFLICTS, test_escapes__py=ESCAPES, pyproject__toml=SETTINGS)
+    suite = {"test_conflicts__py": CONFLICTS, "test_escapes__py": ESCAPES, "jobs__py": JOBS}
+    folder = project(**suite, pyproject__toml=SETTINGS)
     (folder / "sql").mkdir()
     (folder / "sql" / "1.sql").write_text(SCHEMA)
     run = await atk("run", "--report-json", "r.json", cwd=folder, ATK_PROVIDER="embedded", ATK_BLOCK_THRESHOLD="0")
@@ -266,8 +285,11 @@ async def test_locks_of_a_real_server(project, atk):
     tests = {test["nodeid"].partition("::")[2]: test for test in report["tests"]}
     outcomes = {name: test["outcome"] for name, test in tests.items()}
     assert outcomes.pop("test_is_its_own_victim") == "failed", run.out
+    assert outcomes.pop("test_has_a_job_that_swallows") == "error", run.out
+    assert outcomes.pop("test_is_expected_to_fail") == "xfailed", run.out
     assert set(outcomes.values()) == {"passed"}, run.out
     assert "DeadlockDetectedError" in tests["test_is_its_own_victim"]["reason"]
+    assert "at jobs.py:4 in tidy (caught there): " in tests["test_has_a_job_that_swallows"]["reason"]
 
     victims = [name for name in ("test_crosses", "test_crosses_back") if tests[name]["verdict"] == "deadlock"]
     assert len(victims) == 1
