@@ -24,10 +24,9 @@ from asynctest_kit.engine.apart import Apart
 from asynctest_kit.engine.background import Background
 from asynctest_kit.engine.capture import Capture, current_output
 from asynctest_kit.engine.carried import carried
-from asynctest_kit.engine.code_places import raised_at, waiting_at
+from asynctest_kit.engine.code_places import waiting_at
 from asynctest_kit.engine.context_warnings import filters_in_force
 from asynctest_kit.engine.deadlines import Deadlines
-from asynctest_kit.engine.events import AttemptFinished, CaseCutOff, CaseFinished, CaseStarted, FindingMade
 from asynctest_kit.engine.executor import CaseRun, Execution, Executor, Times
 from asynctest_kit.engine.fair_loop import FairLoop
 from asynctest_kit.engine.fixture_call import may_ask_while_running
@@ -36,11 +35,13 @@ from asynctest_kit.engine.guard import Guard, guarded_by
 from asynctest_kit.engine.leaked_tasks import TaskLedger, end_leftovers
 from asynctest_kit.engine.lifetimes import Lifetimes
 from asynctest_kit.engine.own_mocks import OwnMocks
+from asynctest_kit.engine.places import Places
 from asynctest_kit.engine.plan import by_ambient, by_gate
 from asynctest_kit.engine.put_back import guarded, targets_of
 from asynctest_kit.engine.pytest_lane import PytestLane
 from asynctest_kit.engine.reruns import Again, Reruns, Suspects, several, suspects
 from asynctest_kit.engine.stashed import AFTER_EACH, TASKS, WAITS
+from asynctest_kit.engine.telling import Telling
 from asynctest_kit.engine.uncaught import Uncaught
 from asynctest_kit.engine.waits import Waits
 from asynctest_kit.engine.watchdog import Thresholds, Watchdog
@@ -66,11 +67,6 @@ __all__ = ["Dispatcher"]
 
 
 _FIXTURE_LIMIT = 300.0
-
-#: Seconds: a turn of the loop that leaves time for one more test, how long it counts, and how long one is waited for.
-_SHORT_TURN = 0.002
-_MOMENT = 0.0005
-_IMPATIENCE = 0.1
 
 #: How an attempt alone ended that says nothing of the failure before it.
 _ENDS = {
@@ -112,16 +108,14 @@ class Dispatcher:
         self._session = session
         self._plan = plan
         self._options = options
-        self._places = asyncio.Semaphore(options.concurrency)
-        self._calm = asyncio.Lock()
-        self._calm_at = 0.0
         self._narrow_gates = asyncio.Semaphore(options.concurrency)
-        self._groups: dict[str, asyncio.Semaphore] = {}
         self._reruns = Reruns(memory, triages=not session.config.getoption("maxfail") and len(plan.shared) > 1)
-        self._apart = Apart(plan.apart)
+        apart = Apart(plan.apart)
+        self._places = Places(options.concurrency, options.groups, apart, lambda: bool(self._running))
+        self._telling = Telling(sink, apart.waited_for)
         self._waits = Waits(sink, memory, {planned.case.nodeid: planned for planned in plan.shared})
         session.config.stash[WAITS] = self._waits
-        self._deadlines = Deadlines(self._waiting, self._note, memory.is_met)
+        self._deadlines = Deadlines(self._waiting, self._telling.note, memory.is_met)
         self._sink = sink
         self._debugs = debugs
         self._capture = Capture(session.config)
@@ -147,7 +141,7 @@ class Dispatcher:
         with contextlib.ExitStack() as around:
             around.enter_context(self._terminal_open())
             watchdog = self._watchdog()
-            around.enter_context(Background(self._note).watching(asyncio.get_running_loop()))
+            around.enter_context(Background(self._telling.note).watching(asyncio.get_running_loop()))
             around.enter_context(self._capture.running())
             around.enter_context(carried((current_output, guarded_by, filters_in_force)))
             uncaught = Uncaught(config, lambda: loop.is_running)
@@ -225,7 +219,7 @@ class Dispatcher:
         def note(blocked: Blocked) -> None:
             where = "" if blocked.place is None else f" at {blocked.place}"
             text = f"blocked the event loop for {blocked.seconds:.2g} s{where}"
-            self._note(blocked.nodeid, text, blocked.stack)
+            self._telling.note(blocked.nodeid, text, blocked.stack)
 
         thresholds = Thresholds(blocked=self._options.block_threshold)
         own_work = (CaseRun.report.__code__, Announcer.flush.__code__)
@@ -272,7 +266,7 @@ class Dispatcher:
             gate.cancel()
         for run, task in self._running.items():
             if not (run.is_tearing_down or run.is_interrupted):
-                self._cut_off(run.execution, run.waiting(task))
+                self._telling.cut_off(run.execution, run.waiting(task))
             run.interrupt(task)
 
     async def _wave(self, executor: Executor, ambient: Ambient, cases: Sequence[PlannedCase]) -> None:
@@ -295,17 +289,9 @@ class Dispatcher:
     async def _together(self, executor: Executor, everything: Sequence[PlannedCase]) -> None:
         async with asyncio.TaskGroup() as group:
             for (fixtures, limited), cases in by_gate(everything).items():
-                gate = group.create_task(self._gate(group, executor, fixtures, self._group(limited), cases))
+                gate = group.create_task(self._gate(group, executor, fixtures, self._places.group(limited), cases))
                 self._gates.add(gate)
                 gate.add_done_callback(self._gates.discard)
-
-    def _group(self, name: str | None) -> asyncio.Semaphore:
-        """The places of a group of tests; of those without one there are as many as can run."""
-        if name is None:
-            return asyncio.Semaphore(self._options.concurrency)
-        if name not in self._groups:
-            self._groups[name] = asyncio.Semaphore(self._options.groups.get(name, 1))
-        return self._groups[name]
 
     async def _gate(
         self,
@@ -319,58 +305,24 @@ class Dispatcher:
         async with self._admitted(fixtures):
             waiting = deque(cases)
             while waiting:
-                planned = await self._next(waiting, limited)
+                planned = await self._places.next(waiting, limited)
                 context = contextvars.copy_context()
                 run = context.run(executor.begin, planned, once_more=self._reruns.once_more)
                 if not run.is_refused and not executor.lifetimes.have_settled(fixtures):
                     # Asked only now: a test that is skipped needs no fixture. One that waits takes no place.
-                    self._places.release()
+                    self._places.give_back()
                     try:
                         await executor.lifetimes.wait_until_up(fixtures)
                     except asyncio.CancelledError:
                         unstarted = [planned, *waiting]
                         self._cut_off_at_gate(unstarted, since, executor.lifetimes.waiting(fixtures))
                         raise
-                    await self._place()
+                    await self._places.take()
                 self._start(group, self._in_place(run, limited), run, context)
-
-    async def _next(self, waiting: deque[PlannedCase], limited: asyncio.Semaphore) -> PlannedCase:
-        """Take the first of ``waiting`` beside whom nobody runs from whom it is kept apart, and a place for it."""
-        while True:
-            await limited.acquire()
-            await self._place()
-            for planned in waiting:
-                if self._apart.may_start(planned):
-                    self._apart.start(planned)
-                    waiting.remove(planned)
-                    return planned
-            self._places.release()
-            limited.release()
-            await self._apart.change()
 
     def _cut_off_at_gate(self, cases: Sequence[PlannedCase], since: float, waiting: str) -> None:
         for planned in cases:
-            self._cut_off(Execution(planned, times=Times(start=since)), waiting)
-
-    async def _place(self) -> None:
-        """Wait for a free place, and until the loop has time for one more test.
-
-        Sixty tests that start in one turn of the loop would keep each other from meeting the time limits that they set
-        themselves. So tests start one by one, each when a turn is short; those that wait don't keep others waiting.
-        """
-        await self._places.acquire()
-        async with self._calm:
-            now = clock.monotonic()
-            if now - self._calm_at < _MOMENT:
-                return
-            deadline = now + _IMPATIENCE
-            while self._running and now < deadline:
-                before = now
-                await asyncio.sleep(0)
-                now = clock.monotonic()
-                if now - before < _SHORT_TURN:
-                    break
-            self._calm_at = now
+            self._telling.cut_off(Execution(planned, times=Times(start=since)), waiting)
 
     def _start(
         self,
@@ -391,20 +343,18 @@ class Dispatcher:
             yield
 
     async def _in_place(self, run: CaseRun, limited: asyncio.Semaphore) -> None:
-        self._started(run.planned)
+        self._telling.started(run.planned)
         try:
             execution = await run.to_end()
         finally:
             del self._running[run]
-            self._apart.end(run.planned)
-            self._places.release()
-            limited.release()
+            self._places.end(run.planned, limited)
         self._settled(execution)
 
     def _settled(self, execution: Execution) -> None:
         """Report a first attempt, unless there will be another."""
         if self._reruns.take(execution):
-            self._uncounted(execution)
+            self._telling.uncounted(execution)
         else:
             self._announcer.tell(execution)
             self._finished(execution)
@@ -412,11 +362,11 @@ class Dispatcher:
     async def _one_by_one(self, cases: Sequence[PlannedCase], executor: Executor, by_pytest: PytestLane) -> None:
         following = _next_of_pytest_lane(cases)
         for planned in cases:
-            self._started(planned)
+            self._telling.started(planned)
             if planned.lane == "pytest":
                 *before, execution = await by_pytest.run(planned, following[planned])
                 for attempt in before:
-                    self._uncounted(attempt)
+                    self._telling.uncounted(attempt)
                 self._finished(execution)
             else:
                 self._settled(await self._attempt(executor, planned, once_more=self._reruns.once_more))
@@ -472,7 +422,7 @@ class Dispatcher:
             await self._owned(attempts())
         except (_Stopped, asyncio.CancelledError):
             for execution in executions if cause else ():  # a first one is told of as one that started
-                self._uncounted(execution)
+                self._telling.uncounted(execution)
             raise
         return executions
 
@@ -496,7 +446,7 @@ class Dispatcher:
         again = self._settling or self._reruns.next()
         while again is not None:
             if again.last is not None:
-                self._uncounted(again.last)
+                self._telling.uncounted(again.last)
             if again.first.reports and not self._session.shouldfail:
                 failed = self._reruns.cut_off(again, running=again is self._settling)
                 doubted = "The run ended before it was run again alone"
@@ -506,14 +456,14 @@ class Dispatcher:
             elif again is not self._settling:  # whose second attempt was cut off
                 now = clock.monotonic()
                 waits = Execution(again.planned, times=Times(start=now), cause=again.cause)
-                self._cut_off(waits, f"waits to be run again alone: {again.planned.reason}", now)
+                self._telling.cut_off(waits, f"waits to be run again alone: {again.planned.reason}", now)
             again = self._reruns.next()
 
     async def _settle(self, executor: Executor, again: Again) -> None:
         executor.lifetimes.renew(again.planned.case)
         goes_on = True
         while goes_on:
-            self._started(again.planned)
+            self._telling.started(again.planned)
             execution = await self._attempt(
                 executor,
                 again.planned,
@@ -523,9 +473,9 @@ class Dispatcher:
             )
             goes_on = self._reruns.judge(again, execution)
             if goes_on:
-                self._uncounted(execution)
+                self._telling.uncounted(execution)
         if (stands := self._reruns.attempt_that_stands(again, execution)) is not None:
-            self._uncounted(execution)
+            self._telling.uncounted(execution)
             ended = f"Run again alone, it {_ENDS[execution.outcome]}, which says nothing of"
             doubted = self._reruns.failed_otherwise(execution) or f"{ended} that"
             self._say(again, stands, failed=f"{ended} this failure.", doubted=doubted)
@@ -571,7 +521,7 @@ class Dispatcher:
                 executor.lifetimes.hold_for(one.case)
             executions = await self._attempts(executor, together, once_more=lambda _: False, cause="tracing")
             for execution in executions:
-                self._uncounted(execution)
+                self._telling.uncounted(execution)
             return any(execution.failed for execution in executions if execution.planned is victim)
 
         if again.first.held_up:
@@ -584,7 +534,7 @@ class Dispatcher:
             found = Suspects(beside)
         counts = again.first if self._options.interference_fails else alone
         if counts is again.first:
-            self._uncounted(alone)
+            self._telling.uncounted(alone)
         counts.verdict, counts.note, counts.attempts = "interference", found.sentence(), alone.attempts
         _add_section(counts, found.section())
         return counts
@@ -595,47 +545,12 @@ class Dispatcher:
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
-    def _started(self, planned: PlannedCase) -> None:
-        self._sink(CaseStarted(nodeid=planned.case.nodeid, lane=planned.lane, at=clock.monotonic()))
-
     def _finished(self, execution: Execution) -> None:
-        planned = execution.planned
-        if execution.interrupt is None:
-            self._sink(
-                CaseFinished(
-                    **self._told(execution, execution.times.end),
-                    outcome=execution.outcome,
-                    reason=execution.reason,
-                    attempts=execution.attempts,
-                    verdict=execution.verdict,
-                    note=execution.note,
-                )
-            )
-        else:
-            self._cut_off(execution, execution.standing(raised_at(execution.interrupt)))
-        for leak in execution.leaks:
-            if leak.is_finding:
-                self._note(planned.case.nodeid, f"left {leak}")
-        self._last = planned
+        self._telling.finished(execution)
+        self._last = execution.planned
         if execution.interrupt is not None:
             self.interrupt = execution.interrupt
         self._end_early_if_told()
-
-    def _told(self, execution: Execution, end: float) -> dict[str, Any]:
-        """What every event of an attempt at a test holds."""
-        times, planned = execution.times, execution.planned
-        return {
-            "nodeid": planned.case.nodeid,
-            "lane": planned.lane,
-            "start": times.start,
-            "ready": times.ready or end,
-            "call_start": times.call_start or end,
-            "call_end": times.call_end or end,
-            "end": end,
-            "needs": tuple(fixture.id for fixture in planned.case.shared),
-            "cause": execution.cause,
-            "kept_from": "" if execution.cause else self._apart.waited_for(planned),
-        }
 
     def _end_early_if_told(self) -> None:
         self.interrupt = self.interrupt or self._announcer.interrupt
@@ -643,16 +558,6 @@ class Dispatcher:
             self._loop.note_interrupt(self.interrupt)
         if self.interrupt is not None or self._session.shouldfail or self._session.shouldstop:
             self._end_early()
-
-    def _note(self, nodeid: str, text: str, detail: str = "") -> None:
-        self._sink(FindingMade(nodeid=nodeid, text=text, detail=detail))
-
-    def _uncounted(self, execution: Execution) -> None:
-        self._sink(AttemptFinished(**self._told(execution, execution.times.end)))
-
-    def _cut_off(self, execution: Execution, waiting: str, end: float | None = None) -> None:
-        attempt = self._told(execution, clock.monotonic() if end is None else end)
-        self._sink(CaseCutOff(**attempt, waiting=waiting))
 
     def _report_late(self, errors: list[BaseException]) -> None:
         """Charge the last test with what fixtures raised that no test was left to wait for."""
