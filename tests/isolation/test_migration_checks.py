@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from alembic_projects import SYNC_ENV, sql, write
+from alembic_projects import ASYNC_ENV, INI, LACKING_ENV, SYNC_ENV, sql, write
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.migration_checks import CHECKS, Checked, NotApplicable
@@ -119,6 +119,39 @@ async def test_what_alembic_can_not_do_is_told_in_its_words(server, tmp_path):
     (tmp_path / "migrations" / "versions" / "0002.py").unlink()
     with pytest.raises(NotApplicable, match="no target_metadata"):
         await CHECKS["models match"](what)
+
+
+async def test_a_driver_that_is_not_installed_is_told_in_the_same_words_by_every_check(server, tmp_path):
+    what = checked(server, write(tmp_path, GOOD[0], env=LACKING_ENV, url="postgresql+psycopg2://"))
+    messages = await asyncio.gather(*(told(title, what) for title in ("single head", "upgrade", "models match")))
+    assert len(set(messages)) == 1
+    assert messages[0].splitlines() == [
+        f"{tmp_path / 'migrations' / 'env.py'} connects to postgres with the driver psycopg2, which is not installed "
+        f"for {sys.executable}.",
+        f"It is named by sqlalchemy.url in {tmp_path / 'alembic.ini'}: postgresql+psycopg2://",
+        f"Install it: {sys.executable} -m pip install psycopg2-binary",
+        "Or name one that is installed: postgresql+psycopg://",
+        "Or make an async engine in env.py, with asyncpg, which is installed (alembic init -t async has one).",
+    ]
+    (tmp_path / "alembic.ini").write_text(INI)
+    own_url = LACKING_ENV.replace("from_config(", "from_config({'sqlalchemy.url': 'postgresql+psycopg2://'} or ")
+    (tmp_path / "migrations" / "env.py").write_text(own_url)
+    second = (await told("upgrade", what)).splitlines()[1]
+    assert second == "env.py makes its URL itself; sqlalchemy.url of its config is postgresql+psycopg://"
+
+
+async def test_what_env_fails_for_is_told_in_the_same_words_by_every_check(server, tmp_path):
+    what = checked(server, write(tmp_path, GOOD[0], env=f"import shop.models\n{ASYNC_ENV}"))
+    messages = await asyncio.gather(*(told(title, what) for title in ("single head", "upgrade")))
+    assert messages[0] == messages[1]
+    env, ini = tmp_path / "migrations" / "env.py", tmp_path / "alembic.ini"
+    assert messages[0].splitlines() == [
+        f"{env} failed before it came to the migrations of postgres (with {ini}). Its last words:",
+        "Traceback (most recent call last):",
+        f'  File "{env}", line 1, in <module>',
+        "    import shop.models",
+        "ModuleNotFoundError: No module named 'shop'",
+    ]
 
 
 async def test_a_process_that_dies_is_told(server, tmp_path):
