@@ -86,10 +86,18 @@ def _answer(ini: str, do: str, revision: str = "") -> Any:
 
 
 def _history(scripts: ScriptDirectory) -> list[dict[str, Any]]:
-    """The revisions in an order in which they can be made; what has no successor is a head."""
+    """The revisions in an order in which they can be made; what has no successor is a head.
+
+    A label is every revision's of its branch.
+    """
     heads = set(scripts.get_heads())
     return [
-        {"name": script.revision, "path": script.path, "is_head": script.revision in heads}
+        {
+            "name": script.revision,
+            "path": script.path,
+            "is_head": script.revision in heads,
+            "labels": sorted(script.branch_labels),
+        }
         for script in reversed(list(scripts.walk_revisions()))
     ]
 
