@@ -425,8 +425,9 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     project(
         plugin__py=PLUGIN, checks_of_theirs__py="def check(value): assert value == 2",
         slow_of_theirs__py="import sys; AT = sys.argv[0]", other_of_theirs__py="import sys; AT = sys.argv[0]",
+        late_of_theirs__py="import sys; assert sys.argv[0] != '-c', 'nothing is set'",
         test_seen__py=SUITE
-        + "        import checks_of_theirs, other_of_theirs, slow_of_theirs\n"
+        + "        import checks_of_theirs, late_of_theirs, other_of_theirs, slow_of_theirs\n"
         + "        print('slow', slow_of_theirs.AT, 'other', other_of_theirs.AT)\n"
         + "        checks_of_theirs.check(len('abc'))",
     )  # fmt: skip
@@ -434,16 +435,24 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     (installed / "plugin-1.dist-info").mkdir(parents=True)
     (installed / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
     (installed / "plugin-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nplugin = plugin\n")
-    for name in ("plugin.py", "checks_of_theirs.py", "slow_of_theirs.py", "other_of_theirs.py"):
+    for name in ("plugin.py", *(f"{what}_of_theirs.py" for what in ("checks", "late", "slow", "other"))):
         (kept.root / name).rename(installed / name)
     path = os.pathsep.join((str(installed), *filter(None, [os.environ.get("PYTHONPATH")])))
     await kept.has_process()
-    await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs")
+    cold = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,late_of_theirs")
+    assert "warm-imports" not in cold.out, cold
     await kept.has_process()
-    warm = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,absent")
+    warm = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,late_of_theirs,slow_of_their")
     assert kept.seen[0], warm.err
     assert "slow -c other /" in warm.out, warm
     assert "assert 3 == 2" in warm.out, warm
+    assert [line for line in warm.out.splitlines() if "warm-imports" in line] == [
+        f"asynctest_kit: warm-imports (environment ATK_WARM_IMPORTS): {what}"
+        for what in (
+            '"late_of_theirs" can\'t be imported before a run: AssertionError: nothing is set. Take it out.',
+            'no module is called "slow_of_their". Did you mean slow_of_theirs?',
+        )
+    ]
     await kept.has_process()
     changed = await kept.atk(PYTHONPATH=path)  # which says no more that it may be imported
     assert not kept.seen[0], changed
