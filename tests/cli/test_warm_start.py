@@ -20,10 +20,11 @@ import anyio
 import asyncpg
 import pytest
 
-from asynctest_kit.cli.warm import meeting, spare
+from asynctest_kit.cli.warm import meeting, next_databases, spare
 from asynctest_kit.cli.warm.recipe import Recipe
 from asynctest_kit.provision import runtime
-from asynctest_kit.settings import Settings
+from asynctest_kit.provision.service import Endpoint
+from asynctest_kit.settings import Migrations, Preparation, ServiceSettings, Settings
 
 pytestmark = [
     pytest.mark.anyio,
@@ -383,8 +384,13 @@ async def test_the_next_runs_database_is_made_while_nobody_waits(project):
     assert (await kept.atk("up")).code == 0
     try:
         await kept.has_process()
+        doctor = await kept.atk("doctor")
+        text = "its database is not made ahead: its template for these migrations is not there yet"
+        assert f"postgres, next run note {text}" in " ".join(doctor.out.split())
         assert (await kept.atk()).code == 0
         await kept.has_process()
+        doctor = await kept.atk("doctor")
+        assert "postgres, next run ok its database is there" in " ".join(doctor.out.split())
         connection = await asyncpg.connect((await kept.atk("url", "postgres")).out.strip())
         made = await connection.fetch(r"SELECT oid FROM pg_database WHERE datname LIKE 'atk\_next\_%'")
         assert not await connection.fetch(r"SELECT datname FROM pg_database WHERE datname LIKE 'atk\_run\_%'")
@@ -394,6 +400,19 @@ async def test_the_next_runs_database_is_made_while_nobody_waits(project):
         assert [(True, number) for (number,) in made] == [kept.seen]
     finally:
         await kept.atk("down")
+
+
+async def test_a_database_that_can_not_be_made_has_its_reason_told(tmp_path):
+    (tmp_path / "1.sql").touch()
+    service = ServiceSettings(name="orders", kind="postgres", migrations=Migrations(sql=tmp_path))
+    endpoint = Endpoint(
+        service="orders", kind="postgres", provider="embedded", scheme="postgresql", host="127.0.0.1", port=1
+    )
+    roles = replace(service, name="roles", preparation=Preparation(roles=("app",)))
+    told: dict[str, str] = {}
+    await next_databases._make_all([(service, endpoint), (roles, endpoint)], tmp_path, told)
+    assert "127.0.0.1" in told["orders"] and "refuse" in told["orders"].lower()
+    assert told["roles"] == "it has roles, which the run makes sure of first"
 
 
 PLUGIN = """
