@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import nox
+from nox.command import CommandFailed
 
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_existing_virtualenvs = True
@@ -166,13 +167,22 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """The benchmarks: ratios to peers, measured in one run. In CI they are small: that they work is what is checked."""
+    """The benchmarks: ratios to peers, measured in one run; a missed aim fails, once all have run.
+
+    In CI they are small, which proves no aim: that they work is what is checked.
+    """
     environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
     session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS, *_TESTED_WITH)
+    failed = []
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
-        size = _SMALL.get(script.stem, ()) if os.environ.get("CI") else ()
-        if size is not None:
-            session.run("python", str(script), *size, env=environment)
+        options = _SMALL.get(script.stem, ()) if os.environ.get("CI") else ("--check",)
+        if options is not None:
+            try:
+                session.run("python", str(script), *options, env=environment)
+            except CommandFailed:
+                failed.append(script.name)
+    if failed:
+        session.error(f"missed an aim, or failed: {', '.join(failed)}")
 
 
 def _install_tests(session: nox.Session) -> None:

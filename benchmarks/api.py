@@ -4,12 +4,11 @@ The same request to the same application, in process and over a real socket, who
 call after the other, and 64 at once. httpx reaches the application in process by its own ``ASGITransport``. They take
 turns. CPU seconds of this process: other work, and the server's, doesn't count.
 
-    python benchmarks/api.py [--iterations N] [--rounds N]
+    python benchmarks/api.py [--check] [--iterations N] [--rounds N]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import logging
@@ -20,6 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
+import _aims
 import httpx
 
 from asynctest_kit.http.apps import opened_app, serve
@@ -53,24 +53,28 @@ def quiet_app() -> Any:
 
 def main() -> None:
     """Measure and print microseconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--iterations", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))  # where the served process finds this file
     print(f"one call of {options.iterations}; medians of {options.rounds} rounds")
-    asyncio.run(_compared(options.iterations, options.rounds))
-    print(f"aim: {_AIM} x at most")
+    aims = _aims.Aims()
+    for title, ratio in asyncio.run(_compared(options.iterations, options.rounds)).items():
+        aims.tell(f"api, {title}: {ratio:.2f} of httpx", ratio, _AIM)
+    aims.end(options)
 
 
-async def _compared(iterations: int, rounds: int) -> None:
+async def _compared(iterations: int, rounds: int) -> dict[str, float]:
+    """What ``api`` costs, in calls with httpx, by where and how they are made."""
     async with AsyncExitStack() as stack:
         transport = httpx.ASGITransport(app)
         bare = await stack.enter_async_context(httpx.AsyncClient(transport=transport, base_url="http://app.test"))
-        await _measured("in process", bare, await stack.enter_async_context(_api(app)), iterations, rounds)
+        inside = await _measured("in process", bare, await stack.enter_async_context(_api(app)), iterations, rounds)
         opened = await stack.enter_async_context(opened_app(serve("api:quiet_app", factory=True)))
         bare = await stack.enter_async_context(httpx.AsyncClient(base_url=opened.base_url))
-        await _measured("over a socket", bare, await stack.enter_async_context(_api(opened)), iterations, rounds)
+        api = await stack.enter_async_context(_api(opened))
+        return inside | await _measured("over a socket", bare, api, iterations, rounds)
 
 
 def _api(target: Any) -> Api:
@@ -78,7 +82,8 @@ def _api(target: Any) -> Api:
     return Api(target, on_call=[].append)
 
 
-async def _measured(where: str, bare: httpx.AsyncClient, api: Api, iterations: int, rounds: int) -> None:
+async def _measured(where: str, bare: httpx.AsyncClient, api: Api, iterations: int, rounds: int) -> dict[str, float]:
+    ratios: dict[str, float] = {}
     ways: dict[str, Any] = {
         "httpx": lambda: bare.get("/orders/7"),
         "api": lambda: api.get("/orders/7"),
@@ -94,6 +99,9 @@ async def _measured(where: str, bare: httpx.AsyncClient, api: Api, iterations: i
         for title, times in found.items():
             ratio = statistics.median(one / other for one, other in zip(times, found["httpx"], strict=True))
             print(f"{f'{where}, {how}':28}{title:16}{statistics.median(times) * 1e6:8.0f} us {ratio:6.2f} x")
+            if title == "api":
+                ratios[f"{where}, {how}"] = ratio
+    return ratios
 
 
 async def _expecting(api: Api) -> httpx.Response:

@@ -3,12 +3,11 @@
 CPU seconds (user and system) of the whole process and its children, pytest with the anyio plugin beside ``atk run``, in
 one run. The tests do nothing, so all of it is overhead.
 
-    python benchmarks/collecting.py [--files N] [--tests N] [--rounds N]
+    python benchmarks/collecting.py [--check] [--files N] [--tests N] [--rounds N]
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -17,10 +16,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _aims
 import _environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+#: Of the time of pytest + anyio.
+_AIMS = {"collect, plain": 1 / 3, "run, plain": 1 / 5}
 
 _CONFTEST = """
 import pytest
@@ -50,11 +53,12 @@ _VALUES = 10
 
 def main() -> None:
     """Measure and print a table of CPU seconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--files", type=int, default=100)
     parser.add_argument("--tests", type=int, default=100, help="in each file")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    aims, ratios = _aims.Aims(), dict[str, float]()
     print(f"{options.files * options.tests} trivial async tests; medians of {options.rounds} rounds, CPU seconds")
     print(f"{'':42}{'pytest + anyio':>16}{'atk run':>12}")
     for title, write in {
@@ -66,7 +70,10 @@ def main() -> None:
             suite = Path(folder)
             write(suite, options.files, options.tests)
             for task, arguments in {"collect": ["--collect-only", "-q"], "run": ["-q"]}.items():
-                _measure(f"{task}, {title}", arguments, suite, options.rounds)
+                ratios[f"{task}, {title}"] = _measure(f"{task}, {title}", arguments, suite, options.rounds)
+    for title, limit in _AIMS.items():
+        aims.tell(f"{title}: {ratios[title]:.3f} of pytest + anyio", ratios[title], limit)
+    aims.end(options)
 
 
 def _write_plain(suite: Path, files: int, tests: int) -> None:
@@ -91,13 +98,14 @@ def _write(suite: Path, files: int, bodies: Iterable[str]) -> None:
         (suite / f"test_file_{number}.py").write_text(text)
 
 
-def _measure(title: str, arguments: list[str], suite: Path, rounds: int) -> None:
+def _measure(title: str, arguments: list[str], suite: Path, rounds: int) -> float:
     peer, ours = [], []
     for _ in range(rounds):
         peer.append(_cpu([sys.executable, "-m", "pytest", *arguments], suite))
         ours.append(_cpu([sys.executable, "-m", "asynctest_kit", "run", *arguments], suite))
     theirs, own = statistics.median(peer), statistics.median(ours)
     print(f"{title:42}{theirs:>14.2f} s{own:>10.2f} s{own / theirs:>8.3f} x")
+    return own / theirs
 
 
 def _cpu(command: list[str], suite: Path) -> float:

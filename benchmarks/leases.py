@@ -16,12 +16,11 @@ to the same place.
 Servers are the embedded provider's; containers too, where an engine and the images are there. But for what is said
 above all ways connect as the kit does: by a unix socket, where there is one.
 
-    python benchmarks/leases.py [--iterations N] [--rounds N]
+    python benchmarks/leases.py [--check] [--iterations N] [--rounds N]
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -31,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import _aims
 import _services
 import asyncpg
 from redis.asyncio import Redis
@@ -95,15 +95,17 @@ class Aim:
 
 def main() -> None:
     """Measure and print tables of milliseconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     print(f"medians of {options.rounds} rounds of {options.iterations} iterations each")
-    asyncio.run(_measure_all(options.iterations, options.rounds))
+    aims = _aims.Aims()
+    asyncio.run(_measure_all(options.iterations, options.rounds, aims))
+    aims.end(options)
 
 
-async def _measure_all(iterations: int, rounds: int) -> None:
+async def _measure_all(iterations: int, rounds: int, aims: _aims.Aims) -> None:
     problems: dict[ProviderChoice, str] = {
         "embedded": _services.embedded_problem(),
         "docker": await _services.docker_problem(),
@@ -124,7 +126,7 @@ async def _measure_all(iterations: int, rounds: int) -> None:
                 _databases(cache, usual_cache),
                 _statements(server),
             ):
-                await _measure(provider, tables, iterations, rounds)
+                await _measure(provider, tables, iterations, rounds, aims)
 
 
 @asynccontextmanager
@@ -312,7 +314,11 @@ async def _connection(server: Endpoint) -> AsyncIterator[Any]:
 
 
 async def _measure(
-    provider: ProviderChoice, opened: AbstractAsyncContextManager[list[Table]], iterations: int, rounds: int
+    provider: ProviderChoice,
+    opened: AbstractAsyncContextManager[list[Table]],
+    iterations: int,
+    rounds: int,
+    aims: _aims.Aims,
 ) -> None:
     async with opened as tables:
         for table in tables:
@@ -320,7 +326,7 @@ async def _measure(
             ways |= {way.within: Way("", way.within) for way in table.ways if way.within is not None}
             for once in ways:
                 await once()
-            _print(provider, table, [await _round(ways.values(), iterations) for _ in range(rounds)])
+            _print(provider, table, [await _round(ways.values(), iterations) for _ in range(rounds)], aims)
 
 
 async def _round(ways: Collection[Way], iterations: int) -> dict[Work, float]:
@@ -342,7 +348,7 @@ async def _time(way: Way, iterations: int) -> float:
     return seconds / count
 
 
-def _print(provider: ProviderChoice, table: Table, rounds: Sequence[Mapping[Work, float]]) -> None:
+def _print(provider: ProviderChoice, table: Table, rounds: Sequence[Mapping[Work, float]], aims: _aims.Aims) -> None:
     medians = {once: statistics.median(seconds[once] for seconds in rounds) for once in rounds[0]}
     costs = [
         statistics.median(seconds[way.once] - (seconds[way.within] if way.within else 0.0) for seconds in rounds)
@@ -355,8 +361,7 @@ def _print(provider: ProviderChoice, table: Table, rounds: Sequence[Mapping[Work
         print(f"  {way.title:34}{medians[way.once] * 1000:9.3f} ms{isolation}{cost / costs[0]:8.2f} x")
     for aim in table.aims:
         ratio = costs[aim.row] / costs[aim.of]
-        verdict = "holds" if ratio <= aim.limit else "MISSED"
-        print(f"  {ratio:.2f} of {table.ways[aim.of].title} (aim: at most {aim.limit:g}) {verdict}")
+        aims.tell(f"  {ratio:.2f} of {table.ways[aim.of].title}", ratio, aim.limit)
 
 
 if __name__ == "__main__":

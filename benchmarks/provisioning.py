@@ -10,7 +10,7 @@ last server, and from there until all are removed. Ways take turns. All that use
 - the same with a supervisor, from the spawn of the process: its imports and those of the supervisor count
 - a run of one test that uses both kinds, up to that test: services kept by ``atk up``, or the same given by their URLs
 
-    python benchmarks/provisioning.py [--rounds N]
+    python benchmarks/provisioning.py [--check] [--rounds N]
 
 Images are ATK_POSTGRES_IMAGE and ATK_REDIS_IMAGE, or the catalogue's defaults; they must be there already. What this
 machine lacks (a Docker engine, an image, testcontainers >= 4.15) is left out, and said.
@@ -18,7 +18,6 @@ machine lacks (a Docker engine, an image, testcontainers >= 4.15) is left out, a
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import os
@@ -27,12 +26,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import _aims
 import _environment
 import _services
 
@@ -165,14 +165,15 @@ _AIMS = (
 
 def main() -> None:
     """Measure; print a table of seconds and ratios, and which aims hold."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     missing = _missing()
     for way, reason in missing.items():
         print(f"left out: {way.title} ({reason})")
-    ways = [way for way in _WAYS if way not in missing]
+    ways, aims = [way for way in _WAYS if way not in missing], _aims.Aims()
     if not ways:
+        aims.end(options)
         return
     results = Results()
     with ExitStack() as stack:
@@ -186,6 +187,11 @@ def main() -> None:
                 results.add(_WARM, _seconds_to_test(project, {}))
                 results.add(_GIVEN, _seconds_to_test(project, urls))
     _print(results, options.rounds)
+    for aim in _AIMS:
+        with suppress(KeyError):
+            reached = aim.measure(results)
+            aims.tell(f"{aim.text:62}{reached:6.2f} ", reached, aim.limit, is_least=aim.is_least)
+    aims.end(options)
 
 
 def _missing() -> dict[Way, str]:
@@ -280,14 +286,6 @@ def _print(results: Results, rounds: int) -> None:
     for title in results.titles:
         removed = results.removed(title)
         print(f"{title:40}{results.answered(title):13.2f} s{f'{removed:10.2f} s' if removed else ''}")
-    for aim in _AIMS:
-        try:
-            reached = aim.measure(results)
-        except KeyError:
-            continue
-        holds = reached >= aim.limit if aim.is_least else reached <= aim.limit
-        bound = "at least" if aim.is_least else "at most"
-        print(f"{aim.text:62}{reached:6.2f}  (aim: {bound} {aim.limit:g}) {'holds' if holds else 'MISSED'}")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,11 @@
 Of the 23 s that it takes under pytest, 21 are idle waiting, so one round tells enough. The suite is fetched from the
 package index and installed into a cache, as for ``nox -s public``, whose code does this.
 
-    python benchmarks/public.py [--rounds N]
+    python benchmarks/public.py [--check] [--rounds N]
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "public"))
 
+import _aims
 from comparison import compare, share
 from installed import install
 from suites import SUITES
@@ -25,7 +25,7 @@ _AIM = 0.4
 
 def main() -> None:
     """Measure and print seconds, their ratio, and the share of the shared loop."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args()
     (suite,) = (suite for suite in SUITES if suite.name == "taskiq")
@@ -40,8 +40,10 @@ def main() -> None:
     first = seen[0]
     print(f"{first.name}, {first.tests} tests; medians of {options.rounds} rounds; {differences} other outcomes")
     print(f"pytest    {plain:8.2f} s   1.00 x")
-    print(f"atk run   {engine:8.2f} s   {engine / plain:.2f} x (aim: {_AIM:.2f} x at most)")
+    aims = _aims.Aims()
+    aims.tell(f"atk run   {engine:8.2f} s   {engine / plain:.2f} x", engine / plain, _AIM)
     print(f"beside each other: {share(first.shared, first.asyncio, first.other)}")
+    aims.end(options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Images are ATK_POSTGRES_IMAGE and ATK_REDIS_IMAGE, or the catalogue's defaults; 
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import statistics
 import tempfile
@@ -20,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _aims
 import _services
 import asyncpg
 import msgspec
@@ -49,7 +49,7 @@ class Way:
 
 def main() -> None:
     """Measure and print microseconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()

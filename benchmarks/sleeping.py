@@ -9,12 +9,11 @@ pytest plugins that are installed, but without the plugins of the others here th
 off, of which some print thousands of lines. ``--lean`` turns plugin autoload off and names each one's own plugins, so
 that nobody pays for what another has installed. pytest-asyncio-concurrent knows no limit: it starts all tests at once.
 
-    python benchmarks/sleeping.py [--tests N] [--rounds N] [--concurrency N] [--lean]
+    python benchmarks/sleeping.py [--check] [--tests N] [--rounds N] [--concurrency N] [--lean]
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -23,9 +22,14 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import _aims
 import _environment
 from _plugins import ANYIO, CONCURRENT, COOPERATIVE, XDIST, Plugin, chosen
+
+if TYPE_CHECKING:
+    import argparse
 
 _IMPORTS = """
 import anyio
@@ -132,7 +136,7 @@ def _ways(concurrency: int) -> dict[str, _Way]:
 
 def main() -> None:
     """Measure and print a table of seconds and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = _aims.parser(__doc__)
     parser.add_argument("--tests", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--concurrency", type=int, default=100)
@@ -147,7 +151,9 @@ def main() -> None:
                 if way.is_slow and results[name]:
                     continue
                 results[name].append(_measure(way, suites[way.mark], options))
-    _print(results, options)
+    aims = _aims.Aims()
+    _print(results, options, aims)
+    aims.end(options)
 
 
 def _suite(folder: Path, mark: str, options: argparse.Namespace) -> Path:
@@ -184,7 +190,7 @@ def _measure(way: _Way, suite: Path, options: argparse.Namespace) -> tuple[float
     return whole, last - first
 
 
-def _print(results: dict[str, list[tuple[float, float]]], options: argparse.Namespace) -> None:
+def _print(results: dict[str, list[tuple[float, float]]], options: argparse.Namespace, aims: _aims.Aims) -> None:
     medians = {
         name: [statistics.median(column) for column in zip(*rounds, strict=True)] for name, rounds in results.items()
     }
@@ -196,14 +202,15 @@ def _print(results: dict[str, list[tuple[float, float]]], options: argparse.Name
     print(f"{'':20}{'whole process':>24}{'first start to last end':>32}")
     for name, (whole, alone) in medians.items():
         print(f"{name:20}{whole:10.2f} s {whole / our_whole:8.2f} x{alone:18.2f} s {alone / our_tests:9.2f} x")
-    print("atk run: ", end="")
     (cooperative, _), (plain, _), (_, floor) = (
         medians[name] for name in ("asyncio-cooperative", "pytest + anyio", "bare asyncio")
     )
-    print(
-        f"the tests in {our_tests / floor:.2f} of bare asyncio's time (aim: 1.5), the process in "
-        f"{our_whole / cooperative:.2f} of cooperative's (0.7) and 1/{plain / our_whole:.0f} of pytest's (1/25)"
-    )
+    for what, ratio, limit in (
+        ("the tests of atk run: {:.2f} of bare asyncio's", our_tests / floor, 1.5),
+        ("the process: {:.2f} of asyncio-cooperative's", our_whole / cooperative, 0.7),
+        ("the process: {:.3f} of pytest's", our_whole / plain, 1 / 25),
+    ):
+        aims.tell(what.format(ratio), ratio, limit)
 
 
 if __name__ == "__main__":

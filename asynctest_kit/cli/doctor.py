@@ -13,6 +13,8 @@ from asynctest_kit.errors import AtkError
 from asynctest_kit.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rich.console import Console
 
     from asynctest_kit.provision.checkup import Finding, Part
@@ -43,10 +45,25 @@ async def _examine(settings: Settings) -> int:
     from asynctest_kit.provision.checkup import examine
     from asynctest_kit.report import console
 
-    page = _Page(console.stdout())
+    page, next_run = _Page(console.stdout()), _next_run(settings)
     async for finding in examine(settings, os.environ):
+        if finding.part == "machine":  # so behind the services
+            for ours in next_run:
+                page.tell(ours)
         page.tell(finding)
     return page.conclude()
+
+
+def _next_run(settings: Settings) -> Iterator[Finding]:
+    """Of the databases that are made ahead while services are kept, which are there."""
+    from asynctest_kit.cli.warm.next_databases import noted_databases
+    from asynctest_kit.provision.checkup import Finding
+
+    if sys.platform == "linux":
+        for service, reason in noted_databases(settings.root).items():
+            subject = f"{service}, next run" if service else "next run"
+            text = f"its database is not made ahead: {reason}" if reason else "its database is there"
+            yield Finding("services", subject, "note" if reason else "ok", text)
 
 
 class _Page:

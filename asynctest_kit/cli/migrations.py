@@ -75,27 +75,32 @@ async def _check(names: Sequence[str], settings: Settings) -> int:
             checked = Checked(server=server, migrations=migrations, root=settings.root, preparation=preparation)
             async with asyncio.TaskGroup() as group:
                 found = [group.create_task(_try_out(title, checked, cores)) for title in CHECKS]
-            for task in found:
-                mark, line = task.result()
+            seen: dict[str, str] = {}
+            for title, task in zip(CHECKS, found, strict=True):
+                mark, text = task.result()
+                if mark == "FAULT" and seen.setdefault(text, title) != title:
+                    mark, text = "-", f'could not run, for the same reason as "{seen[text]}"'
                 faults += mark == "FAULT"
-                _say(line)
+                _say(_lines(f"{name}, {title}", mark, text))
     return faults
 
 
 async def _try_out(title: str, checked: Checked, cores: asyncio.Semaphore) -> tuple[str, str]:
-    """One check's verdict, and what is said of it."""
+    """One check's verdict, and its words."""
     from asynctest_kit.isolation.migration_checks import CHECKS, NotApplicable
 
     async with cores:
         try:
-            mark, text = "ok", await CHECKS[title](checked)
+            return "ok", await CHECKS[title](checked)
         except NotApplicable as reason:
-            mark, text = "-", str(reason)
+            return "-", str(reason)
         except MigrationError as fault:
-            mark, text = "FAULT", str(fault)
+            return "FAULT", str(fault)
+
+
+def _lines(label: str, mark: str, text: str) -> str:
     first, *others = text.splitlines()
-    lines = [f"{f'{checked.name}, {title}':{_LABEL}}{mark:{_MARK}}{first}", *(f"    {line}" for line in others)]
-    return mark, "\n".join(lines)
+    return "\n".join([f"{label:{_LABEL}}{mark:{_MARK}}{first}", *(f"    {line}" for line in others)])
 
 
 def _say(text: str) -> None:

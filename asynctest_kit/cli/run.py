@@ -142,13 +142,18 @@ class _Run:
         from asynctest_kit.run.installed import ReadOnce
         from asynctest_kit.run.wiring import Wiring
 
+        more = list(self.more)
+        if self.settings.warm_imports:
+            from asynctest_kit.cli.warm.told_imports import ToldImports
+
+            more.append(ToldImports(self.settings))
         wiring = Wiring(self.settings, client, self.events.append, self.record, self.ahead)
         installed = ReadOnce()
         gc.enable()
         try:
             own = ("-p", "asynctest_kit.engine.late_plugins", "-p", "asynctest_kit")
             with watched_run(lambda: wiring.connected, lambda: wiring.waits):
-                return int(pytest.main([*own, *self.arguments], plugins=[installed, engine, wiring, *self.more]))
+                return int(pytest.main([*own, *self.arguments], plugins=[installed, engine, wiring, *more]))
         except BrokenPipeError:
             raise
         except Exception:  # noqa: BLE001  # of a plugin, after pytest's summary: shown, and the run fails

@@ -238,14 +238,7 @@ class Admin:
     """
 
     def __init__(self, server: Endpoint, title: str) -> None:
-        self._address = Address(
-            host=server.host,
-            port=server.port,
-            username=server.username,
-            password=server.password,
-            database=server.database,
-            tls=server.scheme == "https",
-        )
+        self._address = Address.of(server)
         self._title = title
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._place = server.safe_url

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from asynctest_kit.errors import MigrationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from asynctest_kit.provision.service import Endpoint
@@ -43,7 +43,7 @@ async def open_alembic(ini: Path, endpoint: Endpoint) -> AsyncIterator[Alembic]:
     """
     if find_spec("alembic") is None:
         raise MigrationError(
-            f"{endpoint.service} is migrated by alembic ({ini}), which is not installed for {sys.executable}. "
+            f"{endpoint.service} is migrated by alembic ({ini}), which is not installed for {sys.executable}.\n"
             "Install it there: python -m pip install 'asynctest_kit[sqlalchemy]'"
         )
     path = os.pathsep.join(entry for entry in sys.path if entry)
@@ -85,15 +85,25 @@ class Alembic:
             raise TypeError("the process has no pipes")
         writer.write(json.dumps({"do": what, "revision": revision}).encode() + b"\n")
         line = await reader.readline()  # empty if the process has died
-        answer = json.loads(line or "null")
-        if answer is None:
-            self.output.seek(0)
-            did = f"alembic {what} {revision}".rstrip()
-            raise MigrationError(
-                f"The migration of {self.endpoint.service} failed: {did} (with {self.ini}). Its last words:\n"
-                f"{last_words(self.output.read(), self.endpoint)}"
+        answer = json.loads(line or '{"failed": {}}')
+        if "failed" in answer:
+            raise MigrationError(self._told(f"alembic {what} {revision}".rstrip(), answer["failed"]))
+        return answer["done"]
+
+    def _told(self, did: str, failed: Mapping[str, str]) -> str:
+        """What env.py fails for before it comes to the migrations is told in the same words, whatever was asked."""
+        service = self.endpoint.service
+        if "lacks" in failed:
+            return (
+                f"{failed['env']} connects to {service} with the driver {failed['lacks']}, which is not installed for "
+                f"{sys.executable}.\n{failed['mend']}"
             )
-        return answer
+        if "env" in failed:
+            what = f"{failed['env']} failed before it came to the migrations of {service}"
+        else:
+            what = f"The migration of {service} failed: {did}"
+        self.output.seek(0)
+        return f"{what} (with {self.ini}). Its last words:\n{last_words(self.output.read(), self.endpoint)}"
 
 
 def last_words(output: bytes, endpoint: Endpoint) -> str:

@@ -8,7 +8,7 @@ its own process, so checks may run at once.
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -79,20 +79,16 @@ async def single_head(checked: Checked) -> str:
         if not isinstance(steps, AlembicSteps):
             _check_places(steps.revisions)
             return f"{len(steps.revisions)} script(s), the last is {steps.revisions[-1].path.name}"
-        heads = [revision for revision in steps.revisions if revision.is_head]
-        if len(heads) > 1:
-            files = "\n".join(f"    {head.name}  {head.path}" for head in heads)
-            raise MigrationError(
-                f"{len(heads)} revisions have no successor, so `alembic upgrade head` fails:\n{files}\n"
-                "Set down_revision of one to the other, or join them: alembic merge heads"
-            )
-        return f"{len(steps.revisions)} revision(s), the head is {heads[0].name}"
+        heads = _heads(steps.revisions)
+        named = ", ".join(f"{head.name} ({', '.join(head.labels)})" if head.labels else head.name for head in heads)
+        verb = "heads are" if len(heads) > 1 else "head is"
+        return f"{len(steps.revisions)} revision(s), the {verb} {named}"
 
 
 async def upgrade(checked: Checked) -> str:
     """An empty database can be brought up to date."""
     async with _empty(checked) as database:
-        await apply(checked.migrations, database, root=checked.root)
+        await apply(checked.migrations, database, root=checked.root, approve=_heads)
     return "an empty database comes up to date"
 
 
@@ -229,6 +225,20 @@ async def _walk_of(checked: Checked) -> AsyncIterator[tuple[Steps, asyncpg.Conne
             yield steps, connection
         finally:
             connection.terminate()
+
+
+def _heads(revisions: Sequence[Revision]) -> Sequence[Revision]:
+    """What `alembic upgrade head` leads to; several only if each is of a branch with a label of its own, so meant."""
+    heads = sorted((revision for revision in revisions if revision.is_head), key=lambda head: head.name)
+    shared = Counter(label for head in heads for label in head.labels)
+    if len(heads) > 1 and not all(any(shared[label] == 1 for label in head.labels) for head in heads):
+        files = "\n".join(f"    {head.name}  {head.path}" for head in heads)
+        raise MigrationError(
+            f"{len(heads)} revisions have no successor, so `alembic upgrade head` fails:\n{files}\n"
+            "Join them: alembic merge heads; or set down_revision of one to the other. Branches that are to be kept "
+            "need a label each (branch_labels), and an upgrade to heads."
+        )
+    return heads
 
 
 def _check_places(revisions: Sequence[Revision]) -> None:

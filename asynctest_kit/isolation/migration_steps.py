@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
-__all__ = ["AlembicSteps", "Revision", "SqlSteps", "Steps", "open_steps"]
+__all__ = ["AlembicSteps", "Revision", "SqlSteps", "Steps", "history_of", "open_steps"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,14 @@ class Revision:
         path: The file that makes it.
         undo: The file that undoes it; None if there is none.
         is_head: Whether nothing comes after it.
+        labels: Of its branches.
     """
 
     name: str
     path: Path
     undo: Path | None
     is_head: bool
+    labels: tuple[str, ...] = ()
 
 
 class Steps(Protocol):
@@ -87,15 +89,24 @@ async def open_steps(migrations: Migrations, endpoint: Endpoint) -> AsyncIterato
         yield None
 
 
-async def _alembic_steps(alembic: Alembic) -> AlembicSteps:
+async def history_of(alembic: Alembic) -> tuple[Revision, ...]:
+    """Alembic's revisions, in an order in which they can be made.
+
+    Raises:
+        MigrationError: There is none.
+    """
     folder = alembic.ini.parent
-    history = await alembic.do("history")
     revisions = tuple(
-        Revision(each["name"], folder / each["path"], folder / each["path"], each["is_head"]) for each in history
+        Revision(each["name"], folder / each["path"], folder / each["path"], each["is_head"], tuple(each["labels"]))
+        for each in await alembic.do("history")
     )
     if not revisions:
         raise MigrationError(f"{alembic.ini}: there is no revision to migrate {alembic.endpoint.service} with")
-    return AlembicSteps(revisions, alembic, (await alembic.do("table"),))
+    return revisions
+
+
+async def _alembic_steps(alembic: Alembic) -> AlembicSteps:
+    return AlembicSteps(await history_of(alembic), alembic, (await alembic.do("table"),))
 
 
 def _sql_revisions(folder: Path, endpoint: Endpoint) -> tuple[Revision, ...]:

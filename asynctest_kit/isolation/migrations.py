@@ -8,34 +8,43 @@ from typing import TYPE_CHECKING
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.alembic_process import last_words, open_alembic
+from asynctest_kit.isolation.migration_steps import history_of
 from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.scripts import run_script
 from asynctest_kit.isolation.seeds import load
 from asynctest_kit.provision.migration_files import sql_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from asynctest_kit.isolation.migration_steps import Revision
     from asynctest_kit.provision.service import Endpoint
     from asynctest_kit.settings import Migrations
 
 __all__ = ["apply"]
 
 
-async def apply(migrations: Migrations, endpoint: Endpoint, *, root: Path) -> None:
+async def apply(
+    migrations: Migrations,
+    endpoint: Endpoint,
+    *,
+    root: Path,
+    approve: Callable[[Sequence[Revision]], object] | None = None,
+) -> None:
     """Bring the empty database of ``endpoint`` up to date, and load its seeds.
 
     Args:
         migrations: What to apply.
         endpoint: The database.
         root: Where a command runs.
+        approve: Is given alembic's history first, and raises if it isn't to be applied.
 
     Raises:
         MigrationError: They failed; the message ends with their output, passwords starred out.
     """
     if migrations.alembic is not None:
-        await _run_alembic(migrations.alembic, endpoint)
+        await _run_alembic(migrations.alembic, endpoint, approve)
     elif migrations.sql is not None:
         await _run_sql(migrations.sql, endpoint)
     elif migrations.command is not None:
@@ -57,8 +66,10 @@ async def _run_sql(folder: Path, endpoint: Endpoint) -> None:
         connection.terminate()
 
 
-async def _run_alembic(ini: Path, endpoint: Endpoint) -> None:
+async def _run_alembic(ini: Path, endpoint: Endpoint, approve: Callable[[Sequence[Revision]], object] | None) -> None:
     async with open_alembic(ini, endpoint) as alembic:
+        if approve is not None:
+            approve(await history_of(alembic))
         await alembic.do("upgrade", "heads")
     connection = await connect(endpoint)
     try:

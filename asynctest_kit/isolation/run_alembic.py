@@ -6,6 +6,9 @@ The migrations act on the database of DATABASE_URL.
 env.py finds the URL where it looks: in the config's ``sqlalchemy.url``, with the driver that the ini file names, or as
 it is in DATABASE_URL. Where no driver is named it is asyncpg if env.py makes an async engine, else psycopg or one that
 is installed in its place.
+
+An answer is ``{"done": ...}``, or, of what failed, ``{"failed": ...}``: which file of the user's failed before it came
+to the migrations, if one did, so whatever was asked; and the driver that it lacks, if that is why.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import TracebackType
 
     from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
@@ -29,20 +33,27 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+#: By the modules, what to install.
+_DRIVERS = {
+    "psycopg": "'psycopg[binary]'",
+    "psycopg2": "psycopg2-binary",
+    "pg8000": "pg8000",
+    "asyncpg": "asyncpg",
+}
+
 _SYNC_DRIVERS = ("psycopg", "psycopg2", "pg8000")
 
 
 def main(ini: str) -> None:
-    """Answer each line until there is none; what fails is answered with null, its traceback goes to stderr."""
+    """Answer each line until there is none; the traceback of what fails goes to stderr."""
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
     for line in asked:
         try:
-            answer = _answer(ini, **json.loads(line))
-        except (Exception, SystemExit):  # noqa: BLE001  # of the user's code, shown to the user
-            traceback.print_exc()
-            answer = None
+            answer = {"done": _answer(ini, **json.loads(line))}
+        except (Exception, SystemExit) as error:  # noqa: BLE001  # of the user's code, shown to the user
+            answer = {"failed": _failure(ini, error)}
         sys.stdout.flush()
         sys.stderr.flush()
         print(json.dumps(answer), file=answers, flush=True)  # the protocol
@@ -54,7 +65,8 @@ def _answer(ini: str, do: str, revision: str = "") -> Any:
     from alembic.script import ScriptDirectory
 
     config = Config(ini)
-    url = _with_driver(os.environ["DATABASE_URL"], config.get_main_option("sqlalchemy.url") or "", _environment(config))
+    environment = _environment(config).read_text(encoding="utf-8")
+    url = _with_driver(os.environ["DATABASE_URL"], config.get_main_option("sqlalchemy.url") or "", environment)
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     scripts = ScriptDirectory.from_config(config)
     match do:
@@ -74,10 +86,18 @@ def _answer(ini: str, do: str, revision: str = "") -> Any:
 
 
 def _history(scripts: ScriptDirectory) -> list[dict[str, Any]]:
-    """The revisions in an order in which they can be made; what has no successor is a head."""
+    """The revisions in an order in which they can be made; what has no successor is a head.
+
+    A label is every revision's of its branch.
+    """
     heads = set(scripts.get_heads())
     return [
-        {"name": script.revision, "path": script.path, "is_head": script.revision in heads}
+        {
+            "name": script.revision,
+            "path": script.path,
+            "is_head": script.revision in heads,
+            "labels": sorted(script.branch_labels),
+        }
         for script in reversed(list(scripts.walk_revisions()))
     ]
 
@@ -167,20 +187,73 @@ def _run(config: Config, scripts: ScriptDirectory, steps: Callable[..., list[Any
         scripts.run_env()
 
 
-def _environment(config: Config) -> str:
-    """Return the text of env.py."""
+def _environment(config: Config) -> Path:
+    """Return where env.py is."""
     from alembic.script import ScriptDirectory
 
-    return (Path(ScriptDirectory.from_config(config).dir) / "env.py").read_text(encoding="utf-8")
+    return Path(ScriptDirectory.from_config(config).dir) / "env.py"
+
+
+def _failure(ini: str, error: BaseException) -> dict[str, str]:
+    """Print the traceback; return what to tell of it beside."""
+    in_env = _frames_of_env(error)
+    traceback.print_exception(type(error), error, in_env or error.__traceback__)
+    if in_env is None:
+        return {}
+    told = {"env": str(Path(in_env.tb_frame.f_code.co_filename).resolve())}
+    if isinstance(error, ModuleNotFoundError) and error.name in _DRIVERS:
+        told |= {"lacks": error.name, "mend": _ways_to_connect(ini, error.name)}
+    return told
+
+
+def _frames_of_env(error: BaseException) -> TracebackType | None:
+    """The traceback from env.py on; None if it isn't there, or came to the migrations."""
+    from alembic.runtime.environment import EnvironmentContext
+
+    frames = []
+    frame = error.__traceback__
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.tb_next
+    if any(frame.tb_frame.f_code is EnvironmentContext.run_migrations.__code__ for frame in frames):
+        return None
+    return next((frame for frame in frames if Path(frame.tb_frame.f_code.co_filename).name == "env.py"), None)
+
+
+def _ways_to_connect(ini: str, lacking: str) -> str:
+    """Who asks for a driver that isn't installed, and what to install or to write instead."""
+    from alembic.config import Config
+
+    config = Config(ini)
+    configured = (config.get_main_option("sqlalchemy.url") or "").partition("://")[0]
+    given = _scheme(configured, _environment(config).read_text(encoding="utf-8"))
+    installed = [name for name in _SYNC_DRIVERS if name != lacking and find_spec(name)]
+    if configured.endswith(f"+{lacking}"):
+        ways = [f"It is named by sqlalchemy.url in {ini}: {configured}://"]
+    elif given.endswith(f"+{lacking}"):
+        ways = [f"No URL names a driver, and none of these is installed: {', '.join(_SYNC_DRIVERS)}."]
+    else:
+        ways = [f"env.py makes its URL itself; sqlalchemy.url of its config is {given}://"]
+    ways.append(f"Install it: {sys.executable} -m pip install {_DRIVERS[lacking]}")
+    if installed:
+        ways.append(f"Or name one that is installed: postgresql+{installed[0]}://")
+    if lacking != "asyncpg" and find_spec("asyncpg"):
+        ways.append(
+            "Or make an async engine in env.py, with asyncpg, which is installed (alembic init -t async has one)."
+        )
+    return "\n".join(ways)
 
 
 def _with_driver(url: str, configured: str, environment: str) -> str:
-    scheme = configured.partition("://")[0]
-    if not re.fullmatch(r"postgres(ql)?\+\w+", scheme):
-        is_async = re.search(r"async_engine|AsyncEngine", environment)
-        installed = next((name for name in _SYNC_DRIVERS if find_spec(name)), "psycopg")
-        scheme = f"postgresql+{'asyncpg' if is_async else installed}"
-    return f"{scheme}://{url.partition('://')[2]}"
+    return f"{_scheme(configured.partition('://')[0], environment)}://{url.partition('://')[2]}"
+
+
+def _scheme(configured: str, environment: str) -> str:
+    if re.fullmatch(r"postgres(ql)?\+\w+", configured):
+        return configured
+    is_async = re.search(r"async_engine|AsyncEngine", environment)
+    installed = next((name for name in _SYNC_DRIVERS if find_spec(name)), "psycopg")
+    return f"postgresql+{'asyncpg' if is_async else installed}"
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import asyncpg
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.postgres import connect
 from asynctest_kit.isolation.scripts import run_script
+from asynctest_kit.isolation.seed_places import Copied, told
 from asynctest_kit.isolation.table_state import qualified
 from asynctest_kit.provision.migration_files import seed_files
 
@@ -64,14 +65,12 @@ _MOVE_SEQUENCES = """
     END $$
 """
 
-_Types = dict[str, tuple[bool, bool]]
-
 
 async def load(seeds: Sequence[Path], endpoint: Endpoint) -> None:
     """Load the files, and those in the folders, in this order.
 
     Raises:
-        MigrationError: A file can't be loaded; the message names it and what the server said.
+        MigrationError: A file can't be loaded; the message names it, the line or record, and what the server said.
     """
     files = seed_files(seeds)
     if not files:
@@ -89,17 +88,20 @@ async def _load_file(path: Path, connection: asyncpg.Connection, endpoint: Endpo
     if path.suffix == ".sql":
         await run_script(path, connection, endpoint, what="seed")
         return
+    sent: list[Copied] = []
     try:
         text = await asyncio.to_thread(path.read_text, encoding="utf-8-sig")  # spreadsheets write a mark first
         async with connection.transaction():
             if path.suffix == ".csv":
                 header = next(csv.reader(io.StringIO(text)), [])
-                await _copy(connection, _table_of(path), header, text)
+                await _copy(connection, Copied(*await _named(connection, _table_of(path)), header, text), sent)
                 return
             for table, rows in _tables(path, text).items():
-                await _load_rows(connection, table, rows)
-    except (asyncpg.PostgresError, IsolationError, ValueError, OSError) as error:
-        raise MigrationError(f"The seed {path} of {endpoint.service} can't be loaded: {_told(error)}") from error
+                await _load_rows(connection, table, rows, sent)
+    except asyncpg.PostgresError as error:
+        raise MigrationError(f"The seed of {endpoint.service} failed in {path}{told(error, sent)}") from error
+    except (IsolationError, ValueError, OSError) as error:
+        raise MigrationError(f"The seed of {endpoint.service} failed in {path}: {error}") from error
 
 
 def _table_of(path: Path) -> str:
@@ -110,8 +112,10 @@ def _tables(path: Path, text: str) -> dict[str, list[dict[str, Any]]]:
     content = json.loads(text) if path.suffix == ".json" else _yaml(text)
     tables = content if isinstance(content, dict) else {_table_of(path): content}
     for table, rows in tables.items():
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise ValueError(f"{table}: a list of rows is needed, each a mapping of columns to values")
+        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        if wrong or not isinstance(rows, list):
+            which = f"; record {wrong[0]} is something else" if isinstance(rows, list) else ""
+            raise ValueError(f"{table}: a list of rows is needed, each a mapping of columns to values{which}")
     return tables
 
 
@@ -126,27 +130,43 @@ def _yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
-async def _load_rows(connection: asyncpg.Connection, table: str, rows: list[dict[str, Any]]) -> None:
-    name = await qualified(connection, table)
-    types = {column: (array, is_json) for column, array, is_json in await connection.fetch(_COLUMNS, name)}
-    for columns, group in itertools.groupby(rows, key=_columns_of):
-        lines = [
-            ",".join(_field(row[column], types.get(column, (False, False))) for column in columns) for row in group
-        ]
+async def _load_rows(
+    connection: asyncpg.Connection, table: str, rows: list[dict[str, Any]], sent: list[Copied]
+) -> None:
+    schema, name = await _named(connection, table)
+    quoted = await qualified(connection, table)
+    types = {column: (array, is_json) for column, array, is_json in await connection.fetch(_COLUMNS, quoted)}
+    for columns, numbered in itertools.groupby(enumerate(rows, 1), key=_columns_of):
+        group = list(numbered)
+        records = [f"record {number} of {table}" for number, _ in group]
         if columns:
-            await _copy(connection, table, columns, "\n".join([",".join(columns), *lines]))
-        else:
-            await connection.executemany(f"INSERT INTO {name} DEFAULT VALUES", [()] * len(lines))  # quoted
+            lines = [
+                ",".join(_field(row[column], types.get(column, (False, False))) for column in columns)
+                for _, row in group
+            ]
+            text = "\n".join([",".join(columns), *lines])
+            await _copy(connection, Copied(schema, name, columns, text, records), sent)
+            continue
+        for record in records:
+            sent.append(Copied(schema, name, (), "", [record]))
+            await connection.execute(f"INSERT INTO {quoted} DEFAULT VALUES")
 
 
-def _columns_of(row: dict[str, Any]) -> tuple[str, ...]:
-    return tuple(row)
+def _columns_of(numbered: tuple[int, dict[str, Any]]) -> tuple[str, ...]:
+    return tuple(numbered[1])
 
 
-async def _copy(connection: asyncpg.Connection, table: str, columns: Sequence[str], text: str) -> None:
+async def _named(connection: asyncpg.Connection, table: str) -> tuple[str, str]:
+    """A table's schema and name, neither quoted."""
     schema, name = await connection.fetchrow(_WHERE, await qualified(connection, table))
+    return schema, name
+
+
+async def _copy(connection: asyncpg.Connection, copied: Copied, sent: list[Copied]) -> None:
+    sent.append(copied)
+    source = io.BytesIO(copied.text.encode())
     await connection.copy_to_table(
-        name, schema_name=schema, source=io.BytesIO(text.encode()), columns=columns, format="csv", header=True
+        copied.table, schema_name=copied.schema, source=source, columns=copied.columns, format="csv", header=True
     )
 
 
@@ -178,8 +198,3 @@ def _element(value: object) -> str:
     if isinstance(value, list):
         return _text(value, is_array=True, is_json=False)
     return '"{}"'.format(_text(value, is_array=False, is_json=False).replace("\\", "\\\\").replace('"', '\\"'))
-
-
-def _told(error: Exception) -> str:
-    parts = (str(error), getattr(error, "detail", None), getattr(error, "context", None))
-    return "\n".join(part for part in parts if part)

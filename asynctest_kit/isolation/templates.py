@@ -271,13 +271,16 @@ async def _run_database(
 
 async def make_next(
     server: Endpoint, migrations: Migrations | None, *, root: Path, preparation: Preparation = NOTHING
-) -> None:
+) -> str:
     """Make the next run's database, and drop those of runs that have ended, while nobody waits for either.
 
     No-op on a server of others, and where the template is not there; all is as it was where another does it, too.
+
+    Returns:
+        Why there is none; empty if it is there.
     """
     if server.provider == "external":
-        return
+        return "nothing is made ahead on a server of yours"
     template = Template(server, _name(server, digest_of(migrations, preparation, root=root)))
     connection = await connect(server, name="atk_next")
     try:
@@ -285,6 +288,8 @@ async def make_next(
         if (found := await _look(connection, template.name)) is not None:
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await create(connection, f"atk_next_{found['oid']}", template)
+            return ""
+        return "its template for these migrations is not there yet: the next run makes it"
     finally:
         connection.terminate()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Literal, NamedTuple
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qs, quote, unquote
 
 import msgspec
 
@@ -19,6 +19,7 @@ from asynctest_kit.wiring import KIND_OF_IMAGES
 
 __all__ = [
     "SECRET_NAME",
+    "TLS_SCHEMES",
     "Endpoint",
     "Output",
     "Phase",
@@ -45,6 +46,12 @@ Stream = Literal["stdout", "stderr"]
 
 #: Names of variables and of a query's parameters whose values nobody should see.
 SECRET_NAME = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY", re.IGNORECASE)
+
+#: URL schemes that ask for TLS.
+TLS_SCHEMES = frozenset({"https", "rediss"})
+
+#: PostgreSQL's ways to ask for it.
+_TLS_MODES = frozenset({"require", "verify-ca", "verify-full"})
 
 #: libpq's name for what asyncpg calls ``ssl``.
 _SSL_MODE = re.compile(r"(?<=[?&])sslmode=")
@@ -215,6 +222,11 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
         if not self.port:
             return "(no port)"
         return self._url("***" if self.password else None, "&".join(map(_starred, self.query.split("&"))))
+
+    @property
+    def asks_for_tls(self) -> bool:
+        """Whether its URL wants every connection encrypted."""
+        return self.scheme in TLS_SCHEMES or not _TLS_MODES.isdisjoint(parse_qs(self.query).get("sslmode", ()))
 
     def at(self, port: str) -> Endpoint:
         """The same service's endpoint at another of its ports.

@@ -745,15 +745,7 @@ class _Service:
         if endpoint is None or order is None:
             return None
         handshake = order.kind.handshake
-        address = Address(
-            host=endpoint.host,
-            port=endpoint.port,
-            username=endpoint.username,
-            password=endpoint.password,
-            database=endpoint.database,
-            tls=endpoint.scheme in order.kind.tls_schemes,
-            socket=endpoint.socket,
-        )
+        address = Address.of(endpoint)
         if handshake is not None:
             await wait_ready(lambda: doubt.attempt(handshake, address), doubt.note)
         elif endpoint.port:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import xml.etree.ElementTree as ET
 
+import anyio
 import pytest
 
 pytestmark = pytest.mark.anyio
@@ -44,6 +45,53 @@ async def test_a_failure_is_1_and_shows_pytests_explanation(project, atk):
 
     assert finished.code == 1
     assert "At index 1 diff: 2 != 3" in finished.out
+
+
+OVERRIDDEN = """
+    import pytest
+
+    @pytest.fixture(scope="module")
+    def anyio_backend():
+        return "asyncio"
+"""
+
+BACKENDS = """
+    import pytest
+
+    @pytest.mark.anyio
+    async def test_marked():
+        pass
+
+    @pytest.mark.anyio
+    @pytest.mark.parametrize("n", [1])
+    async def test_with_parameters(n):
+        pass
+
+    async def test_with_a_service(redis):
+        pass
+
+    async def test_unmarked():
+        pass
+
+    @pytest.mark.asyncio
+    async def test_of_another_plugin():
+        pass
+"""
+
+
+async def test_ids_name_the_backend_as_the_readme_says(project, atk):
+    root = project(test_backends__py=BACKENDS, conftest__py="", test_overridden__py=f"{OVERRIDDEN}{BACKENDS}")
+    chosen = ("test_backends.py", "test_overridden.py::test_marked", "test_overridden.py::test_with_a_service")
+    listed = await atk("run", "--collect-only", "-q", *chosen, cwd=root)
+    ids = {line.partition("::")[2] for line in listed.out.splitlines() if line.startswith("test_backends.py::")}
+    assert ids == {
+        "test_unmarked",
+        "test_of_another_plugin",
+        *(f"test_marked[{backend}]" for backend in anyio.get_available_backends()),
+        *(f"test_with_parameters[{backend}-1]" for backend in anyio.get_available_backends()),
+        *(f"test_with_a_service[{backend}]" for backend in anyio.get_available_backends()),
+    }, listed
+    assert [line for line in listed.out.splitlines() if line.startswith("test_overridden.py::")] == list(chosen[1:])
 
 
 async def test_no_tests_is_5_and_no_budget_is_told(project, atk):

@@ -100,6 +100,18 @@ SUITE = """
         mock_http.get("https://stock.test/left").respond(json=1)
         await graphql("{ book }")
         assert not "the test's own"
+
+    async def tidy(connection):
+        await connection.execute("VACUUM")
+
+    async def test_vacuums(pg):
+        await tidy(pg)
+
+    async def test_tells_it_in_other_words(pg):
+        try:
+            await tidy(pg)
+        except Exception as error:
+            raise RuntimeError("not tidied") from error
 """
 
 DOCUMENT = """
@@ -132,14 +144,14 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
     root = project(test_shop__py=SUITE, document__py=DOCUMENT, pyproject__toml=SETTINGS)
     options = ["-p", "no:logging", "-p", "no:cacheprovider", "--show-capture=no"]
     if runner == "atk":
-        finished = await atk("run", "--report", "none", *options, cwd=root)
+        finished = await atk("run", "--report", "none", *options, cwd=root, ATK_PROVIDER="embedded")
         code, said = finished.code, finished.out + finished.err
     else:
-        code, said = await run_pytest("-p", "anyio", *options, cwd=root)
+        code, said = await run_pytest("-p", "anyio", *options, cwd=root, ATK_PROVIDER="embedded")
     told = parts(said)
 
     assert code == 1, said
-    assert len(told) == 10, said
+    assert len(told) == 12, said
     assert "/site-packages/" not in said.partition("short test summary")[0]
     assert "asynctest_kit/" not in said.partition("warnings summary")[0].partition("FAILURES")[2]
 
@@ -168,3 +180,19 @@ async def test_a_failure_begins_with_the_test_s_line_and_its_message(project, at
         )
     assert 'assert not "the test\'s own"' in told["test_fails_before"]
     assert "has errors" not in told["test_fails_before"]
+    for name in ("test_vacuums", "test_tells_it_in_other_words"):
+        assert told[name].startswith(
+            "\nasyncpg.exceptions.ActiveSQLTransactionError: VACUUM cannot run inside a transaction block\n\nThe above"
+        )
+        assert re.search(
+            r'>\s+await connection.execute\("VACUUM"\)\nE\s+.*IsolationError: It can\'t run inside a transaction, .*'
+            r"Give this test a database of its own: ",
+            told[name],
+        )
+
+
+async def test_full_trace_shows_drivers_too(project, run_pytest):
+    root = project(test_shop__py=SUITE, pyproject__toml=SETTINGS)
+    options = ["-p", "anyio", "-p", "no:cacheprovider", "--full-trace", "-k", "test_vacuums"]
+    _, said = await run_pytest(*options, cwd=root, ATK_PROVIDER="embedded")
+    assert re.search(r"^\S*/site-packages/asyncpg/connection\.py:\d+: $", said, re.MULTILINE), said

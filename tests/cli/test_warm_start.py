@@ -20,10 +20,11 @@ import anyio
 import asyncpg
 import pytest
 
-from asynctest_kit.cli.warm import meeting, spare
+from asynctest_kit.cli.warm import meeting, next_databases, spare
 from asynctest_kit.cli.warm.recipe import Recipe
 from asynctest_kit.provision import runtime
-from asynctest_kit.settings import Settings
+from asynctest_kit.provision.service import Endpoint
+from asynctest_kit.settings import Migrations, Preparation, ServiceSettings, Settings
 
 pytestmark = [
     pytest.mark.anyio,
@@ -383,8 +384,13 @@ async def test_the_next_runs_database_is_made_while_nobody_waits(project):
     assert (await kept.atk("up")).code == 0
     try:
         await kept.has_process()
+        doctor = await kept.atk("doctor")
+        text = "its database is not made ahead: its template for these migrations is not there yet"
+        assert f"postgres, next run note {text}" in " ".join(doctor.out.split())
         assert (await kept.atk()).code == 0
         await kept.has_process()
+        doctor = await kept.atk("doctor")
+        assert "postgres, next run ok its database is there" in " ".join(doctor.out.split())
         connection = await asyncpg.connect((await kept.atk("url", "postgres")).out.strip())
         made = await connection.fetch(r"SELECT oid FROM pg_database WHERE datname LIKE 'atk\_next\_%'")
         assert not await connection.fetch(r"SELECT datname FROM pg_database WHERE datname LIKE 'atk\_run\_%'")
@@ -394,6 +400,19 @@ async def test_the_next_runs_database_is_made_while_nobody_waits(project):
         assert [(True, number) for (number,) in made] == [kept.seen]
     finally:
         await kept.atk("down")
+
+
+async def test_a_database_that_can_not_be_made_has_its_reason_told(tmp_path):
+    (tmp_path / "1.sql").touch()
+    service = ServiceSettings(name="orders", kind="postgres", migrations=Migrations(sql=tmp_path))
+    endpoint = Endpoint(
+        service="orders", kind="postgres", provider="embedded", scheme="postgresql", host="127.0.0.1", port=1
+    )
+    roles = replace(service, name="roles", preparation=Preparation(roles=("app",)))
+    told: dict[str, str] = {}
+    await next_databases._make_all([(service, endpoint), (roles, endpoint)], tmp_path, told)
+    assert "127.0.0.1" in told["orders"] and "refuse" in told["orders"].lower()
+    assert told["roles"] == "it has roles, which the run makes sure of first"
 
 
 PLUGIN = """
@@ -425,8 +444,9 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     project(
         plugin__py=PLUGIN, checks_of_theirs__py="def check(value): assert value == 2",
         slow_of_theirs__py="import sys; AT = sys.argv[0]", other_of_theirs__py="import sys; AT = sys.argv[0]",
+        late_of_theirs__py="import sys; assert sys.argv[0] != '-c', 'nothing is set'",
         test_seen__py=SUITE
-        + "        import checks_of_theirs, other_of_theirs, slow_of_theirs\n"
+        + "        import checks_of_theirs, late_of_theirs, other_of_theirs, slow_of_theirs\n"
         + "        print('slow', slow_of_theirs.AT, 'other', other_of_theirs.AT)\n"
         + "        checks_of_theirs.check(len('abc'))",
     )  # fmt: skip
@@ -434,16 +454,24 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     (installed / "plugin-1.dist-info").mkdir(parents=True)
     (installed / "plugin-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plugin\nVersion: 1\n")
     (installed / "plugin-1.dist-info" / "entry_points.txt").write_text("[pytest11]\nplugin = plugin\n")
-    for name in ("plugin.py", "checks_of_theirs.py", "slow_of_theirs.py", "other_of_theirs.py"):
+    for name in ("plugin.py", *(f"{what}_of_theirs.py" for what in ("checks", "late", "slow", "other"))):
         (kept.root / name).rename(installed / name)
     path = os.pathsep.join((str(installed), *filter(None, [os.environ.get("PYTHONPATH")])))
     await kept.has_process()
-    await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs")
+    cold = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,late_of_theirs")
+    assert "warm-imports" not in cold.out, cold
     await kept.has_process()
-    warm = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,absent")
+    warm = await kept.atk(PYTHONPATH=path, ATK_WARM_IMPORTS="slow_of_theirs,late_of_theirs,slow_of_their")
     assert kept.seen[0], warm.err
     assert "slow -c other /" in warm.out, warm
     assert "assert 3 == 2" in warm.out, warm
+    assert [line for line in warm.out.splitlines() if "warm-imports" in line] == [
+        f"asynctest_kit: warm-imports (environment ATK_WARM_IMPORTS): {what}"
+        for what in (
+            '"late_of_theirs" can\'t be imported before a run: AssertionError: nothing is set. Take it out.',
+            'no module is called "slow_of_their". Did you mean slow_of_theirs?',
+        )
+    ]
     await kept.has_process()
     changed = await kept.atk(PYTHONPATH=path)  # which says no more that it may be imported
     assert not kept.seen[0], changed

@@ -47,6 +47,9 @@ with engine.connect() as connection:
         context.run_migrations()
 """
 
+#: Where nobody has installed the driver.
+LACKING_ENV = f"import sys; sys.modules['psycopg2'] = None{SYNC_ENV}"
+
 USERS = """
 from sqlalchemy import Column, Integer, MetaData, Table, Text
 metadata = MetaData()
@@ -67,10 +70,10 @@ def downgrade():
 """
 
 
-def write(folder, *revisions, env=ASYNC_ENV, models=USERS):
+def write(folder, *revisions, env=ASYNC_ENV, models=USERS, url=""):
     """Write a project of revisions, each (name, after, upgrade, downgrade)."""
     (folder / "migrations" / "versions").mkdir(parents=True)
-    (folder / "alembic.ini").write_text(INI)
+    (folder / "alembic.ini").write_text(f"{INI}sqlalchemy.url = {url}\n" if url else INI)
     (folder / "migrations" / "env.py").write_text(env)
     (folder / "models.py").write_text(models)
     for name, after, upgrade, downgrade in revisions:

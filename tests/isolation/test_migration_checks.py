@@ -11,7 +11,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from alembic_projects import SYNC_ENV, sql, write
+from alembic_projects import ASYNC_ENV, INI, LACKING_ENV, SYNC_ENV, sql, write
 
 from asynctest_kit.errors import MigrationError
 from asynctest_kit.isolation.migration_checks import CHECKS, Checked, NotApplicable
@@ -112,13 +112,67 @@ async def test_faults_are_shown_by_their_differences(server, tmp_path):
 async def test_what_alembic_can_not_do_is_told_in_its_words(server, tmp_path):
     revisions = (GOOD[0], ("0002", "0001", sql("SELEC 1"), "pass"), ("0003", "0001", "pass", "pass"))
     what = checked(server, write(tmp_path, *revisions, models="metadata = None"))
-    several, broken = await asyncio.gather(told("single head", what), told("upgrade", what))
-    assert "2 revisions have no successor" in several and "alembic merge heads" in several
+    several, empty = await asyncio.gather(told("single head", what), told("upgrade", what))
+    assert "2 revisions have no successor, so `alembic upgrade head` fails:" in several
+    assert "Join them: alembic merge heads;" in several and empty == several
     assert str(tmp_path / "migrations" / "versions" / "0003.py") in several
+    (tmp_path / "migrations" / "versions" / "0003.py").unlink()
+    broken = await told("upgrade", what)
     assert 'syntax error at or near "SELEC"' in broken and "alembic upgrade heads" in broken
     (tmp_path / "migrations" / "versions" / "0002.py").unlink()
     with pytest.raises(NotApplicable, match="no target_metadata"):
         await CHECKS["models match"](what)
+
+
+async def test_a_driver_that_is_not_installed_is_told_in_the_same_words_by_every_check(server, tmp_path):
+    what = checked(server, write(tmp_path, GOOD[0], env=LACKING_ENV, url="postgresql+psycopg2://"))
+    messages = await asyncio.gather(*(told(title, what) for title in ("single head", "upgrade", "models match")))
+    env = tmp_path / "migrations" / "env.py"
+    assert len(set(messages)) == 1
+    assert messages[0].splitlines() == [
+        f"{env} connects to postgres with the driver psycopg2, which is not installed for {sys.executable}.",
+        f"It is named by sqlalchemy.url in {tmp_path / 'alembic.ini'}: postgresql+psycopg2://",
+        f"Install it: {sys.executable} -m pip install psycopg2-binary",
+        "Or name one that is installed: postgresql+psycopg://",
+        "Or make an async engine in env.py, with asyncpg, which is installed (alembic init -t async has one).",
+    ]
+    (tmp_path / "alembic.ini").write_text(INI)
+    own_url = LACKING_ENV.replace("from_config(", "from_config({'sqlalchemy.url': 'postgresql+psycopg2://'} or ")
+    env.write_text(own_url)
+    second = (await told("upgrade", what)).splitlines()[1]
+    assert second == "env.py makes its URL itself; sqlalchemy.url of its config is postgresql+psycopg://"
+
+
+async def test_what_env_fails_for_is_told_in_the_same_words_by_every_check(server, tmp_path):
+    what = checked(server, write(tmp_path, GOOD[0], env=f"import shop.models\n{ASYNC_ENV}"))
+    messages = await asyncio.gather(*(told(title, what) for title in ("single head", "upgrade")))
+    assert messages[0] == messages[1]
+    env, ini = tmp_path / "migrations" / "env.py", tmp_path / "alembic.ini"
+    assert messages[0].splitlines() == [
+        f"{env} failed before it came to the migrations of postgres (with {ini}). Its last words:",
+        "Traceback (most recent call last):",
+        f'  File "{env}", line 1, in <module>',
+        "    import shop.models",
+        "ModuleNotFoundError: No module named 'shop'",
+    ]
+
+
+async def test_branches_with_labels_of_their_own_are_meant(server, tmp_path):
+    revisions = (GOOD[0], ("0002", "0001", sql("CREATE SEQUENCE left_one"), "pass"), ("0003", "0001", "pass", "pass"))
+    what = checked(server, write(tmp_path, *revisions))
+    versions = tmp_path / "migrations" / "versions"
+
+    def label(name, *labels):
+        with (versions / f"{name}.py").open("a") as file:
+            print(f"branch_labels = {labels!r}", file=file)
+
+    label("0001", "both")
+    assert await told("upgrade", what)
+    label("0002", "left")
+    assert "need a label each" in await told("single head", what)
+    label("0003", "right")
+    found = await asyncio.gather(CHECKS["single head"](what), CHECKS["upgrade"](what))
+    assert found[0] == "3 revision(s), the heads are 0002 (both, left), 0003 (both, right)"
 
 
 async def test_a_process_that_dies_is_told(server, tmp_path):

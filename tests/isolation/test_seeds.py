@@ -23,6 +23,7 @@ SCHEMA = """
         active bool, picture bytea
     );
     CREATE TABLE shop."Orders" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, buyer int NOT NULL REFERENCES users);
+    CREATE TABLE shop.late (buyer int REFERENCES users DEFERRABLE INITIALLY DEFERRED);
 """
 
 YAML = """
@@ -90,7 +91,7 @@ async def test_yaml_of_every_type(server, seeded):
 
 async def test_json_named_after_its_table(server, seeded):
     migrations = seeded(users__json='[{"name": "ann"}, {}, {"name": "bob"}]')
-    assert 'null value in column "name"' in await refusal(server, migrations)
+    assert "users.json, record 2 of users, column name: null: null value in" in await refusal(server, migrations)
     migrations = seeded(users__json='[{"name": "ann"}, {"name": "bob", "nick": "b"}]')
     assert await rows_of(server, migrations, "SELECT id, nick FROM users") == [(1, "none"), (2, "b")]
 
@@ -112,9 +113,27 @@ async def test_seeds_alone(server, tmp_path):
 @pytest.mark.parametrize(
     ("file", "text", "words"),
     [
-        ("users__csv", "name,born\nann,2001-01-01\nbob,soon\n", ["users.csv", 'date: "soon"', "line 3, column born"]),
+        (
+            "users__csv",
+            'name,born\n"a\nn",2001-01-01\nbob,soon\n',
+            ['users.csv, line 4, column born: "soon": invalid input syntax for type date: "soon"'],
+        ),
+        ("users__csv", "id,name\n1,ann\n2,\n", ["users.csv, line 3, column name: null: null value in column"]),
+        ("users__csv", "id,name\n1,ann\n1,bob\n", ['users.csv, line 3, column id: "1": duplicate key value']),
+        ("users__csv", "id,name\n1,ann\n2\n", ['users.csv, line 3: "2": missing data for column "name"']),
+        (
+            "users__csv",
+            'id,name,facts\n1,ann,"{"',
+            ['users.csv, line 2, column facts: "{": ', "\nJSON data, line 1: {"],
+        ),
         ("user__csv", "name\nann\n", ["No table is called 'user'", "Did you mean 'users'?", "users"]),
-        ("users__csv", "nme\nann\n", ['column "nme"']),
+        ("users__csv", "nme\nann\n", ['users.csv, line 1: column "nme"']),
+        ("users__json", '[{"name": "a"}, {"nme": 1}]', ['users.json, record 2 of users: column "nme"']),
+        (
+            "users__json",
+            '[{"name": "a\\nb\\n", "born": "now"}, {"name": "c\\n", "born": "soon"}, {"name": "d", "born": "now"}]',
+            ['users.json, record 2 of users, column born: "soon": invalid'],
+        ),
         ("users__json", '{"users": {"name": "ann"}}', ["users.json", "a list of rows is needed"]),
         ("users__json", "[{]", ["users.json", "line 1 column 3"]),
         ("users__yaml", "- [", ["users.yaml", "line 1, column 4"]),
@@ -124,6 +143,13 @@ async def test_seeds_alone(server, tmp_path):
             ["The seed of postgres failed in", "02.sql, line 2", "nowhere"],
         ),
         ("orders__json", '{"shop.\\"Orders\\"": [{"buyer": 5}]}', ["Orders_buyer_fkey", "(buyer)=(5)"]),
+        (
+            "all__json",
+            '{"users": [{"id": 4, "name": "a"}], "shop.\\"Orders\\"": [{"buyer": 4}, {"buyer": 5}]}',
+            ['all.json, record 2 of shop."Orders", column buyer: "5": insert or update on table "Orders" violates'],
+        ),
+        ("shop.late__csv", "buyer\n4\n5\n", ['shop.late.csv, line 2, column buyer: "4": insert or update']),
+        ("users__json", '[{"name": "a"}, 5]', ["a list of rows is needed", "; record 2 is something else"]),
     ],
 )
 async def test_a_seed_that_does_not_fit_is_named(server, seeded, file, text, words):

@@ -12,6 +12,8 @@ from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Refusal, external
 from asynctest_kit.provision.providers.embedded import Embedded
 from asynctest_kit.provision.providers.external import External
+from asynctest_kit.provision.readiness import Address
+from asynctest_kit.provision.service import ServiceSpec
 
 pytestmark = pytest.mark.anyio
 
@@ -112,6 +114,24 @@ async def test_the_query_of_another_server_is_left_as_it_is():
         async with External().give(order_of(container_of("", ports={"web": 80}, url=url))) as running:
             assert running.endpoint.url == url
             assert running.endpoint.safe_url == url.replace("s3cret", "***")
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "port", "has_tls"),
+    [
+        ("postgres", "postgresql://ann:pa55@db/shop?sslmode=require", 5432, True),
+        ("postgres", "postgres://ann:pa55@db:5433/shop?sslmode=prefer", 5433, False),
+        ("redis", "rediss://ann:pa55@db/shop", 6379, True),
+        ("redis", "redis://ann:pa55@db/shop", 6379, False),
+        ("wiremock", "https://ann:pa55@db:8443/shop", 8443, True),
+    ],
+)
+async def test_who_has_the_endpoint_reaches_it_as_its_url_says(kind, url, port, has_tls):
+    """The supervisor, which looks whether it is still there, and the API of a server have no URL."""
+    order = order_of(ServiceSpec(name="mine", kind=kind, provider="external", url=url))
+    reached = Address(host="db", port=port, username="ann", password="pa55", database="shop", tls=has_tls)
+    assert Address.of(external._endpoint(order, external._parsed(order))) == reached
+    assert external.address_of(order) == reached
 
 
 async def test_tls_that_the_server_does_not_offer_is_told():

@@ -27,6 +27,7 @@ __all__ = [
     "Recipe",
     "begin_anew_unless",
     "begin_as",
+    "failed_imports",
     "give_back",
     "is_awaited",
     "kept_by",
@@ -132,9 +133,19 @@ class Recipe:
 _asked_for: set[str] = set()
 
 
-def begin_as(recipe: Recipe) -> None:
-    """Note that this process has followed the recipe, and is a run now."""
+#: Of those what failed, with the error.
+_failed: dict[str, str] = {}
+
+
+def begin_as(recipe: Recipe, failed: Mapping[str, str]) -> None:
+    """Note that this process has followed the recipe, but for what failed, and is a run now."""
     _asked_for.update(recipe.asked_for)
+    _failed.update((name, error) for name, error in failed.items() if name in recipe.asked_for)
+
+
+def failed_imports() -> Mapping[str, str]:
+    """What the settings name and could not be imported before this run, with the error."""
+    return _failed
 
 
 def begin_anew_unless(settings: Settings) -> None:

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -92,7 +92,7 @@ def _run_to_be(began: int, parent: socket.socket) -> _Run | None:
         return None
     with connection, parent:
         run = _taken(spare, connection, parent)
-    begin_as(recipe)
+    begin_as(recipe, spare.failed)
     return run
 
 
@@ -130,6 +130,7 @@ class _Spare:
         files: When the files of what is imported were last written, and the folders that are searched.
         began: When it began to import.
         folders: Where the project's own modules are.
+        failed: What could not be imported, with the error.
     """
 
     environ: dict[str, str]
@@ -137,6 +138,7 @@ class _Spare:
     files: dict[str, int]
     began: int
     folders: tuple[str, ...]
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def with_imports(cls, recipe: Recipe, began: int) -> _Spare:
@@ -145,14 +147,17 @@ class _Spare:
         from asynctest_kit.run.installed import read_ahead
 
         environ, modules = dict(os.environ), frozenset(sys.modules)
+        failed: dict[str, str] = {}
         with importing_as_pytest():
             for name in recipe.modules:
-                with suppress(Exception):
+                try:
                     importlib.import_module(name)
+                except (Exception, SystemExit) as error:  # noqa: BLE001  # the run's own import tells
+                    failed[name] = f"{type(error).__name__}: {error}".partition("\n")[0]
         make_next_databases(Path(recipe.root))  # which imports, too
         read_ahead()
         required()  # read from many files, for the recipe that the run leaves
-        return cls(environ, modules, dict(_written()), began, recipe.folders)
+        return cls(environ, modules, dict(_written()), began, recipe.folders, failed)
 
     @property
     def has_threads(self) -> bool:

@@ -162,7 +162,6 @@ class Kind:
         name: What settings call it.
         title: What people call it.
         schemes: URL schemes that name it; endpoints use the first. None of its own: any, as the user says.
-        tls_schemes: Those of them that ask for TLS.
         port: The protocol's own port; 0 if the user says which.
         image: Default container image; empty if the user must say which.
         handshake: What proves that one is ready; None if the user says.
@@ -176,7 +175,6 @@ class Kind:
     name: str
     title: str
     schemes: tuple[str, ...]
-    tls_schemes: tuple[str, ...] = ()
     port: int
     image: str
     handshake: Handshake | None

@@ -46,7 +46,6 @@ MOCKSERVER = Kind(
     name="mockserver",
     title="MockServer",
     schemes=("http", "https"),
-    tls_schemes=("https",),
     port=_PORT,
     image="mockserver/mockserver:mockserver-8.0.0",
     handshake=AdminAnswer(server="MockServer", method="PUT", path="/mockserver/status", sign=b'"ports"'),

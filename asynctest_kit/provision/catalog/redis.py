@@ -76,7 +76,6 @@ REDIS = Kind(
     name="redis",
     title="Redis",
     schemes=("redis", "rediss"),
-    tls_schemes=("rediss",),
     port=6379,
     image="redis:7-alpine",
     handshake=RedisHandshake(),

@@ -38,7 +38,6 @@ WIREMOCK = Kind(
     name="wiremock",
     title="WireMock",
     schemes=("http", "https"),
-    tls_schemes=("https",),
     port=8080,
     image="wiremock/wiremock:3.13.2",
     handshake=AdminAnswer(server="WireMock 3", method="GET", path="/__admin/health", sign=b'"healthy"'),

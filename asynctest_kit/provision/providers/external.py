@@ -6,14 +6,14 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import SplitResult, parse_qs, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from asynctest_kit.containers import Port
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision.providers import Order, Refusal, Running, await_ready, greeting
 from asynctest_kit.provision.readiness import Address
 from asynctest_kit.provision.readiness.listening import OpenPort
-from asynctest_kit.provision.service import Endpoint, ProviderName
+from asynctest_kit.provision.service import TLS_SCHEMES, Endpoint, ProviderName
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["External", "address_of", "is_loopback"]
 
 _USUAL_PORTS = {"http": 80, "https": 443}
-
-_TLS_MODES = {"require", "verify-ca", "verify-full"}
 
 
 class External:
@@ -45,8 +43,8 @@ class External:
             raise Refusal("no URL is set")
 
         url = _with_credentials(order.kind, _parsed(order))
-        address = _address(order.kind, url)
-        endpoint = _endpoint(order, address, url)
+        endpoint = _endpoint(order, url)
+        address = Address.of(endpoint)
         order.resolved(self.name)
         order.begin()
         with order.phase("ready", self.name):
@@ -66,7 +64,7 @@ def address_of(order: Order) -> Address:
     Raises:
         ProvisionError: It can't be used.
     """
-    return _address(order.kind, _with_credentials(order.kind, _parsed(order)))
+    return Address.of(_endpoint(order, _with_credentials(order.kind, _parsed(order))))
 
 
 class _Stranger:
@@ -133,30 +131,20 @@ def is_loopback(host: str) -> bool:
     return host == "localhost" or host.endswith(".localhost")
 
 
-def _address(kind: Kind, url: SplitResult) -> Address:
-    return Address(
-        host=url.hostname or "",
-        port=_port(kind, url),
-        username=unquote(url.username) if url.username else None,
-        password=unquote(url.password) if url.password else None,
-        database=unquote(url.path[1:]) or None,
-        tls=url.scheme in kind.tls_schemes or not _TLS_MODES.isdisjoint(parse_qs(url.query).get("sslmode", ())),
-    )
-
-
-def _endpoint(order: Order, address: Address, url: SplitResult) -> Endpoint:
+def _endpoint(order: Order, url: SplitResult) -> Endpoint:
+    port = _port(order.kind, url)
     return Endpoint(
         service=order.spec.name,
         kind=order.kind.name,
         provider="external",
-        scheme=url.scheme if url.scheme in order.kind.tls_schemes or not order.kind.schemes else order.kind.schemes[0],
-        host=address.host,
-        port=address.port,
-        username=address.username,
-        password=address.password,
-        database=address.database,
+        scheme=url.scheme if url.scheme in TLS_SCHEMES or not order.kind.schemes else order.kind.schemes[0],
+        host=url.hostname or "",
+        port=port,
+        username=unquote(url.username) if url.username else None,
+        password=unquote(url.password) if url.password else None,
+        database=unquote(url.path[1:]) or None,
         query=url.query,
         detail="as given by its URL",
         # A URL leads to one port. The others, if it has any, are asked for in vain, and told so.
-        ports={name: Port(address.port, url.scheme) for name in tuple(order.spec.ports)[:1]},
+        ports={name: Port(port, url.scheme) for name in tuple(order.spec.ports)[:1]},
     )

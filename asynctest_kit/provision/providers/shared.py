@@ -72,14 +72,7 @@ async def _made(order: Order, server: Endpoint) -> str:
     name = f"atk_service_{order.spec.name.replace('-', '_')}"
     if len(name) > _LONGEST_NAME:  # what the server would cut off may be all that tells two
         name = f"atk_service_{hashlib.sha256(order.spec.name.encode()).hexdigest()[:16]}"
-    address = Address(
-        host=server.host,
-        port=server.port,
-        username=server.username,
-        password=server.password,
-        database=server.database,
-        socket=server.socket,
-    )
+    address = Address.of(server)
     seen = ["nothing yet"]
     try:
         async with asyncio.timeout_at(order.deadline):

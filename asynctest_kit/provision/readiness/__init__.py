@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from asynctest_kit.provision.service import Endpoint
+
     Note: TypeAlias = Callable[[str], None]
 
 __all__ = [
@@ -58,6 +60,19 @@ class Address:
     database: str | None = None
     tls: bool = False
     socket: str = ""
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Address:
+        """Where a service that is there answers."""
+        return cls(
+            host=endpoint.host,
+            port=endpoint.port,
+            username=endpoint.username,
+            password=endpoint.password,
+            database=endpoint.database,
+            tls=endpoint.asks_for_tls,
+            socket=endpoint.socket,
+        )
 
     def __str__(self) -> str:
         return self.socket or f"{self.host}:{self.port}"
