@@ -41,18 +41,14 @@ import os
 import signal
 import socket
 import sys
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import suppress
 from functools import partial
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from asynctest_kit.errors import ProvisionError
 from asynctest_kit.provision import messages, runtime
-from asynctest_kit.provision.catalog import kind_of
+from asynctest_kit.provision.guest import Guest, process_ended
 from asynctest_kit.provision.messages import (
     Bye,
     Check,
@@ -67,14 +63,9 @@ from asynctest_kit.provision.messages import (
     Hello,
     Keep,
     Leave,
-    Lost,
-    Measured,
-    Noted,
     Over,
     Preserve,
     Read,
-    Ready,
-    Reply,
     Request,
     Run,
     Stop,
@@ -82,21 +73,19 @@ from asynctest_kit.provision.messages import (
     Surveyed,
     Wrote,
 )
-from asynctest_kit.provision.providers import Order, Running, quoted
-from asynctest_kit.provision.readiness import Address, NotReadyError, RejectedError, wait_ready
-from asynctest_kit.provision.readiness.listening import OpenPort
+from asynctest_kit.provision.providers import Running, quoted
 from asynctest_kit.provision.selection import give
-from asynctest_kit.provision.service import ServiceState, same_server
+from asynctest_kit.provision.service import same_server
+from asynctest_kit.provision.supervised import Service, Wanted, ended_early
 from asynctest_kit.provision.supply import open_supplies
 from asynctest_kit.provision.surroundings import Surroundings
 from asynctest_kit.provision.waiting import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import Sequence
 
-    from asynctest_kit.provision.readiness import Handshake
-    from asynctest_kit.provision.service import Endpoint, Output, ProviderName, ServicePhase, ServiceSpec
-    from asynctest_kit.provision.supply import Supplies, Supply
+    from asynctest_kit.provision.service import Output, ServiceSpec
+    from asynctest_kit.provision.supply import Supplies
 
 __all__ = ["Supervisor", "main"]
 
@@ -104,11 +93,6 @@ _log = logging.getLogger("asynctest_kit.supervisor")
 
 #: Seconds between two looks for who listens.
 _LOOK = 0.01
-
-#: Seconds that a service has to answer once more, when a client doubts it.
-_DOUBT = 2.0
-
-_ENDED_EARLY = "The supervisor was told to end ({reason}) before the service {name!r} was ready."
 
 
 class Supervisor:
@@ -124,9 +108,9 @@ class Supervisor:
         self._supplies = supplies
         self._project = project
         self._log_path = log
-        self._clients: set[_Client] = set()
-        self._leaving: set[_Client] = set()
-        self._services: list[_Service] = []
+        self._clients: set[Guest] = set()
+        self._leaving: set[Guest] = set()
+        self._services: list[Service] = []
         self._discarded: set[asyncio.Task[None]] = set()
         self._ended: dict[str, str] = {}
         self._over = asyncio.Event()
@@ -161,7 +145,7 @@ class Supervisor:
     def _admit(self, connection: socket.socket) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
-        client = _Client()
+        client = Guest()
         self._clients.add(client)
         client.task = self._tasks.create_task(self._serve(client, connection))
 
@@ -173,18 +157,18 @@ class Supervisor:
                 return
             self._admit(connection)
 
-    async def _serve(self, client: _Client, connection: socket.socket) -> None:
+    async def _serve(self, client: Guest, connection: socket.socket) -> None:
         async with client.connected(connection) as reader:
             client.send(Hello(pid=os.getpid(), log=str(self._log_path)))
             try:
-                await first_of(self._obey(client, reader), _process_ended(connection))
+                await first_of(self._obey(client, reader), process_ended(connection))
             finally:
                 client.end_conversations()
                 self._forget(client)
             if client in self._leaving:
                 await client.parted.wait()
 
-    async def _obey(self, client: _Client, reader: asyncio.StreamReader) -> None:
+    async def _obey(self, client: Guest, reader: asyncio.StreamReader) -> None:
         try:
             while line := await reader.readline():
                 request = messages.request(line)
@@ -204,7 +188,7 @@ class Supervisor:
         except Exception:  # noqa: BLE001 (one client's request must not take the others' services with it)
             _log.exception("a client is cut off, for what it asked failed unexpectedly")
 
-    def _carry_out(self, client: _Client, request: Request) -> None:
+    def _carry_out(self, client: Guest, request: Request) -> None:
         match request:
             case Ensure():
                 self._ensure(client, request)
@@ -225,7 +209,7 @@ class Supervisor:
             case Stop(number=number):
                 client.stop(number)
 
-    def _forget(self, client: _Client) -> None:
+    def _forget(self, client: Guest) -> None:
         self._clients.discard(client)
         for service in tuple(self._services):
             service.settle_claim(client)
@@ -239,7 +223,7 @@ class Supervisor:
             reason = f"nobody has come for {self._idle:g} s"
             self._alarm = asyncio.get_running_loop().call_later(self._idle, partial(self.end, reason, orderly=True))
 
-    def _dismiss(self, client: _Client, *, is_end: bool) -> None:
+    def _dismiss(self, client: Guest, *, is_end: bool) -> None:
         client.send(Farewell(is_end))
         client.parted.set()
 
@@ -249,7 +233,7 @@ class Supervisor:
         for client in self._clients:
             client.task.cancel()
 
-    async def _answer_check(self, client: _Client, request: Check) -> None:
+    async def _answer_check(self, client: Guest, request: Check) -> None:
         """Say whether a service answers; its silence keeps nobody waiting but who asked for it."""
         doubted = [
             service for service in self._services if service.spec.name == request.service and service.is_used_by(client)
@@ -261,11 +245,11 @@ class Supervisor:
             problems = []
         client.send(Checked(request.number, next(filter(None, problems), "")))
 
-    def _survey(self, client: _Client) -> Surveyed:
+    def _survey(self, client: Guest) -> Surveyed:
         services = tuple(service.state(self._clients, client.supply) for service in self._services)
         return Surveyed(services=services, clients=len(self._clients) - 1, idle=self._idle, ended=self._ended)
 
-    async def _reach(self, client: _Client, request: Read | Run | Preserve) -> None:
+    async def _reach(self, client: Guest, request: Read | Run | Preserve) -> None:
         """Carry out what a client wants of a running service, and tell it all that comes of it."""
 
         async def take(output: Output) -> None:
@@ -288,7 +272,7 @@ class Supervisor:
             problem = f"the supervisor failed by a fault of its own; see its log {self._log_path}"
         client.send(Over(request.number, code, problem))
 
-    def _running(self, client: _Client, name: str) -> Running:
+    def _running(self, client: Guest, name: str) -> Running:
         held = [service for service in self._services if service.spec.name == name]
         if not held:
             raise ProvisionError("it is not up")
@@ -297,9 +281,9 @@ class Supervisor:
             raise ProvisionError("it is still starting")
         return service.running
 
-    def _ensure(self, client: _Client, request: Ensure) -> None:
+    def _ensure(self, client: Guest, request: Ensure) -> None:
         if self._over.is_set():
-            client.send(Failed(request.number, _ENDED_EARLY.format(reason=self._reason, name=request.spec.name)))
+            client.send(Failed(request.number, ended_early(request.spec, self._reason)))
             return
 
         try:
@@ -309,14 +293,14 @@ class Supervisor:
         else:
             service.ask(client, request.number)
 
-    def _service(self, client: _Client, spec: ServiceSpec, asked: float) -> _Service:
+    def _service(self, client: Guest, spec: ServiceSpec, asked: float) -> Service:
         """The service that ``spec`` is for ``client``, started if it wasn't, after those that it needs.
 
         Raises:
             ProvisionError: The catalogue doesn't have its kind.
         """
         needs = tuple(self._service(client, need, asked) for need in spec.needs)
-        wanted = _Wanted(spec, same_server(spec), needs, client.supply.sources(spec))
+        wanted = Wanted(spec, same_server(spec), needs, client.supply.sources(spec))
         found = [service for service in self._services if service.serves(wanted)]
         # What it has already comes first, then what its own providers would have given it before others.
         found.sort(key=lambda service: (not service.is_of(client), wanted.preference(service.given_by)))
@@ -324,7 +308,7 @@ class Supervisor:
             return found[0]
 
         self._remove_superseded(wanted)
-        service = _Service(wanted=wanted, asked=asked, supply=client.supply)
+        service = Service(wanted=wanted, asked=asked, supply=client.supply)
         self._services.append(service)
         self._ended.pop(spec.name, None)
         for need in needs:
@@ -332,29 +316,29 @@ class Supervisor:
         service.task = self._tasks.create_task(self._hold(service))
         return service
 
-    def _leave(self, client: _Client, number: int) -> None:
+    def _leave(self, client: Guest, number: int) -> None:
         """End what a client asked for under ``number``, if it is its alone; no-op if it has ended."""
         for service in tuple(self._services):
             if service.spec.is_own and service.was_asked(client, number):
                 self._end_own(service)
 
-    def _end_own(self, service: _Service) -> None:
+    def _end_own(self, service: Service) -> None:
         _log.info("%s is left", service.spec.name)
         self._discard(service)
 
-    def _discard(self, service: _Service) -> None:
+    def _discard(self, service: Service) -> None:
         """Have it removed while others go on; whoever ends all waits for that."""
         self._retire(service)
         self._discarded.add(service.task)
         service.task.add_done_callback(self._discarded.discard)
         service.task.cancel()
 
-    def _claim(self, client: _Client, request: Claim) -> None:
+    def _claim(self, client: Guest, request: Claim) -> None:
         for service in self._services:
             if service.spec.name == request.service and service.is_used_by(client):
                 service.server.claim(client, request.migrations, is_open=request.is_open)
 
-    def _remove_superseded(self, wanted: _Wanted) -> None:
+    def _remove_superseded(self, wanted: Wanted) -> None:
         """Remove those in whose place ``wanted`` is started, for they are other migrations', and that nobody uses."""
         for service in tuple(self._services):
             would_serve = service.wanted.is_served_by(wanted, service.given_by)
@@ -362,7 +346,7 @@ class Supervisor:
                 _log.info("%s is for other migrations, and is not used", service.spec.name)
                 self._discard(service)
 
-    async def _hold(self, service: _Service) -> None:
+    async def _hold(self, service: Service) -> None:
         try:
             async with give(service.supply.providers, service.place_order(self._project)) as running:
                 _log.info("%s is ready: %r", service.spec.name, running.endpoint)
@@ -387,7 +371,7 @@ class Supervisor:
         finally:
             self._retire(service)
 
-    def _retire(self, service: _Service) -> None:
+    def _retire(self, service: Service) -> None:
         """Who asks from here on gets a new one; so do those who ask for one that needs it, for that one ends now."""
         if service not in self._services:
             return
@@ -402,370 +386,6 @@ class Supervisor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, *self._discarded, return_exceptions=True)
-
-
-@dataclass(slots=True, eq=False)
-class _Client:
-    """One connected process."""
-
-    task: asyncio.Task[None] = field(init=False)
-    parted: asyncio.Event = field(default_factory=asyncio.Event)
-    _supply: Supply | None = None
-    _writer: asyncio.StreamWriter | None = None
-    _conversations: dict[int | Check, asyncio.Task[None]] = field(default_factory=dict)
-
-    @property
-    def supply(self) -> Supply:
-        """Who may give it services.
-
-        Raises:
-            ValueError: It hasn't told what it has around it.
-        """
-        if self._supply is None:
-            raise ValueError("it asks before it has told where it comes from")
-        return self._supply
-
-    def have(self, supply: Supply) -> None:
-        """Take note of who may give it services."""
-        self._supply = supply
-
-    @asynccontextmanager
-    async def connected(self, connection: socket.socket) -> AsyncIterator[asyncio.StreamReader]:
-        """Its lines; the connection is closed with the context, all that was sent before."""
-        reader, self._writer = await asyncio.open_unix_connection(sock=connection, limit=messages.LONGEST_LINE)
-        try:
-            yield reader
-        finally:
-            self._writer.close()
-            with suppress(ConnectionError):
-                await self._writer.wait_closed()
-
-    def send(self, message: Reply) -> None:
-        """Send if it is still there. Nobody waits for a client that doesn't read."""
-        if self._writer is not None and not self._writer.is_closing():
-            self._writer.write(messages.line(message))
-
-    async def tell(self, message: Reply) -> None:
-        """Send, and wait until it has read most of what came before."""
-        self.send(message)
-        if self._writer is not None:
-            with suppress(ConnectionError):
-                await self._writer.drain()
-
-    def converse(self, about: int | Check, task: asyncio.Task[None]) -> None:
-        """Have ``task`` answer it, until it has ended or is stopped; ``about`` is the number to stop it by, if any."""
-        self._conversations[about] = task
-        task.add_done_callback(lambda _: self._conversations.pop(about, None))
-
-    def stop(self, number: int) -> None:
-        """End a conversation; no-op if it has ended."""
-        if number in self._conversations:
-            self._conversations[number].cancel()
-
-    def end_conversations(self) -> None:
-        """It is gone, or wants nothing any more."""
-        for task in self._conversations.values():
-            task.cancel()
-
-
-class _StartError(ProvisionError):
-    """A service did not start: by its own fault, or by that of the last one on the path of those that it needs."""
-
-    def __init__(self, path: tuple[str, ...], cause: str) -> None:
-        first, *others = path
-        chain = ", which needs ".join(map(repr, others))
-        reason = f"The service {first!r} was not started: it needs {chain}, which failed.\n" if chain else ""
-        super().__init__(f"{reason}{cause}")
-        self.path = path
-        self.cause = cause
-
-
-@dataclass(slots=True)
-class _Doubt:
-    """What is seen of a service that may be gone. One that refuses, or is too busy, is there."""
-
-    seen: str = f"no answer within {_DOUBT:g} s"
-    is_answered: bool = False
-
-    def note(self, what: str) -> None:
-        """Remember what was seen last."""
-        self.seen = what
-
-    async def attempt(self, handshake: Handshake, address: Address) -> None:
-        """Shake hands once more. What is not yet, or not any more, for a server that is ending, is tried again."""
-        self.is_answered = False
-        try:
-            await handshake.attempt(address)
-        except RejectedError:
-            return
-        except NotReadyError:
-            self.is_answered = True
-            raise
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Wanted:
-    """A service as one client asks for it.
-
-    Attributes:
-        spec: What it is to be.
-        server: What tells its server from others.
-        needs: The services that it needs.
-        sources: From what each provider would give it, in the order in which they are asked.
-    """
-
-    spec: ServiceSpec
-    server: bytes
-    needs: tuple[_Service, ...]
-    sources: Mapping[ProviderName, str]
-
-    def is_served_by(self, other: _Wanted, given_by: ProviderName | None) -> bool:
-        """Whether what was started for this serves the ``other``, too.
-
-        While it starts it serves those who ask in the same words: it has their limits. One that runs serves those who
-        would be given it, from the same source: by a provider that they prefer to all others, or that has come next
-        here too, after the same refusals. One that was asked for by its provider's name is for all who don't mind.
-        """
-        if self.server != other.server or self.needs != other.needs:
-            return False
-        if given_by is None:
-            return self.sources == other.sources and _in_other_words(self.spec) == _in_other_words(other.spec)
-        if other.sources.get(given_by) != self.sources[given_by]:
-            return False
-        refused = takewhile(lambda name: name != given_by, other.sources)
-        is_by_name = next(iter(self.sources)) == given_by
-        return is_by_name or all(self.sources.get(name) == other.sources[name] for name in refused)
-
-    def preference(self, given_by: ProviderName | None) -> int:
-        """How many providers would have been asked before that one."""
-        return 0 if given_by is None else tuple(self.sources).index(given_by)
-
-
-@dataclass(slots=True, eq=False)
-class _Service:
-    """One service, those that it needs and those that need it, and those who asked for it.
-
-    If it is ``claimed``, it is for those migrations alone.
-    """
-
-    wanted: _Wanted
-    asked: float
-    supply: Supply
-    dependents: list[_Service] = field(default_factory=list)
-    started: asyncio.Future[Running] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    task: asyncio.Task[None] = field(init=False)
-    order: Order | None = None
-    running: Running | None = None
-    is_lost: asyncio.Event = field(default_factory=asyncio.Event)
-    claimed: str = ""
-    _open_claims: dict[_Client, str] = field(default_factory=dict)
-    _noted: str = ""
-    _endpoint: Endpoint | None = None
-    _waiting: list[tuple[_Client, int]] = field(default_factory=list)
-    _users: set[_Client] = field(default_factory=set)
-    _numbers: set[tuple[_Client, int]] = field(default_factory=set)
-    _has_lost: asyncio.Event = field(default_factory=asyncio.Event)
-    _loss: str = ""
-
-    @property
-    def spec(self) -> ServiceSpec:
-        """What it is."""
-        return self.wanted.spec
-
-    @property
-    def server(self) -> _Service:
-        """The one whose server it is on; itself if it has one."""
-        return self.wanted.needs[0] if self.spec.shares else self
-
-    @property
-    def given_by(self) -> ProviderName | None:
-        """Who gave it; None while it starts."""
-        return None if self._endpoint is None else self._endpoint.provider
-
-    def serves(self, wanted: _Wanted) -> bool:
-        """Whether it is what a client wants."""
-        is_free = self.claimed in ("", wanted.spec.migrations)
-        return is_free and self.wanted.is_served_by(wanted, self.given_by)
-
-    def claim(self, client: _Client, migrations: str, *, is_open: bool) -> None:
-        """Have it be for these migrations; if that is open, only if ``client`` goes before it has claimed again."""
-        if is_open:
-            self._open_claims[client] = migrations
-        else:
-            self._open_claims.pop(client, None)
-            self.claimed = migrations or self.claimed
-
-    def settle_claim(self, client: _Client) -> None:
-        """The claim that ``client`` has left open, if any, stands."""
-        self.claimed = self._open_claims.pop(client, "") or self.claimed
-
-    def has_users(self, present: set[_Client]) -> bool:
-        """Whether any of those who use it is present."""
-        return not self._users.isdisjoint(present)
-
-    def place_order(self, project: str) -> Order:
-        """Make the order for it; raises ProvisionError if the catalogue does not have its kind."""
-        kind = kind_of(self.spec)
-        self.order = Order(
-            spec=self.spec,
-            kind=kind,
-            asked=self.asked,
-            record=self._record,
-            project=project,
-            needs=self._needs_started,
-            note=self._note,
-            environ=self.supply.environ,
-        )
-        return self.order
-
-    def lose(self, need: str) -> None:
-        """One that it needs has ended: what was made for that one, or is being made, is of no use any more."""
-        self._loss = f"lost {need!r}, which it needs,"
-        self._has_lost.set()
-        if self.running is None:
-            self.task.cancel()
-
-    def end_early(self, reason: str) -> str:
-        """Why it was cancelled before it was ready: ``reason``, unless it lost what it needs."""
-        if self._loss:
-            return f"The service {self.spec.name!r} {self._loss} before it was ready."
-        return _ENDED_EARLY.format(reason=reason, name=self.spec.name)
-
-    async def lost_need(self) -> str:
-        """Wait until one that it needs has ended; how that is to be told."""
-        await self._has_lost.wait()
-        return self._loss
-
-    def hurry(self) -> None:
-        """Keep nothing at its end."""
-        if self.order is not None:
-            self.order.may_keep = False
-
-    def is_used_by(self, client: _Client) -> bool:
-        """Whether it is up and ``client`` has asked for it."""
-        return self._endpoint is not None and self.is_of(client)
-
-    def is_of(self, client: _Client) -> bool:
-        """Whether ``client`` has asked for it, or for one that needs it."""
-        return client in self._users
-
-    def ask(self, client: _Client, number: int) -> None:
-        """Answer ``client`` under ``number``, now or when it is known."""
-        self._use(client)
-        self._numbers.add((client, number))
-        if self._endpoint is None:
-            self._waiting.append((client, number))
-        else:
-            client.send(Ready(number, self._endpoint))
-
-    def was_asked(self, client: _Client, number: int) -> bool:
-        """Whether ``client`` has asked for it under ``number``."""
-        return (client, number) in self._numbers
-
-    def is_from(self, supply: Supply) -> bool:
-        """Whether it was given from what ``supply`` has, too."""
-        given_by = self.given_by
-        return given_by is not None and supply.sources(self.spec).get(given_by) == self.wanted.sources[given_by]
-
-    def state(self, present: set[_Client], supply: Supply) -> ServiceState:
-        """What it is now, for those of ``present`` who use it, told to one who has ``supply``."""
-        return ServiceState(
-            name=self.spec.name,
-            kind=self.spec.kind,
-            asked=self.asked,
-            users=len(self._users & present),
-            endpoint=self._endpoint,
-            is_own=self.is_from(supply),
-        )
-
-    def answer_ready(self, running: Running) -> None:
-        """It is up."""
-        self.running = running
-        self._endpoint = running.endpoint
-        for client, number in self._waiting:
-            client.send(Ready(number, running.endpoint))
-        self._waiting.clear()
-        if not self.started.done():
-            self.started.set_result(running)
-
-    def answer_failed(self, error: ProvisionError) -> None:
-        """It will not be; to those who have its endpoint already this is no answer."""
-        if not isinstance(error, _StartError):
-            error = _StartError((self.spec.name,), str(error))
-        for client, number in self._waiting:
-            client.send(Failed(number, str(error)))
-        self._waiting.clear()
-        if not self.started.done():
-            self.started.set_exception(error)
-            self.started.exception()  # if nobody needs it, nobody retrieves it
-
-    async def _needs_started(self) -> dict[str, Running]:
-        """Wait for those that it needs, and give them by name.
-
-        Raises:
-            _StartError: The first that failed.
-        """
-        for need in self.wanted.needs:
-            need.started.add_done_callback(lambda _: self._note_needs())
-        self._note_needs()
-        try:
-            running = await asyncio.gather(*(asyncio.shield(need.started) for need in self.wanted.needs))
-        except _StartError as error:
-            raise _StartError((self.spec.name, *error.path), error.cause) from None
-        return dict(zip((need.spec.name for need in self.wanted.needs), running, strict=True))
-
-    def _note_needs(self) -> None:
-        missing = [need.spec.name for need in self.wanted.needs if not need.started.done()]
-        self._note(f"waiting for {', '.join(missing)}" if missing else "")
-
-    def _use(self, client: _Client) -> None:
-        self._users.add(client)
-        for need in self.wanted.needs:
-            need._use(client)  # noqa: SLF001 (of the same class)
-
-    def answer_lost(self, problem: str) -> None:
-        """It was up, and is not any more."""
-        message = self._lost(problem)
-        for client in self._users:
-            client.send(Lost(self.spec.name, message))
-        self.is_lost.set()
-
-    async def check(self) -> str:
-        """What to tell its users if it does not answer; empty if it does, or its end was told."""
-        doubt = _Doubt()
-        try:
-            async with asyncio.timeout(_DOUBT):
-                await first_of(self._answers(doubt), self.is_lost.wait())
-        except TimeoutError:
-            return "" if doubt.is_answered else self._lost(f"does not answer any more: {doubt.seen}.")
-        return ""
-
-    async def _answers(self, doubt: _Doubt) -> object:
-        endpoint, order = self._endpoint, self.order
-        if endpoint is None or order is None:
-            return None
-        handshake = order.kind.handshake
-        address = Address.of(endpoint)
-        if handshake is not None:
-            await wait_ready(lambda: doubt.attempt(handshake, address), doubt.note)
-        elif endpoint.port:
-            await OpenPort(str(endpoint.port), address, None).wait(doubt.note)
-        return None
-
-    def _lost(self, problem: str) -> str:
-        detail = "" if self._endpoint is None else f" ({self._endpoint.detail})"
-        message = f"The service {self.spec.name!r}{detail} {problem}"
-        return message if self.order is None else self.order.redact(message)
-
-    def _record(self, phase: ServicePhase) -> None:
-        for client in self._users:
-            client.send(Measured(phase))
-
-    def _note(self, text: str) -> None:
-        if text != self._noted:
-            self._noted = text
-            for client in self._users:
-                client.send(Noted(self.spec.name, text))
 
 
 class _Meeting:
@@ -795,40 +415,6 @@ class _Meeting:
         self._socket.close()
         os.close(self._lock)
         self._lock = -1
-
-
-def _in_other_words(spec: ServiceSpec) -> ServiceSpec:
-    """Without what is no matter for a start."""
-    return msgspec.structs.replace(spec, migrations="", needs=())
-
-
-async def _process_ended(connection: socket.socket) -> None:
-    """Wait until the process at the other end has ended, where the system can tell; else for ever."""
-    never = asyncio.Event()
-    if not hasattr(os, "pidfd_open"):
-        await never.wait()
-
-    try:
-        descriptor = os.pidfd_open(_peer(connection))
-    except ProcessLookupError:
-        return
-    except OSError:  # an old kernel: the end of the stream must do
-        await never.wait()
-        return
-
-    ended = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-
-
-def _peer(connection: socket.socket) -> int:
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    return int.from_bytes(credentials[:4], sys.byteorder)
 
 
 async def _lock(project: runtime.Project) -> int | None:
