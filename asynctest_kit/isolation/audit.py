@@ -25,7 +25,7 @@ from asynctest_kit.isolation.templates import open_clone
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
-    from asynctest_kit.isolation.templates import Template
+    from asynctest_kit.isolation.databases import Template
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["Change", "DatabaseAudit", "ServerAudit", "State", "changes"]

@@ -29,16 +29,16 @@ import asyncpg
 import msgspec
 
 from asynctest_kit.errors import IsolationError, MigrationError
+from asynctest_kit.isolation.databases import SESSION_LOST, create, drop, needs_privilege
 from asynctest_kit.isolation.postgres import connect, connect_arguments
 from asynctest_kit.isolation.slots import REFILL_PAUSE, Slots
-from asynctest_kit.isolation.templates import SESSION_LOST, create, drop, needs_privilege
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
-    from asynctest_kit.isolation.templates import Template
+    from asynctest_kit.isolation.databases import Template
     from asynctest_kit.provision.service import Endpoint
 
 __all__ = ["Clones"]

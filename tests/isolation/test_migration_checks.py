@@ -14,10 +14,11 @@ import pytest
 from alembic_projects import ASYNC_ENV, INI, LACKING_ENV, SYNC_ENV, sql, write
 
 from asynctest_kit.errors import MigrationError
+from asynctest_kit.isolation.databases import Template
 from asynctest_kit.isolation.migration_checks import CHECKS, Checked, NotApplicable
 from asynctest_kit.isolation.migrations import apply
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import Template, open_clone
+from asynctest_kit.isolation.templates import open_clone
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
 

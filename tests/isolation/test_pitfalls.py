@@ -37,8 +37,9 @@ import asyncpg
 import msgspec
 import pytest
 
+from asynctest_kit.isolation.databases import create
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import create, ensure_template, open_clone
+from asynctest_kit.isolation.templates import ensure_template, open_clone
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations
 

@@ -15,8 +15,9 @@ import pytest
 from users import user_of
 
 from asynctest_kit.errors import MigrationError
+from asynctest_kit.isolation.databases import Template
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import Template, ensure_template, make_next, open_clone, open_run_database
+from asynctest_kit.isolation.templates import ensure_template, make_next, open_clone, open_run_database
 from asynctest_kit.provision.migration_files import fingerprint
 from asynctest_kit.provision.service import ServiceSpec
 from asynctest_kit.settings import Migrations

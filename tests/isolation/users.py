@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from asynctest_kit.isolation.databases import forced
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import forced
 
 
 @asynccontextmanager
