@@ -25,7 +25,7 @@ from asynctest_kit.settings import load
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
-    from asynctest_kit.pact_settings import PactSettings
+    from asynctest_kit.settings.pacts import PactSettings
 
 __all__ = ["can_i_deploy", "publish", "verify"]
 

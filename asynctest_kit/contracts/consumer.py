@@ -38,7 +38,7 @@ from asynctest_kit.contracts.wording import told_mismatch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-    from asynctest_kit.pact_settings import PactSettings
+    from asynctest_kit.settings.pacts import PactSettings
 
 __all__ = ["ConsumerPact", "MockProvider", "Words"]
 

@@ -49,8 +49,8 @@ from asynctest_kit.http.sockets import SocketTransport
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
-    from asynctest_kit.contract_settings import OpenApiSettings
     from asynctest_kit.contracts.documents import Document
+    from asynctest_kit.settings.contracts import OpenApiSettings
 
 __all__ = ["CaseMaker", "Finding", "GeneratedCases", "OpenApiFindings", "case_client", "check_installed"]
 

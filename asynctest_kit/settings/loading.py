@@ -10,11 +10,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from asynctest_kit.container_options import ImageSource
-from asynctest_kit.contract_settings import GraphQLSettings, OpenApiSettings, graphql_settings, openapi_settings
 from asynctest_kit.errors import SettingsError
-from asynctest_kit.pact_settings import PactSettings, pact_settings
 from asynctest_kit.setting_errors import suggestion
 from asynctest_kit.settings import parse
+from asynctest_kit.settings.contracts import GraphQLSettings, OpenApiSettings, graphql_settings, openapi_settings
 from asynctest_kit.settings.declared import no_unclaimed
 from asynctest_kit.settings.given import Given, add_keys, last, table_of
 from asynctest_kit.settings.keys import (
@@ -33,6 +32,7 @@ from asynctest_kit.settings.keys import (
     variable_of,
 )
 from asynctest_kit.settings.model import KINDS, Override, Settings
+from asynctest_kit.settings.pacts import PactSettings, pact_settings
 from asynctest_kit.settings.services import service
 from asynctest_kit.wiring import check
 

@@ -7,8 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Literal
 
 from asynctest_kit.container_options import ContainerOptions, ImageSource
-from asynctest_kit.contract_settings import GraphQLSettings, OpenApiSettings
-from asynctest_kit.pact_settings import PactSettings
+from asynctest_kit.settings.contracts import GraphQLSettings, OpenApiSettings
+from asynctest_kit.settings.pacts import PactSettings
 from asynctest_kit.wiring import KIND_OF_IMAGES
 
 if TYPE_CHECKING:

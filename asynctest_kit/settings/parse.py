@@ -196,7 +196,7 @@ def provider(given: Given) -> ProviderChoice:
 
 def pull(given: Given) -> PullPolicy:
     """When images are pulled."""
-    from asynctest_kit.container_settings import pull_policy
+    from asynctest_kit.settings.containers import pull_policy
 
     return pull_policy(given.value, given.place)
 
@@ -267,7 +267,7 @@ def url(given: Given) -> str:
 
 def image_name(given: Given) -> str:
     """The name of an image, or what it begins with."""
-    from asynctest_kit.container_settings import image_name
+    from asynctest_kit.settings.containers import image_name
 
     return image_name(given.value, given.place)
 

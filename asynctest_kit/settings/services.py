@@ -227,7 +227,7 @@ def _server_settings(given: Given) -> dict[str, str]:
 
 
 def _container(given: Given) -> ContainerOptions:
-    from asynctest_kit.container_settings import container_options
+    from asynctest_kit.settings.containers import container_options
 
     def duration(value: object, place: str) -> float:
         return parse.positive_duration(Given(value, given.source, place, given.folder))

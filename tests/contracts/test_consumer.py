@@ -10,7 +10,7 @@ import pytest
 
 from asynctest_kit.contracts.consumer import ConsumerPact, Words
 from asynctest_kit.contracts.errors import PactError, PactMismatchError
-from asynctest_kit.pact_settings import PactSettings
+from asynctest_kit.settings.pacts import PactSettings
 
 pytestmark = pytest.mark.anyio
 

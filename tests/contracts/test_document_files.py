@@ -9,11 +9,11 @@ import anyio
 import httpx
 import pytest
 
-from asynctest_kit.contract_settings import OpenApiSettings
 from asynctest_kit.contracts.documents import parsed_document, read_document
 from asynctest_kit.contracts.errors import DocumentError
 from asynctest_kit.contracts.generated import GeneratedCases, OpenApiFindings, case_client
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation
+from asynctest_kit.settings.contracts import OpenApiSettings
 
 pytestmark = pytest.mark.anyio
 

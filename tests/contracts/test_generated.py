@@ -16,7 +16,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from asynctest_kit.contract_settings import OpenApiSettings
 from asynctest_kit.contracts.case_messages import Make
 from asynctest_kit.contracts.documents import parsed_document
 from asynctest_kit.contracts.errors import DocumentError
@@ -24,6 +23,7 @@ from asynctest_kit.contracts.generated import CaseMaker, GeneratedCases, OpenApi
 from asynctest_kit.contracts.openapi import ExchangeChecks, OpenApiViolation
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.http.apps import opened_app, serve
+from asynctest_kit.settings.contracts import OpenApiSettings
 
 pytestmark = pytest.mark.anyio
 

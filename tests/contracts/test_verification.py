@@ -20,8 +20,8 @@ from asynctest_kit.contracts.provider_server import Message
 from asynctest_kit.contracts.verification import Broker, Provider, verify
 from asynctest_kit.fixtures.pacts import PactVerifier
 from asynctest_kit.http.apps import opened_app, serve
-from asynctest_kit.pact_settings import PactSettings
 from asynctest_kit.settings import Settings
+from asynctest_kit.settings.pacts import PactSettings
 
 pytestmark = pytest.mark.anyio
 

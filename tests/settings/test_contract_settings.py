@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from asynctest_kit.contract_settings import GraphQLSettings, OpenApiSettings
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.settings import Settings, load
+from asynctest_kit.settings.contracts import GraphQLSettings, OpenApiSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
