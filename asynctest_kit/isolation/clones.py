@@ -10,7 +10,8 @@ The rules.
    will want one. Who asks when there is none waits for the next that is made, first come first served.
 2. Sessions that make and drop are sessions of the server's maintenance database: the template has none, or it could not
    be cloned. Their application name is what the names of the clones begin with: they are the clones' keepers (see
-   :mod:`asynctest_kit.isolation.templates`), so a run that is killed leaves what the next one drops.
+   :mod:`asynctest_kit.isolation.templates`), so a run that is killed leaves what the next one drops. Where the server
+   has no more connections, one session does it all.
 3. Used clones are dropped one at a time, by force. One that can't be dropped is told at the end.
 """
 
@@ -22,6 +23,7 @@ import sys
 import time
 from collections import deque
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -30,7 +32,8 @@ import msgspec
 
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.databases import SESSION_LOST, create, drop, needs_privilege
-from asynctest_kit.isolation.postgres import connect, connect_arguments
+from asynctest_kit.isolation.postgres import close, connect, is_open
+from asynctest_kit.isolation.room import Room
 from asynctest_kit.isolation.slots import REFILL_PAUSE, Slots
 
 if TYPE_CHECKING:
@@ -76,6 +79,7 @@ class Clones:
         expected: How many leases are to come, as far as is known: none is made in advance for those beyond.
         measured: Told of each that was made or dropped, and when (CLOCK_MONOTONIC).
         told: Told whose a clone was, and what was left in it that would have kept it from being dropped.
+        room: The room on the server for connections; none if nobody else wants any.
 
     Raises:
         IsolationError: On exit: clones are left on the server.
@@ -88,6 +92,7 @@ class Clones:
         expected: int = 0,
         measured: Callable[[Literal["clone", "drop"], float, float], None] = _unmeasured,
         told: Callable[[str, str], None] = _untold,
+        room: Room | None = None,
     ) -> None:
         self._template = template
         self._expected = expected
@@ -99,8 +104,8 @@ class Clones:
         self._slots: Slots[str] = Slots(
             self._make, close=self._drop, usable=lambda _: True, limit=sys.maxsize, ahead=self._stock
         )
-        self._admin: asyncpg.Pool | None = None
-        self._opening = asyncio.Lock()
+        self._room = Room() if room is None else room
+        self._sessions: Slots[asyncpg.Connection] = Slots(self._connect, close=close, usable=is_open, limit=_SESSIONS)
         self._dropping = asyncio.TaskGroup()
         self._used: deque[str] = deque()
         self._is_dropping = False
@@ -110,6 +115,8 @@ class Clones:
         self._last_lease: float | None = None
 
     async def __aenter__(self) -> Self:
+        await self._sessions.__aenter__()
+        self._room.slots.add(self._sessions)
         await self._dropping.__aenter__()
         await self._slots.__aenter__()
         self._slots.grow()
@@ -122,8 +129,8 @@ class Clones:
             await self._slots.__aexit__(None, None, None)
             await self._dropping.__aexit__(None, None, None)
         finally:
-            if self._admin is not None:
-                self._admin.terminate()
+            self._room.slots.discard(self._sessions)
+            await self._sessions.__aexit__(None, None, None)
         if self._left:
             raise IsolationError(
                 f"Databases of single tests are left on {self._template.server.safe_url}, for they could not be "
@@ -225,27 +232,31 @@ class Clones:
 
     async def _trying(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
         """Run it in a session, and if that was ended meanwhile, by a test, in another one."""
-        admin = await self._sessions()
         try:
-            async with admin.acquire() as connection:
-                return await operation(connection)
+            return await self._in_session(operation)
         except SESSION_LOST:
-            async with admin.acquire() as connection:
-                return await operation(connection)
+            return await self._in_session(operation)
 
-    async def _sessions(self) -> asyncpg.Pool:
-        async with self._opening:
-            if self._admin is None:
-                server = self._template.server
-                self._admin = await asyncpg.create_pool(
-                    **connect_arguments(server),
-                    database=server.database,
-                    min_size=1,
-                    max_size=_SESSIONS,
-                    max_inactive_connection_lifetime=0,  # a keeper stays
-                    server_settings={"application_name": self._name},
-                )
-            return self._admin
+    async def _in_session(self, operation: Callable[[asyncpg.Connection], Awaitable[T]]) -> T:
+        connection = await self._sessions.take()
+        is_done = False
+        try:
+            result = await operation(connection)
+            is_done = True
+        except asyncpg.PostgresError:
+            is_done = not connection.is_closed()
+            raise
+        finally:
+            if is_done:
+                self._sessions.give_back(connection)
+            else:
+                connection.terminate()
+                self._sessions.discard()
+        return result
+
+    async def _connect(self) -> asyncpg.Connection:
+        server = self._template.server
+        return await self._room.connect_held(partial(connect, server, name=self._name), self._sessions, server.safe_url)
 
 
 def _smoothed(before: float | None, now: float) -> float:

@@ -1,7 +1,8 @@
 """A database of a test's own, with a connection and a pool: the rung for what one transaction can't do.
 
 Several transactions at once, VACUUM, NOTIFY, a deferred constraint at commit: all of it works, and none of it is seen
-by another test. It costs a clone of the template for each test.
+by another test. It costs a clone of the template for each test, and connections: where the server has no more of them,
+tests wait for each other's, see :mod:`asynctest_kit.isolation.room`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncpg
 
 from asynctest_kit.isolation.advisory import session_locks
 from asynctest_kit.isolation.postgres import connect_arguments
+from asynctest_kit.isolation.room import Room
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,6 +28,9 @@ __all__ = ["OwnDatabase", "OwnPlace", "open_own_database", "whereabouts"]
 
 
 _LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+#: Most connections of its pool: asyncpg's usual number.
+_CONNECTIONS = 10
 
 #: Seconds that a connection may take to tell what it holds, when its test has ended.
 _PATIENCE = 2.0
@@ -39,34 +44,54 @@ class OwnDatabase:
         endpoint: Where it is.
         connection: For the test itself.
         pool: For the code under test.
+        room: The room on its server.
+        owner: Whose it is, there.
     """
 
     endpoint: Endpoint
     connection: asyncpg.Connection
     pool: asyncpg.Pool
+    room: Room
+    owner: str
 
 
 @asynccontextmanager
 async def open_own_database(
-    endpoint: Endpoint, *, init: Any = None, findings: list[str] | None = None
+    endpoint: Endpoint,
+    *,
+    init: Any = None,
+    findings: list[str] | None = None,
+    room: Room | None = None,
+    owner: str = "",
 ) -> AsyncIterator[OwnDatabase]:
-    """Connect to a database that is one test's own; at the end all connections are cut.
+    """Connect to a database that is one test's own, when there is room; at the end all connections are cut.
 
     Args:
         endpoint: The database.
+        room: The room on its server; none if nobody else wants any.
+        owner: Whose it is: a node id.
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
         findings: Where what the test leaves is added, in words; it harms nobody.
     """
-    # With a least size the pool would connect again by itself, also to a server that the test has ended.
-    pool = await asyncpg.create_pool(**whereabouts(endpoint), min_size=0, init=init)
-    try:
-        connection = await pool.acquire()
-        yield OwnDatabase(endpoint, connection, pool)
-        if findings is not None:
-            findings += await _left(connection, pool)
-    finally:
-        # Nobody needs the connections clean, and one that the test has lost would be waited for.
-        pool.terminate()
+    room = Room() if room is None else room
+    with room.claimed(owner, _CONNECTIONS) as guest:
+        # With a least size the pool would connect again by itself, also to a server that the test has ended.
+        pool = await asyncpg.create_pool(
+            **whereabouts(endpoint),
+            min_size=0,
+            max_size=_CONNECTIONS,
+            init=init,
+            connect=guest.connect,
+            reset=guest.reset,
+        )
+        try:
+            connection = await pool.acquire()
+            yield OwnDatabase(endpoint, connection, pool, room, owner)
+            if findings is not None:
+                findings += await _left(connection, pool)
+        finally:
+            # Nobody needs the connections clean, and one that the test has lost would be waited for.
+            pool.terminate()
 
 
 async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]:

@@ -60,11 +60,10 @@ My JSON columns come as text
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import asyncpg
@@ -72,28 +71,31 @@ import asyncpg
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.codecs import HeldConnection
 from asynctest_kit.isolation.functions import FUNCTIONS, effects_of
+from asynctest_kit.isolation.room import Room
 from asynctest_kit.isolation.sandbox import Sandbox, Schema
-from asynctest_kit.isolation.slots import Slots, SlotsExhausted
+from asynctest_kit.isolation.slots import Slots
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["PostgresSlots", "connect", "connect_arguments", "in_turn", "open_slots"]
+__all__ = [
+    "PostgresSlots",
+    "close",
+    "connect",
+    "connect_arguments",
+    "counted_with",
+    "is_open",
+    "open_slots",
+]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
 
 _CONNECT_SECONDS = 10.0
-
-#: Seconds between looks whether a server lets another one come, for a connection was closed; and how many.
-_PARTING = 0.02
-_TRIES = 25
 _NO_SCHEMA = Schema()
-
-T = TypeVar("T")
 
 _END_BACKEND = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND datname = current_database()
@@ -147,46 +149,7 @@ def connect_arguments(endpoint: Endpoint) -> dict[str, Any]:
     }
 
 
-async def in_turn(
-    connecting: Callable[[], Awaitable[T]],
-    endpoint: Endpoint,
-    beside: Collection[PostgresSlots],
-    *,
-    may_ask: Callable[[], bool] = lambda: True,
-) -> T:
-    """Connect; where the server has no more connections, those that are held to other databases on it give one.
-
-    Args:
-        connecting: Does it.
-        endpoint: As whom, and where.
-        beside: Who may hold connections.
-        may_ask: Whether they are to give one.
-
-    Raises:
-        TooManyConnectionsError: None of them can, or is to.
-    """
-    tries = 0
-    while True:
-        try:
-            return await connecting()
-        except asyncpg.TooManyConnectionsError:
-            if not may_ask() or not (tries or await _is_spared(endpoint, beside)):
-                raise
-            tries = (tries or _TRIES) - 1
-            await asyncio.sleep(_PARTING)
-
-
-async def _is_spared(endpoint: Endpoint, beside: Collection[PostgresSlots]) -> bool:
-    """Wait until one of those that are held has been closed; false if each database has but one."""
-    found = [slots for slots in beside if _counted_with(slots.endpoint) == _counted_with(endpoint)]
-    for slots in sorted(found, key=lambda slots: -slots.held.size):
-        if (closed := slots.held.spare()) is not None:
-            await closed
-            return True
-    return False
-
-
-def _counted_with(endpoint: Endpoint) -> tuple[object, ...]:
+def counted_with(endpoint: Endpoint) -> tuple[object, ...]:
     """What tells whose connections a server counts together."""
     return endpoint.host, endpoint.port, endpoint.username
 
@@ -197,7 +160,8 @@ async def open_slots(
     *,
     limit: int = 64,
     init: Callable[[asyncpg.Connection], Awaitable[object]] | None = None,
-    beside: set[PostgresSlots] | None = None,
+    room: Room | None = None,
+    is_shared: bool = False,
 ) -> AsyncIterator[PostgresSlots]:
     """Held connections to a migrated database, bound to the running loop.
 
@@ -205,21 +169,20 @@ async def open_slots(
         endpoint: The database.
         limit: Most connections at once.
         init: Called once with each new connection, as ``init`` of :func:`asyncpg.create_pool`.
-        beside: Those of other databases that may be on the same server; these are added. A test that holds a connection
-            of the one may wait for one of the other, so each has one from the start, and is given it by the others
-            where the server has no more.
+        room: The room on its server; none if nobody else wants any.
+        is_shared: Whether tests have connections to other databases there, too. One that holds a connection of the one
+            may wait for one of the other, so each has one from the start, and is given it by the others where the
+            server has no more.
     """
-    slots = PostgresSlots(endpoint, limit=limit, init=init, beside=beside)
+    slots = PostgresSlots(endpoint, limit=limit, init=init, room=room)
     async with slots.held:
-        if beside is None:
-            yield slots
-            return
-        beside.add(slots)
+        slots.room.slots.add(slots.held)
         try:
-            await slots.held.prepare()
+            if is_shared:
+                await slots.held.prepare()
             yield slots
         finally:
-            beside.discard(slots)
+            slots.room.slots.discard(slots.held)
 
 
 class PostgresSlots:
@@ -227,6 +190,7 @@ class PostgresSlots:
 
     Attributes:
         endpoint: The database.
+        room: The room on its server.
         leases: Whose the sandboxes are, as far as those who lease them tell: node ids.
     """
 
@@ -236,15 +200,15 @@ class PostgresSlots:
         *,
         limit: int,
         init: Callable[[asyncpg.Connection], Awaitable[object]] | None,
-        beside: set[PostgresSlots] | None = None,
+        room: Room | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self._beside = set[PostgresSlots]() if beside is None else beside
+        self.room = Room() if room is None else room
         self.leases: dict[Sandbox, str] = {}
         self._init = init
         self._schema: Schema | None = None
         self._pids: WeakKeyDictionary[asyncpg.Connection, int] = WeakKeyDictionary()  # also of those that are closed
-        self.held: Slots[Any] = Slots(self._connect, close=_close, usable=_is_open, limit=limit)
+        self.held: Slots[Any] = Slots(self._connect, close=close, usable=is_open, limit=limit)
 
     def lease(self) -> AbstractAsyncContextManager[Sandbox]:
         """One test's transaction, rolled back at the end.
@@ -288,16 +252,7 @@ class PostgresSlots:
 
     async def _connect(self) -> HeldConnection:
         open_one = partial(connect, self.endpoint, connection_class=HeldConnection)
-        try:
-            # Only the first is asked for: with it, these go on by themselves.
-            connection: HeldConnection = await in_turn(
-                open_one, self.endpoint, self._beside, may_ask=lambda: not self.held.size
-            )
-        except asyncpg.TooManyConnectionsError as error:
-            raise SlotsExhausted(
-                f"{self.endpoint.safe_url} has no connection left for tests: {error}. "
-                "Close what else is connected, raise the server's max_connections, or lower --concurrency."
-            ) from error
+        connection: HeldConnection = await self.room.connect_held(open_one, self.held, self.endpoint.safe_url)
 
         self._pids[connection] = connection.get_server_pid()
         try:
@@ -333,9 +288,11 @@ class _Lease:
             raise IsolationError(f"The test is at fault in its database: {'; '.join(problems)}")
 
 
-async def _close(connection: asyncpg.Connection) -> None:
+async def close(connection: asyncpg.Connection) -> None:
+    """Close one that is held."""
     await connection.close(timeout=2)
 
 
-def _is_open(connection: asyncpg.Connection) -> bool:
+def is_open(connection: asyncpg.Connection) -> bool:
+    """Whether it may be used."""
     return not connection.is_closed()

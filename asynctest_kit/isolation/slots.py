@@ -19,7 +19,7 @@ The rules.
    somebody waits, who is told why. Rule 2 is not for them: each is for one lease only. Who took one begins to use it
    undisturbed: while others are idle, one is made in its stead ``REFILL_PAUSE`` later, or when one is discarded.
 7. When others ask for what the server has no more of, one is closed for them, at once or when it comes back: all but
-   the last one can be spared, and no new ones are made in their stead.
+   the last one can be spared, and no new ones are made in their stead before those others want no more.
 """
 
 from __future__ import annotations
@@ -187,6 +187,12 @@ class Slots(Generic[T]):
         self._limit = self._size - len(self._owed)
         self._pay()
         return closed
+
+    def relieve(self) -> None:
+        """Others want none any more, so there may be more again."""
+        if self._limit < self._most and not self._owed:
+            self._limit = self._most
+            self.grow()
 
     def _pay(self) -> None:
         while self._owed and self._idle:

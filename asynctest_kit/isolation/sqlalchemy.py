@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from asynctest_kit.isolation.statements import Head
     from asynctest_kit.provision.service import Endpoint
 
-__all__ = ["SandboxEngines", "engine_for"]
+__all__ = ["SandboxEngines", "connections_of", "engine_for"]
 
 #: A failure is shown where the code under test called us; our own frames say nothing about it.
 __tracebackhide__ = True
@@ -50,6 +50,10 @@ __tracebackhide__ = True
 T = TypeVar("T")
 
 _COMPILED_STATEMENTS = 500
+
+#: SQLAlchemy's own ``pool_size`` and ``max_overflow``.
+_POOLED = 5
+_BEYOND = 10
 
 
 class SandboxEngines:
@@ -106,10 +110,24 @@ class SandboxEngines:
         connection.is_set_up = True
 
 
-def engine_for(endpoint: Endpoint, options: Mapping[str, Any]) -> AsyncEngine:
-    """An ordinary engine on a database, by its unix socket if there is one; the caller disposes of it."""
+def connections_of(options: Mapping[str, Any]) -> int:
+    """How many an engine with these options may hold at once, as far as they tell."""
+    beyond = options.get("max_overflow", _BEYOND)
+    return (options.get("pool_size", _POOLED) or _POOLED) + (beyond if beyond >= 0 else _BEYOND)
+
+
+def engine_for(
+    endpoint: Endpoint, options: Mapping[str, Any], *, connecting: Callable[..., Awaitable[asyncpg.Connection]]
+) -> AsyncEngine:
+    """An ordinary engine on a database, by its unix socket if there is one; the caller disposes of it.
+
+    Args:
+        endpoint: The database.
+        options: What the application gives ``create_async_engine``.
+        connecting: Does :func:`asyncpg.connect`.
+    """
     url = make_url(endpoint.url_for("asyncpg")).set(query={})  # asyncpg reads it, and knows more of it than the dialect
-    connect_args = whereabouts(endpoint) | dict(options.get("connect_args", {}))
+    connect_args = whereabouts(endpoint) | {"async_creator_fn": connecting} | dict(options.get("connect_args", {}))
     return create_async_engine(url, **{**options, "connect_args": connect_args})
 
 

@@ -77,7 +77,7 @@ async def test_they_are_ready_before_they_are_asked_for(template, admin):
 
 async def test_nothing_is_made_for_nobody(template, admin):
     async with Clones(template) as clones:
-        assert clones._admin is None
+        assert not clones._sessions.size
         async with clones.lease() as endpoint:
             assert await names(admin, clones) == [endpoint.database]
     assert await names(admin, clones) is None

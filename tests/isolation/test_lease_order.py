@@ -12,6 +12,7 @@ from users import user_of
 
 from asynctest_kit.errors import IsolationError
 from asynctest_kit.isolation.postgres import open_slots
+from asynctest_kit.isolation.room import Room
 
 pytestmark = pytest.mark.anyio
 
@@ -110,14 +111,14 @@ async def test_leases_of_two_pools_wait_for_each_other_in_one_order(server, tmp_
 
 async def test_the_first_connection_to_a_database_is_spared_by_those_to_others(server):
     async with user_of(server, "CONNECTION LIMIT 3") as user:
-        beside = set()
-        async with open_slots(user, beside=beside) as orders:
+        room = Room()
+        async with open_slots(user, room=room, is_shared=True) as orders:
             held = [await orders.held.take() for _ in range(3)]
             has_begun = anyio.Event()
 
             async def bill():
                 has_begun.set()
-                async with open_slots(user, beside=beside) as billing, billing.lease():
+                async with open_slots(user, room=room, is_shared=True) as billing, billing.lease():
                     pass
 
             with anyio.fail_after(60):
@@ -127,13 +128,13 @@ async def test_the_first_connection_to_a_database_is_spared_by_those_to_others(s
                     for connection in held:
                         orders.held.give_back(connection)
             assert orders.held.size < 3
-        assert beside == set()
+        assert room.slots == set()
 
 
 async def test_where_nobody_can_spare_one_it_is_told(server):
     async with user_of(server, "CONNECTION LIMIT 1") as user:
-        beside = set()
-        async with open_slots(user, beside=beside), open_slots(user, beside=beside) as billing:
+        shared = {"room": Room(), "is_shared": True}
+        async with open_slots(user, **shared), open_slots(user, **shared) as billing:
             with pytest.raises(IsolationError, match="has no connection left for tests"):
                 async with billing.lease():
                     pass
