@@ -17,6 +17,7 @@ from asynctest_kit.engine.treatment import MARK, check_marks
 from asynctest_kit.errors import SettingsError
 from asynctest_kit.fixtures import (
     escapes,
+    full_servers,
     graphql,
     hidden,
     http,
@@ -105,6 +106,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(redis_refusals, "asynctest_kit-redis-refusals")
     config.pluginmanager.register(refusals, "asynctest_kit-refusals")
     config.pluginmanager.register(lock_waits, "asynctest_kit-lock-waits")
+    config.pluginmanager.register(full_servers, "asynctest_kit-full-servers")
     config.pluginmanager.register(escapes, "asynctest_kit-escapes")
     once = ToldOnce(config, is_worker=hasattr(config, "workerinput"))
     config.pluginmanager.register(once, "asynctest_kit-told-once")

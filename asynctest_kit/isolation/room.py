@@ -102,6 +102,11 @@ class Room:
         """Whether a guest waits."""
         return bool(self._waiters)
 
+    @property
+    def held(self) -> int:
+        """How many connections are held for tests with a transaction, and for what else is the run's."""
+        return sum(slots.size for slots in self.slots)
+
     @contextmanager
     def claimed(self, name: str, most: int) -> Iterator[Guest]:
         """Claim for a test that its pools may hold so many more while the block runs."""
@@ -306,7 +311,7 @@ class Room:
             self._is_vague = sum(guest.opening for guest in self._guests.values()) > 1
 
     def _established(self) -> int:
-        return sum(len(guest.connections) for guest in self._guests.values()) + sum(slots.size for slots in self.slots)
+        return sum(len(guest.connections) for guest in self._guests.values()) + self.held
 
     def _closed(self, guest: Guest, connection: asyncpg.Connection) -> None:
         guest.connections.pop(connection, None)
