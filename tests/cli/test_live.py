@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import pty
 import re
 import socket
+import termios
 import time
 from concurrent.futures import Future
 
@@ -294,9 +296,59 @@ def test_pytest_shows_none_where_nobody_wants_or_sees_it(slow, options, environm
     assert re.search(r"(^|\W)1 error", re.sub(r"\x1b\[[\d;]*m", "", shown))
 
 
-def run_on_a_terminal(module, *arguments, cwd, **environment):
-    """Everything that a terminal was sent by a Python module with these arguments."""
+#: The first test goes on when the wait has been seen on the terminal.
+WAITING = """
+import anyio
+import pytest
+from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+inserted = anyio.Event()
+
+async def test_has_it(pg):
+    await pg.execute("INSERT INTO users (email) VALUES ('eve@example.com')")
+    inserted.set()
+    while not Path("seen").exists():
+        await anyio.sleep(0.02)
+
+async def test_wants_it(pg):
+    await inserted.wait()
+    await pg.execute("INSERT INTO users (email) VALUES ('eve@example.com')")
+"""
+
+
+def test_a_run_on_a_terminal_shows_who_waits_for_whose_lock_while_it_does(project):
+    root = project(
+        pyproject__toml="""
+            [tool.asynctest_kit]
+            timeout = "50s"
+            [tool.asynctest_kit.services.postgres]
+            provider = "embedded"
+            migrations = { sql = "sql" }
+        """,
+        test_it__py=WAITING,
+    )
+    (root / "sql").mkdir()
+    (root / "sql" / "01.sql").write_text("CREATE TABLE users (email text PRIMARY KEY)")
+    line = re.compile(
+        r"lock wait \d[\d.]* m?s  test_it.py::test_wants_it waits for the unique key users_pkey of users, "
+        r"email = 'eve@example.com', held by test_it.py::test_has_it"
+    )
+
+    def look(shown):
+        if line.search(shown):
+            (root / "seen").touch()
+
+    shown = run_on_a_terminal("asynctest_kit", "run", "test_it.py", cwd=root, look=look)
+    plain = re.sub(r"\x1b\[[\d;]*m", "", shown)
+    assert "2 passed" in plain, plain
+    assert "1 wait for locks of others" in plain
+
+
+def run_on_a_terminal(module, *arguments, cwd, look=lambda _: None, **environment):
+    """Everything that a terminal was sent by a Python module with these arguments; ``look`` sees it while it comes."""
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 240))
     clean = {
         name: value
         for name, value in os.environ.items()
@@ -306,7 +358,10 @@ def run_on_a_terminal(module, *arguments, cwd, **environment):
     with os.fdopen(theirs, "wb") as end:
         process = preloaded.start(["-m", module, *arguments], cwd=cwd, env=variables, out=end, err=end)
     with os.fdopen(ours, "rb") as terminal:
-        shown = b"".join(pieces_of(terminal)).decode()
+        shown = ""
+        for piece in codecs.iterdecode(pieces_of(terminal), "utf-8"):
+            shown += piece
+            look(shown)
     assert process.wait(60) is not None
     return shown
 
