@@ -111,7 +111,16 @@ async def _roll_back_prepared(connection: asyncpg.Connection, server: Endpoint, 
     return tuple(gid for gid, _ in found)
 
 
-async def drop_orphans(connection: asyncpg.Connection) -> None:
+#: Another run is at an orphan too, or somebody has connected to look into it.
+_NOT_OURS = (
+    asyncpg.ObjectInUseError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InternalServerError,
+)
+
+
+async def drop_orphans(connection: asyncpg.Connection, server: Endpoint) -> None:
     """Drop what runs that have ended left, and what was made for the next run from templates that are gone."""
     orphans = await connection.fetch(
         r"""
@@ -130,7 +139,7 @@ async def drop_orphans(connection: asyncpg.Connection) -> None:
     )
     for (name,) in orphans:
         try:
+            await _roll_back_prepared(connection, server, name)  # with one, the server would wait for seconds first
             await connection.execute(f'DROP DATABASE IF EXISTS "{name}"')
-        except (asyncpg.ObjectInUseError, asyncpg.InvalidCatalogNameError, asyncpg.InternalServerError):
-            # Another run is at it too, or somebody has connected to look into it.
+        except _NOT_OURS:
             continue

@@ -17,8 +17,8 @@ The path is one line: fingerprint, lock, look, build, mark, clone. The rules:
 3. This run's own database, and a test's, is ``atk_run_<random>``. As long as it is used, a session whose application
    name is the database's name is connected to the server, from before it is created: its keeper. One session keeps
    several that are called ``<its name>_<number>``.
-4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it; the drop
-   isn't forced, so it can't hit a database that is in use after all.
+4. A run database with no keeper and no session of its own belongs to a run that died. The next run drops it, with what
+   was prepared in it; the drop isn't forced, so it can't hit a database that is in use after all.
 
 5. Copying a template takes a server of ours a tenth of a second or more, so one that is kept has the next run's
    database before anybody waits for it: ``atk_next_<the template's oid>``. A run takes it by giving it a name of its
@@ -176,7 +176,7 @@ async def _run_database(
     keeper: asyncpg.Connection, name: str, template: Template, made: str | None
 ) -> AsyncIterator[Endpoint]:
     endpoint = await _taken(keeper, name, template.server, made) or await _clone(keeper, name, template)
-    dropping = asyncio.create_task(drop_orphans(keeper))  # nobody waits for that
+    dropping = asyncio.create_task(drop_orphans(keeper, template.server))  # nobody waits for that
     try:
         yield endpoint
     finally:
@@ -203,7 +203,7 @@ async def make_next(
     template = Template(server, _name(server, digest_of(migrations, preparation, root=root)))
     connection = await connect(server, name="atk_next")
     try:
-        await drop_orphans(connection)
+        await drop_orphans(connection, server)
         if (found := await _look(connection, template.name)) is not None:
             with suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
                 await create(connection, f"atk_next_{found['oid']}", template)
