@@ -80,12 +80,13 @@ class Clones:
         measured: Told of each that was made or dropped, and when (CLOCK_MONOTONIC).
         told: Told whose a clone was, and what was left in it that would have kept it from being dropped.
         room: The room on the server for connections; none if nobody else wants any.
+        clock: What tells how long a clone takes, and how long it is from one lease to the next.
 
     Raises:
         IsolationError: On exit: clones are left on the server.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (who is told of what)
         self,
         template: Template,
         *,
@@ -93,9 +94,11 @@ class Clones:
         measured: Callable[[Literal["clone", "drop"], float, float], None] = _unmeasured,
         told: Callable[[str, str], None] = _untold,
         room: Room | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._template = template
         self._expected = expected
+        self._clock = clock
         self._measured = measured
         self._told = told
         self._owners: dict[str, str] = {}
@@ -167,13 +170,13 @@ class Clones:
 
     def _note_lease(self) -> None:
         self._expected = max(0, self._expected - 1)
-        now = time.monotonic()
+        now = self._clock()
         if self._last_lease is not None:
             self._between = _smoothed(self._between, now - self._last_lease)
         self._last_lease = now
 
     async def _make(self) -> str:
-        start = time.monotonic()
+        start = self._clock()
         try:
             name = await self._trying(self._clone)
         except asyncpg.InsufficientPrivilegeError as error:
@@ -181,7 +184,7 @@ class Clones:
 
         if not self._slots.is_waited_for:
             await self._warm(name)
-        end = time.monotonic()
+        end = self._clock()
         self._cost = _smoothed(self._cost or None, end - start)
         self._measured("clone", start, end)
         return name
@@ -213,7 +216,7 @@ class Clones:
         self._is_dropping = False
 
     async def _drop(self, name: str) -> None:
-        owner, start = self._owners.pop(name, ""), time.monotonic()
+        owner, start = self._owners.pop(name, ""), self._clock()
         try:
             prepared = await self._trying(lambda connection: drop(connection, self._template.server, name))
         except _GONE as error:
@@ -222,7 +225,7 @@ class Clones:
         except Exception as error:  # noqa: BLE001  # told at the end; the others are dropped first
             self._left.append(f"{name} ({error})")
         else:
-            self._measured("drop", start, time.monotonic())
+            self._measured("drop", start, self._clock())
             if prepared:
                 self._told(
                     owner,

@@ -12,9 +12,14 @@ import pytest
 from asynctest_kit.errors import IsolationError, MigrationError
 from asynctest_kit.isolation.clones import Clones
 from asynctest_kit.isolation.postgres import connect
-from asynctest_kit.isolation.templates import ensure_template, open_run_database
+from asynctest_kit.isolation.templates import Template, ensure_template, open_run_database
+from asynctest_kit.provision.service import Endpoint
 
 pytestmark = pytest.mark.anyio
+
+NOWHERE = Endpoint(
+    service="postgres", kind="postgres", provider="embedded", scheme="postgresql", host="127.0.0.1", port=1, detail=""
+)
 
 
 class Log:
@@ -56,6 +61,80 @@ async def names(admin, clones):
 
 async def sessions(admin, clones):
     return await admin.fetch("SELECT pid, datname FROM pg_stat_activity WHERE application_name = $1", clones._name)
+
+
+class Timed(Clones):
+    """Clones on no server: each takes so many seconds of a clock that goes on from lease to lease only."""
+
+    def __init__(self, cost, expected):
+        super().__init__(Template(NOWHERE, "template"), expected=expected, clock=self.now)
+        self.cost = cost
+        self.time = self.making = 0.0
+        self.stock = 0
+
+    def now(self):
+        making, self.making = self.making, 0.0
+        return self.time + making
+
+    async def _trying(self, operation):
+        if operation != self._clone:
+            return ()
+        self.making = self.cost
+        self._made += 1
+        self.stock += 1
+        return f"{self._name}_{self._made}"
+
+    async def _warm(self, name):
+        pass
+
+    async def leased(self, count, *, every):
+        for _ in range(count):
+            self.time += every
+            async with self.lease():
+                self.stock -= 1
+
+    async def settled(self, stock):
+        """When so many are in stock, and not one more is wanted."""
+        async with asyncio.timeout(60):
+            while self.stock < stock or self._slots.making:  # noqa: ASYNC110  # nothing tells of it
+                await asyncio.sleep(0.001)
+        self._slots.grow()
+        assert (self.stock, self._slots.making) == (stock, 0)
+
+
+@pytest.mark.parametrize(
+    ("cost", "every", "stock"), [(0.1, 10.0, 2), (0.1, 0.05, 4), (0.02, 0.05, 2), (0.3, 0.05, 8), (9.0, 0.01, 8)]
+)
+async def test_in_stock_is_what_is_asked_for_while_one_is_made_and_one_more(cost, every, stock):
+    async with Timed(cost, expected=1000) as clones:
+        await clones.settled(8)  # nothing is known yet
+        await clones.leased(20, every=every)
+        await clones.settled(stock)
+
+
+async def test_the_stock_follows_what_was_measured_last():
+    async with Timed(0.1, expected=1000) as clones:
+        await clones.settled(8)
+        await clones.leased(20, every=1.0)
+        await clones.settled(2)
+        await clones.leased(30, every=0.025)
+        await clones.settled(6)
+        clones.cost = 0.01
+        await clones.leased(30, every=0.025)
+        await clones.settled(2)
+
+
+async def test_in_stock_are_never_more_than_tests_are_to_come():
+    async with Timed(9.0, expected=5) as clones:
+        await clones.settled(5)
+        await clones.leased(3, every=0.01)
+        await clones.settled(2)
+        await clones.leased(2, every=0.01)
+        await clones.settled(0)
+        assert clones._made == 5
+        await clones.leased(1, every=0.01)  # one that nobody knew of has its own
+        await clones.settled(0)
+        assert clones._made == 6
 
 
 async def test_they_are_ready_before_they_are_asked_for(template, admin):
