@@ -81,10 +81,12 @@ class Room:
 
     Attributes:
         slots: Connections that are held to databases there, for tests with a transaction.
+        waited: For how many seconds each guest has waited, by its name; whoever tells of it takes it away.
     """
 
     def __init__(self, *, patience: float = _PATIENCE) -> None:
         self.slots: set[Slots[Any]] = set()
+        self.waited: dict[str, float] = {}
         self._patience = patience
         self._guests: dict[str, Guest] = {}
         self._waiters: list[_Waiter] = []
@@ -110,7 +112,7 @@ class Room:
     @contextmanager
     def claimed(self, name: str, most: int) -> Iterator[Guest]:
         """Claim for a test that its pools may hold so many more while the block runs."""
-        guest = self._guests.setdefault(name, Guest(self))
+        guest = self._guests.setdefault(name, Guest(self, name))
         guest.claim += most
         try:
             yield guest
@@ -259,7 +261,8 @@ class Room:
         self._waiters.insert(0 if is_again else len(self._waiters), waiter)
         self.serve()
         try:
-            await waiter.granted
+            with self._timed(guest):
+                await waiter.granted
         except asyncio.CancelledError:
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
@@ -267,6 +270,20 @@ class Room:
                 guest.opening -= 1
             self.serve()
             raise
+
+    @contextmanager
+    def _timed(self, guest: Guest) -> Iterator[None]:
+        """Note for how long it waits, however many it waits for."""
+        guest.waiting += 1
+        if guest.waiting == 1:
+            guest.waits_since = time.monotonic()
+        try:
+            yield
+        finally:
+            guest.waiting -= 1
+            if not guest.waiting:
+                lasted = time.monotonic() - guest.waits_since
+                self.waited[guest.name] = self.waited.get(guest.name, 0.0) + lasted
 
     @contextmanager
     def _refusal(self) -> Iterator[None]:
@@ -350,13 +367,19 @@ class Guest:
     """A test, as one that wants connections.
 
     Attributes:
+        name: The test's node id.
         claim: How many its pools may hold.
         connections: Those that it has, the oldest first.
         opening: How many are being opened for it.
+        waiting: How many it waits for.
+        waits_since: When it began to wait, if it does.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: Room, name: str) -> None:
         self._room = room
+        self.name = name
+        self.waiting = 0
+        self.waits_since = 0.0
         self.claim = 0
         self.connections: dict[asyncpg.Connection, None] = {}
         self.opening = 0

@@ -151,6 +151,7 @@ async def test_who_is_cancelled_while_it_waits_takes_nothing_along():
         assert (second.used, room._waiters) == (0, [])
         async with asyncio.timeout(60), holding(room, third, server):
             pass
+    assert room.waited["first"] < room.waited["second"], "also a wait that ended so is told of"
 
 
 async def test_what_is_idle_in_a_pool_is_closed_for_who_waits():
