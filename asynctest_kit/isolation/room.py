@@ -231,7 +231,8 @@ class Room:
         denied, is_passed = set[Guest](), False
         for waiter in tuple(self._waiters):
             guest = waiter.guest
-            if guest in denied or (is_passed and not guest.used):
+            is_given_up = waiter.granted.done()  # and has not noticed yet
+            if is_given_up or guest in denied or (is_passed and not guest.used):
                 continue
             while not (has_room := self._has_room_for(guest)) and self._close_idle():
                 pass
@@ -340,7 +341,8 @@ class Room:
         """Its test has ended: what it left waiting waits for nothing."""
         for waiter in [one for one in self._waiters if one.guest is guest]:
             self._waiters.remove(waiter)
-            waiter.granted.set_exception(asyncpg.InterfaceError("the test has ended, and its pool with it"))
+            if not waiter.granted.done():
+                waiter.granted.set_exception(asyncpg.InterfaceError("the test has ended, and its pool with it"))
 
     def _all_wait(self) -> bool:
         """Whether all who hold connections wait for more."""

@@ -6,7 +6,7 @@ import asyncio
 import random
 import weakref
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
@@ -138,16 +138,16 @@ async def test_first_come_is_first_served():
 async def test_who_is_cancelled_while_it_waits_takes_nothing_along():
     server, room = Server(most=1), Room()
     with room.claimed("first", 1) as first, room.claimed("second", 1) as second, room.claimed("third", 1) as third:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(holding(room, first, server))
-            given_up = asyncio.ensure_future(room.open(second, server.connect))
-            granted = asyncio.ensure_future(room.open(second, server.connect))
-            await in_queue(room, 2)
-            given_up.cancel()
-            await asyncio.wait((given_up,))
-            await stack.aclose()
-            granted.cancel()  # at the moment when it is its turn
-            await asyncio.wait((granted,))
+        held = await room.open(first, server.connect)
+        given_up = asyncio.ensure_future(room.open(second, server.connect))
+        granted = asyncio.ensure_future(room.open(second, server.connect))
+        await in_queue(room, 2)
+        given_up.cancel()
+        held.terminate()  # before the one has noticed; and the other one is cancelled when it is its turn
+        granted.cancel()
+        await asyncio.wait((given_up, granted))
+        assert given_up.cancelled()
+        assert granted.cancelled()
         assert (second.used, room._waiters) == (0, [])
         async with asyncio.timeout(60), holding(room, third, server):
             pass
@@ -248,12 +248,14 @@ async def test_pools_of_many_tests_share_what_a_server_takes_with_those_that_hav
                 await asyncio.gather(*(own.pool.fetchval("SELECT 1") for _ in range(8)))
 
         async with asyncio.timeout(120), asyncio.TaskGroup() as tests:
-            for number in range(8):
-                tests.create_task(test(f"test {number}"))
+            begin = [tests.create_task(test(f"test {number}")) for number in range(8)]
             await begun.wait()
+            for given_up in begin[-2:]:
+                given_up.cancel()
             for lease in leases:
                 await slots.give_back(lease)
         assert slots.held.size < 3
+        assert (room._guests, room._waiters) == ({}, [])
         async with asyncio.timeout(60):  # and they are more again
             leases = [await slots.take() for _ in range(3)]
         for lease in leases:
