@@ -11,7 +11,7 @@ from pathlib import Path
 import nox
 from nox.command import CommandFailed
 
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"  # uv, where it is, installs in a tenth of pip's time
 nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "boundaries", "tests", "tests_lowest-3.11", "demo", "docs"]
 nox.needs_version = ">=2024.10.9"
