@@ -26,7 +26,7 @@ _TEST_TOOLS = ("coverage>=7.10", "pytest>=8.4")
 #: Sizes of the benchmarks in CI; None for one that would fetch a suite of others.
 _SMALL = {
     "api": ("--iterations", "128", "--rounds", "1"),
-    "collecting": ("--files", "10", "--rounds", "1"),
+    "collecting": ("--files", "2", "--tests", "20", "--rounds", "1"),
     "leases": ("--iterations", "100", "--rounds", "1"),
     "mocks": ("--iterations", "50", "--rounds", "1"),
     "public": None,
@@ -42,7 +42,12 @@ _SMALL = {
 #: once, and hardly depend on versions. The engine's, the fixtures' and isolation's run everywhere: tests/conftest.py
 #: takes the mark from none of them.
 _THINNED = ("-m", "not once")
-_SHORTER = {"STUBBED_TESTS": "20"}
+_SHORTER = {"STUBBED_TESTS": "20", "ADVERSARIES": "24"}
+
+#: In CI they share what isn't the core, all of which the session `tests` runs beside them: what is about libraries
+#: is for their oldest releases, what is about processes for the newest Python.
+_ABOUT_LIBRARIES = ("tests/contracts", "tests/http")
+_ABOUT_PROCESSES = ("tests/provision",)
 
 #: Plugins and libraries whose suites our tests run.
 _TESTED_WITH = (
@@ -124,7 +129,8 @@ def tests_on(session: nox.Session, runner: str) -> None:
     environment = _test_bed()
     _install_tests(session)
     cache = _own_cache(f"tests_on-{session.python}-{runner[:3]}")
-    session.run(*runner.split(), "-q", "tests", cache, *_THINNED, *session.posargs, env=environment | _SHORTER)
+    options = ("-q", "tests", cache, *_THINNED, *_left_out(*_ABOUT_LIBRARIES))
+    session.run(*runner.split(), *options, *session.posargs, env=environment | _SHORTER)
 
 
 @nox.session(python=_PYTHONS)
@@ -133,7 +139,8 @@ def tests_lowest(session: nox.Session) -> None:
     environment = _test_bed()
     session.install(".[example]", *_LOWEST, *_TESTED_WITH, *_PACT, "pytest-subtests")
     cache = _own_cache(f"tests_lowest-{session.python}")
-    session.run("python", "-m", "pytest", "-q", "tests", cache, *_THINNED, *session.posargs, env=environment | _SHORTER)
+    options = ("-q", "tests", cache, *_THINNED, *_left_out(*_ABOUT_PROCESSES))
+    session.run("python", "-m", "pytest", *options, *session.posargs, env=environment | _SHORTER)
 
 
 @nox.session
@@ -172,7 +179,8 @@ def bench(session: nox.Session) -> None:
     In CI they are small, which proves no aim: that they work is what is checked.
     """
     environment = _test_bed() | {"PYTHONDONTWRITEBYTECODE": ""}
-    session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS, *_TESTED_WITH)
+    installed = () if os.environ.get("CI") else _TESTED_WITH  # plugins that every process of pytest's loads
+    session.install(*_PINNED, ".[example]", "testcontainers", *_PEERS, *installed)
     failed = []
     for script in sorted(Path("benchmarks").glob("[!_]*.py")):
         options = _SMALL.get(script.stem, ()) if os.environ.get("CI") else ("--check",)
@@ -187,6 +195,11 @@ def bench(session: nox.Session) -> None:
 
 def _install_tests(session: nox.Session) -> None:
     session.install(*_PINNED, "-e", ".[example]", *_TEST_TOOLS, *_TESTED_WITH, *_PACT)
+
+
+def _left_out(*folders: str) -> list[str]:
+    """Options: in CI those folders' tests are another session's."""
+    return [f"--ignore={folder}" for folder in folders] if os.environ.get("CI") else []
 
 
 def _own_cache(name: str) -> str:

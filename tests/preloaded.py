@@ -157,6 +157,7 @@ def _server() -> socket.socket:
 def main() -> None:
     """Serve until the other end is closed."""
     _load()
+    _tell_coverage()
     server = socket.socket(fileno=0)
     bell, ringer = socket.socketpair()
     ringer.setblocking(False)
@@ -197,6 +198,14 @@ def _load() -> None:
     for name, module in sys.modules.items():
         if name.partition(".")[0] in _HAVE_PLUGINS:  # a run is not to warn that it can't rewrite their asserts
             module.__doc__ = f"PYTEST_DONT_REWRITE: {module.__doc__}"
+
+
+def _tell_coverage() -> None:
+    """Where coverage is measured, write what the imports covered: else each run would, with its own."""
+    coverage = sys.modules.get("coverage")
+    measured = coverage and coverage.Coverage.current()
+    if measured:
+        measured.save()
 
 
 def _tell_ended(running: dict[int, int]) -> None:

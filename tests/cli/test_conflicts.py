@@ -275,6 +275,7 @@ async def test_a_time_out_names_the_holder(project, atk):
     )
 
 
+@pytest.mark.once
 async def test_locks_of_a_real_server(project, atk):
     suite = {"test_conflicts__py": CONFLICTS, "test_escapes__py": ESCAPES, "jobs__py": JOBS}
     folder = project(**suite, pyproject__toml=SETTINGS)

@@ -14,6 +14,7 @@ IMAGES = {"ATK_WIREMOCK_IMAGE": "own/wiremock:1", "ATK_MOCKSERVER_IMAGE": "own/m
 JARS = {"ATK_WIREMOCK_JAR": "wiremock.jar", "ATK_MOCKSERVER_JAR": "mockserver.jar"}
 
 
+@pytest.mark.once
 @pytest.mark.parametrize(
     ("provider", "named", "can_run"),
     [("embedded", IMAGES, False), ("embedded", JARS, True), ("docker", JARS, False), ("auto", IMAGES, True)],

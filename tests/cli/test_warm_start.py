@@ -295,6 +295,7 @@ async def test_it_ends_with_the_services(kept):
     assert not kept.socket.exists()
 
 
+@pytest.mark.once
 async def test_services_that_are_kept_again_at_once_have_a_process_too(kept):
     """The one before is still leaving: it imports, and holds its lock, until it sees that its services are gone."""
     await kept.has_process()
@@ -377,6 +378,7 @@ ON_DATABASE = """
 """
 
 
+@pytest.mark.once
 async def test_the_next_runs_database_is_made_while_nobody_waits(project):
     (root := project(pyproject__toml=WITH_DATABASE, test_own__py=ON_DATABASE)).joinpath("sql").mkdir()
     (root / "sql" / "1.sql").write_text("CREATE TABLE users (id int PRIMARY KEY)")

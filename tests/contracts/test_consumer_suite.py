@@ -244,6 +244,7 @@ async def test_what_does_not_hold_is_told(together):
     assert [each["description"] for each in said] == ["one"]
 
 
+@pytest.mark.once
 async def test_fifty_at_once_write_what_they_write_one_at_a_time(suite, together, tmp_path):
     def shared(written):
         return {name: content for name, content in written.items() if "bank" in name}

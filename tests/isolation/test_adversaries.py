@@ -39,7 +39,7 @@ BODIES = int(os.environ.get("ADVERSARIES", "60"))
 SEED = int(os.environ.get("ADVERSARIES_SEED") or random.SystemRandom().randrange(1 << 20))
 
 #: For the run; Docker's is a second one of the same tests.
-PROVIDERS = ("embedded", "docker") if "ADVERSARIES" in os.environ else ("embedded",)
+PROVIDERS = ("embedded", "docker") if BODIES > 60 else ("embedded",)
 
 PAIRS = st.lists(st.tuples(adversaries(), conducts(2)), min_size=1, max_size=48)
 
@@ -91,7 +91,7 @@ def attack(endpoints, migrations):
                 run_state_machine_as_test(
                     seed(SEED + number)(partial(Crowd, runner, arena)),
                     settings=settings(
-                        max_examples=5,
+                        max_examples=min(5, max(1, BODIES // 12)),
                         stateful_step_count=6,
                         deadline=None,
                         database=None,

@@ -207,6 +207,7 @@ def basic(user, password):
 ANSWER = f'print({{"ServerURL": server, "Username": "{USER}", "Secret": "{PASSWORD}"}}.__repr__().replace("\'", \'"\'))'
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("by", ["file", "variable", "helper", "store"])
 async def test_who_has_logged_in_may_pull(engine, tmp_path, by):
     async with registry(tmp_path, users=True) as host:

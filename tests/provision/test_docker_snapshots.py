@@ -96,6 +96,7 @@ async def test_where_there_are_to_be_none_none_is_made(cache, docker):
     assert snapshots.images() == set()
 
 
+@pytest.mark.once
 async def test_it_is_prepared_once_and_each_start_has_its_password(cache, docker, engine):
     async with postgres(docker) as (_, names, first):
         assert names == {"postgres", "template0", "template1"}
@@ -150,6 +151,7 @@ def keys():
     return [file.parent.name for file in snapshots._folder().glob("*/image")]
 
 
+@pytest.mark.once
 async def test_what_migrations_made_is_there_for_the_same_project_and_what_tests_made_is_not(cache, docker):
     async with postgres(docker, migrations="first") as (connection, _, order):
         await connection.execute("CREATE DATABASE migrated")

@@ -73,6 +73,7 @@ def failed(out):
     return set(re.findall(r"^(?:FAILED|ERROR) test_it\.py::(\w+)", out, re.MULTILINE))
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("how", [ATK, PYTEST], ids=["atk", "pytest"])
 async def test_a_container_that_is_killed_is_named_by_the_tests_that_used_it(engine, root, how):
     write_suite(root, SUITE, OTHERS_EMBEDDED)

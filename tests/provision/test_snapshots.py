@@ -256,6 +256,7 @@ async def test_without_a_cache_it_works_as_ever(tmp_path, monkeypatch, obstacle)
         assert "postgres" in await names_in(endpoint)
 
 
+@pytest.mark.once
 async def test_many_at_once_make_and_use_one(cache):
     async def once():
         async with postgres() as (endpoint, _):

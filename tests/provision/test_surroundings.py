@@ -56,6 +56,7 @@ def name_in_box(root):
     return b"".join(output.data for output in written).decode().strip()
 
 
+@pytest.mark.once
 async def test_each_client_is_served_by_the_engine_that_it_names(engine, root, tmp_path, client_with, monkeypatch):
     first = client_with(DOCKER_HOST=engine.location.url)
     mine = await first.endpoint(BOX)
