@@ -23,6 +23,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import PathDistribution, distributions
 from pathlib import Path
 from typing import IO, Any, Never
 
@@ -192,12 +193,31 @@ def main() -> None:
 def _load() -> None:
     for module in _MODULES:
         import_module(module)
+    _read_once("files")
+    _read_once("entry_points")
+    for installed in distributions():
+        if any(point.group == "pytest11" for point in installed.entry_points):
+            assert installed.files
     gc.freeze()  # each run collects garbage several times, and this is none
     for name in anyio.get_available_backends():  # not frozen: hypothesis asks the collector who holds trio's numbers
         import_module(f"anyio._backends._{name}")
     for name, module in sys.modules.items():
         if name.partition(".")[0] in _HAVE_PLUGINS:  # a run is not to warn that it can't rewrite their asserts
             module.__doc__ = f"PYTEST_DONT_REWRITE: {module.__doc__}"
+
+
+def _read_once(name: str) -> None:
+    """Have what is installed read here, and not by each run again: pytest asks for all files of all its plugins."""
+    read = getattr(PathDistribution, name).fget
+    known: dict[str, Any] = {}
+
+    def once(distribution: Any) -> Any:
+        place = str(distribution._path)
+        if place not in known:
+            known[place] = read(distribution)
+        return known[place]
+
+    setattr(PathDistribution, name, property(once))
 
 
 def _tell_coverage() -> None:
