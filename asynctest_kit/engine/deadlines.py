@@ -119,12 +119,19 @@ class Doubt:
         """Whether it is as long as one of ``seconds``."""
         return abs(seconds - self.seconds) <= max(self.seconds / 100, _CLOSE)
 
+    def may_be(self, other: Doubt) -> bool:
+        """Whether it is as long as another one, and known to be of the same function, whatever its line."""
+        here, there = self.place, other.place
+        if here is None or there is None or not self.allows(other.seconds):
+            return False
+        return (here.file, here.function) == (there.file, there.function)
+
 
 class Alone:
     """What came of the deadlines of an attempt alone.
 
     Attributes:
-        missed: How many seconds each allowed that was over.
+        missed: Those that were over.
         met: The others.
 
     Args:
@@ -132,9 +139,13 @@ class Alone:
     """
 
     def __init__(self, waiting: Callable[[CaseOutput], Place | None]) -> None:
-        self.missed: list[float] = []
+        self.missed: list[Doubt] = []
         self.met: list[Doubt] = []
         self._waiting = waiting
+
+    def made(self, timer: LoneTimer) -> None:
+        """Note where it is made."""
+        timer.place = _users_place(_of_step(sys._getframe(), timer))  # noqa: SLF001  # as in asyncio
 
     def ended(self, timer: LoneTimer) -> None:
         """Note one of the test's, which fires or is cancelled."""
@@ -142,15 +153,22 @@ class Alone:
         output = context.get(current_output)
         if output is None or not _is_deadline(timer):
             return
+        took = clock.monotonic() - timer.made
         if timer.has_run:
-            self.missed.append(timer.seconds)
+            self.missed.append(Doubt(timer.seconds, took, timer.place, was_met=False))
         elif len(self.met) < _MOST_MET:
             place = _running_place(timer) or self._waiting(output)
-            self.met.append(Doubt(timer.seconds, clock.monotonic() - timer.made, place))
+            self.met.append(Doubt(timer.seconds, took, place))
 
     def has_missed(self, doubts: Iterable[Doubt]) -> bool:
         """Whether one was over that allowed as long as one of ``doubts``."""
-        return any(doubt.allows(seconds) for doubt in doubts for seconds in self.missed)
+        return any(doubt.allows(one.seconds) for doubt in doubts for one in self.missed)
+
+    def always_misses(self, doubt: Doubt) -> bool:
+        """Whether ``doubt`` was over, and none that may be it was met: one that is as long elsewhere says nothing."""
+        return (
+            any(map(doubt.may_be, self.missed)) and not any(map(doubt.may_be, self.met)) and len(self.met) < _MOST_MET
+        )
 
     def has_met_with_ease(self, doubt: Doubt) -> bool:
         """Whether each that was as long as ``doubt``, and at its line, was met in less than half the time."""
@@ -286,7 +304,11 @@ def _is_kits(timer: asyncio.TimerHandle) -> bool:
 
 def _running_place(timer: asyncio.TimerHandle) -> Place | None:
     """The line of the user's code that cancels it."""
-    place = next((frame for frame in _cancelling(timer) if is_users(frame.f_code.co_filename)), None)
+    return _users_place(_cancelling(timer))
+
+
+def _users_place(frames: Iterable[FrameType]) -> Place | None:
+    place = next((frame for frame in frames if is_users(frame.f_code.co_filename)), None)
     return None if place is None else Place(place.f_code.co_filename, place.f_lineno, place.f_code.co_name)
 
 
@@ -295,11 +317,16 @@ def _cancelling(timer: asyncio.TimerHandle) -> Iterator[FrameType]:
     frame: FrameType | None = sys._getframe()  # noqa: SLF001  # as in asyncio
     while frame is not None and frame.f_code is not _CANCEL:
         frame = frame.f_back
+    yield from _of_step(frame, timer)
+    if timer._callback is _END_WAIT:  # type: ignore[attr-defined]  # noqa: SLF001  # what is waited for cancels it
+        yield from _waiting_for(timer._args[0])  # noqa: SLF001
+
+
+def _of_step(frame: FrameType | None, timer: asyncio.TimerHandle) -> Iterator[FrameType]:
+    """The frames below ``frame`` that are of the step of the loop."""
     step = step_of(frame, timer._loop)  # type: ignore[attr-defined]  # noqa: SLF001
     while frame is not None and (frame := frame.f_back) is not step and frame is not None:
         yield frame
-    if timer._callback is _END_WAIT:  # type: ignore[attr-defined]  # noqa: SLF001  # what is waited for cancels it
-        yield from _waiting_for(timer._args[0])  # noqa: SLF001
 
 
 def _waiting_for(future: asyncio.Future[Any]) -> Iterator[FrameType]:

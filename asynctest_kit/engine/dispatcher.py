@@ -605,7 +605,7 @@ def _fair_loop(deadlines: Deadlines | None = None) -> contextlib.AbstractContext
 
 def _watched(alone: Alone) -> contextlib.AbstractContextManager[None]:
     loop = asyncio.get_running_loop()
-    return loop.watched(alone.ended) if isinstance(loop, FairLoop) else contextlib.nullcontext()
+    return loop.watched(alone.made, alone.ended) if isinstance(loop, FairLoop) else contextlib.nullcontext()
 
 
 def _add_section(execution: Execution, text: str) -> None:

@@ -241,10 +241,12 @@ class LoneTimer(asyncio.TimerHandle):
         made: The time on the wall clock when it was made.
         seconds: In how many it was to fire.
         has_run: Whether it has fired.
+        place: Where it was made; for who watches.
     """
 
-    __slots__ = ("has_run", "made", "seconds")
+    __slots__ = ("has_run", "made", "place", "seconds")
     made: float
+    place: Any
     seconds: float
     has_run: bool
 
@@ -272,6 +274,7 @@ class FairLoop(asyncio.SelectorEventLoop):
         self._tasks: weakref.WeakKeyDictionary[asyncio.Task[Any], tuple[float, float]] = weakref.WeakKeyDictionary()
         self._on_overdue: Callable[[FairTimer], object] | None = None
         self._on_late: Callable[[FairTimer], object] | None = None
+        self._on_made: Callable[[LoneTimer], object] | None = None
         self._on_ended: Callable[[LoneTimer], object] | None = None
         super().__init__(_Selector(self._fair_clock))
 
@@ -299,16 +302,18 @@ class FairLoop(asyncio.SelectorEventLoop):
             self._fair_clock.stop()
 
     @contextmanager
-    def watched(self, on_ended: Callable[[LoneTimer], object]) -> Iterator[None]:
-        """Have ``on_ended`` called with each timer that is made in the block, when it fires and when it is cancelled.
+    def watched(
+        self, on_made: Callable[[LoneTimer], object], on_ended: Callable[[LoneTimer], object]
+    ) -> Iterator[None]:
+        """Have each timer told that is made in the block: by whom it is made, when it fires, and when it is cancelled.
 
         A pause's is cancelled after it has fired, too.
         """
-        self._on_ended = on_ended
+        self._on_made, self._on_ended = on_made, on_ended
         try:
             yield
         finally:
-            self._on_ended = None
+            self._on_made = self._on_ended = None
 
     def create_task(self, coro: Any, **options: Any) -> asyncio.Task[Any]:
         """As asyncio's; it is remembered when it was begun."""
@@ -362,6 +367,9 @@ class FairLoop(asyncio.SelectorEventLoop):
         else:
             timer = LoneTimer(when, callback, args, self, context)
             timer.made, timer.seconds, timer.has_run = clock.monotonic(), when - self.time(), False
+            timer.place = None
+            if self._on_made is not None:
+                self._on_made(timer)
         if timer._source_traceback:  # noqa: SLF001  # as are the lines below
             del timer._source_traceback[-1]  # noqa: SLF001
         heapq.heappush(self._scheduled, timer)

@@ -15,7 +15,7 @@ by no deadline, so that the test may be one that can't run twice, the pass stand
 
 One that failed beside others is not traced if it met a deadline there that may have been over, or if it failed by no
 time-out and a deadline of its own came late by the wall clock: the loop's clock may be to blame. If it met one, and
-passes alone, where one that is as long is over, it expects that, and the attempt alone counts.
+passes alone, where that is over each time it is set, it expects that, and the attempt alone counts.
 
 The victim of a deadlock with another test is run once more whatever is asked for, and counts as passed if it passes
 then: which of the two is ended is chance. One that waited for another test's lock until its time was over needs no
@@ -418,7 +418,7 @@ def _met_with_ease(again: Again, execution: Execution) -> list[Doubt]:
 
 
 def _expected(again: Again, alone: Execution) -> Doubt | None:
-    """The deadline that a test met, and failed, beside others, and that was over when it passed alone.
+    """The deadline that a test met, and failed, beside others, and that was over each time when it passed alone.
 
     What failed by a time-out there did not fail because one didn't come.
     """
@@ -427,7 +427,7 @@ def _expected(again: Again, alone: Execution) -> Doubt | None:
         return None
     if first.timed_out or first.tells_time_out:
         return None
-    return next((doubt for doubt in first.doubts if noted.has_missed([doubt])), None)
+    return next(filter(noted.always_misses, first.doubts), None)
 
 
 def _narrow(again: Again) -> set[SharedFixture]:

@@ -32,6 +32,9 @@ _LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientEr
 #: Most connections of its pool: asyncpg's usual number.
 _CONNECTIONS = 10
 
+#: Seconds that are waited for a connection where nobody but the test itself can give one back.
+_ALONE = 0.5
+
 #: Seconds that a connection may take to tell what it holds, when its test has ended.
 _PATIENCE = 2.0
 
@@ -73,7 +76,7 @@ async def open_own_database(
         init: What the application gives ``asyncpg.create_pool`` as ``init``.
         findings: Where what the test leaves is added, in words; it harms nobody.
     """
-    room = Room() if room is None else room
+    room = Room(patience=_ALONE) if room is None else room
     with room.claimed(owner, _CONNECTIONS) as guest:
         # With a least size the pool would connect again by itself, also to a server that the test has ended.
         pool = await asyncpg.create_pool(

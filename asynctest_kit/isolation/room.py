@@ -307,11 +307,13 @@ class Room:
         return bool(self._spared)
 
     def _close_idle(self) -> bool:
-        connections = (connection for guest in self._guests.values() for connection in guest.connections)
-        found = next(filter(_is_idle, connections), None)
-        if found is not None:
-            found.terminate()
-        return found is not None
+        guests = self._guests.values()
+        idle = ((guest, connection) for guest in guests for connection in guest.connections if _is_idle(connection))
+        for guest, connection in idle:
+            connection.terminate()
+            guest.connections.pop(connection, None)  # asyncpg tells of it later only
+            return True
+        return False
 
     async def _ask(self, connection: asyncpg.Connection) -> None:
         now = time.monotonic()
@@ -321,7 +323,9 @@ class Room:
         self._asked = now
         try:
             free = await connection.fetchval(_FREE)
-        except asyncpg.PostgresError:  # it is no PostgreSQL, but takes its protocol: what it refuses tells enough
+        except asyncpg.PostgresError:
+            free = None
+        if free is None:  # it is no PostgreSQL, but takes its protocol: what it refuses tells enough
             self._most = self._most or sys.maxsize
         else:
             # Those that are being opened may be there already: too few are safe, for it is asked again.
@@ -379,6 +383,7 @@ class Guest:
 
     def __init__(self, room: Room, name: str) -> None:
         self._room = room
+        self._loop = asyncio.get_running_loop()
         self.name = name
         self.waiting = 0
         self.waits_since = 0.0
@@ -392,11 +397,13 @@ class Guest:
         return len(self.connections) + self.opening
 
     async def connect(self, *args: Any, **options: Any) -> asyncpg.Connection:
-        """Do :func:`asyncpg.connect` when there is room.
+        """Do :func:`asyncpg.connect` when there is room; on the loop of another thread at once, as others do.
 
         Raises:
             TooManyConnectionsError: There won't be.
         """
+        if asyncio.get_running_loop() is not self._loop:  # a client of the application that runs it in a thread
+            return await asyncpg.connect(*args, **options)
         return await self._room.open(self, partial(asyncpg.connect, *args, **options))
 
     async def reset(self, connection: asyncpg.Connection) -> None:

@@ -117,7 +117,7 @@ class Schema:
         return f"; SET CONSTRAINTS {', '.join(self.deferred)} DEFERRED" if self.deferred else ""
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     pass
 
 
@@ -145,6 +145,7 @@ class Sandbox:
     Attributes:
         on_remark: Called with what is to be known if the test fails.
         on_refusal: Called with an error that says what one transaction can't give, before it is raised.
+        on_begun: Called when a borrower's explicit transaction is open.
         whereabouts: Tells of a task that is left in a statement where it is, to be added to a sentence.
         left_locks: After :meth:`end`: the session's advisory locks that the test took and didn't free, by their keys.
             Not known where functions of the schema take such locks: all tests would have to be asked.
@@ -180,6 +181,7 @@ class Sandbox:
         self._locks = schema.locks
         self.on_remark: Callable[[str], None] = _ignore
         self.on_refusal: Callable[[IsolationError], None] = _ignore
+        self.on_begun: Callable[[], None] = _ignore
         self.whereabouts: Callable[[asyncio.Task[Any]], str] = _nowhere
         self.left_locks: tuple[str, ...] = ()
 
@@ -325,6 +327,7 @@ class Sandbox:
             if readonly:
                 await self._begin_readonly()
             self._owner = borrower
+            self.on_begun()
 
     async def commit(self) -> bool:
         """Keep the open transaction; as PostgreSQL does, one that failed is rolled back instead.

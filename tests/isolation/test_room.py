@@ -6,12 +6,12 @@ import asyncio
 import random
 import weakref
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import pytest
 
-from asynctest_kit.isolation.own_database import open_own_database
+from asynctest_kit.isolation.own_database import open_own_database, whereabouts
 from asynctest_kit.isolation.postgres import open_slots
 from asynctest_kit.isolation.room import Room
 from asynctest_kit.provision.service import ServiceSpec
@@ -24,6 +24,7 @@ class Server:
 
     def __init__(self, most):
         self.most = most
+        self.tells = True
         self.open = set()
         self.refused = 0
 
@@ -44,7 +45,7 @@ class Connection:
 
     async def fetchval(self, _query):
         await asyncio.sleep(0)
-        return self.server.most - len(self.server.open)
+        return self.server.most - len(self.server.open) if self.server.tells else None
 
     def add_termination_listener(self, listener):
         self.listeners.append(listener)
@@ -55,7 +56,8 @@ class Connection:
     def terminate(self):
         self.server.open.discard(self)
         for listener in self.listeners:
-            listener(self)
+            asyncio.get_running_loop().call_soon(listener, self)
+        self.listeners.clear()
 
     def is_idle(self):
         return True
@@ -161,10 +163,13 @@ async def test_what_is_idle_in_a_pool_is_closed_for_who_waits():
             waiting = asyncio.ensure_future(room.open(other, server.connect))
             await in_queue(room, 1)
             held[1].rest()
+            held[2].rest()
             room.serve()
             async with asyncio.timeout(60):
                 (await waiting).terminate()
-            assert [connection.is_closed() for connection in held] == [False, True, False, False]
+            assert [connection.is_closed() for connection in held] == [False, True, False, False], (
+                "no more than it took"
+            )
 
 
 async def test_those_of_others_are_waited_for():
@@ -187,6 +192,43 @@ async def test_who_wants_more_than_there_is_is_refused_as_the_server_does_it():
             with pytest.raises(asyncpg.TooManyConnectionsError, match="too many clients already"):
                 await room.open(guest, server.connect)
     assert not room._waiters
+
+
+async def test_a_server_that_does_not_tell_how_many_it_takes_is_asked_by_trying():
+    server, room = Server(most=2), Room(patience=0.05)
+    server.tells = False
+    with room.claimed("test", 3) as guest:
+        async with holding(room, guest, server, 2):
+            with pytest.raises(asyncpg.TooManyConnectionsError):
+                await room.open(guest, server.connect)
+
+
+async def test_another_threads_loop_waits_for_nobody(narrow):
+    room = Room()
+    with room.claimed("second", 10) as second:
+        async with open_own_database(narrow, room=room, owner="first") as own:
+            for _ in range(2):
+                await own.pool.acquire()
+
+            async def connect():
+                connection = await second.connect(**whereabouts(narrow))
+                connection.terminate()
+
+            async with asyncio.timeout(60):
+                await asyncio.to_thread(asyncio.run, connect())
+        assert not second.used
+
+
+async def test_on_a_server_of_its_own_nobody_is_waited_for(narrow, monkeypatch):
+    monkeypatch.setattr(Room.__init__, "__kwdefaults__", {"patience": 3600})
+    async with open_own_database(narrow) as own, AsyncExitStack() as application:
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            while True:
+                connection = await asyncpg.connect(**whereabouts(narrow))
+                application.callback(connection.terminate)
+        async with asyncio.timeout(60):
+            with pytest.raises(asyncpg.TooManyConnectionsError):
+                await own.pool.acquire()
 
 
 async def test_one_that_the_server_has_ended_without_a_word_is_none():

@@ -11,7 +11,7 @@ from trail import note
 
 pytestmark = pytest.mark.anyio
 
-TESTS = 23
+TESTS = 25
 running = set()
 attempts = []
 blocking = asyncio.Event()
@@ -231,6 +231,31 @@ async def test_fails_beside_others():
         async with outside() as answer, asyncio.timeout(10 if attempts.count("fails") > 1 else 0.1):
             await answer()
     assert attempts.count("fails") > 1
+
+
+async def soon():
+    await asyncio.sleep(0.01)
+
+
+async def within(waiting):
+    await asyncio.wait_for(waiting, 0.03)
+
+
+async def within_as_long(waiting):
+    async with asyncio.timeout(0.03):
+        await waiting
+
+
+@pytest.mark.parametrize("other", [within, within_as_long])
+async def test_fails_for_another_reason(other):
+    """It meets a deadline beside others and alone, and expects that one that is as long is over: so it is."""
+    attempts.append(other)
+    with counted(other):
+        await blocking.wait()
+        await within(soon())
+        with pytest.raises(TimeoutError):
+            await other(asyncio.Event().wait())
+    assert attempts.count(other) > 1
 
 
 async def test_is_late():
