@@ -196,7 +196,7 @@ def _environment(config: Config) -> Path:
 
 def _failure(ini: str, error: BaseException) -> dict[str, str]:
     """Print the traceback; return what to tell of it beside."""
-    in_env = _frames_of_env(error)
+    in_env = _frames_of_env(ini, error)
     traceback.print_exception(type(error), error, in_env or error.__traceback__)
     if in_env is None:
         return {}
@@ -206,10 +206,15 @@ def _failure(ini: str, error: BaseException) -> dict[str, str]:
     return told
 
 
-def _frames_of_env(error: BaseException) -> TracebackType | None:
+def _frames_of_env(ini: str, error: BaseException) -> TracebackType | None:
     """The traceback from env.py on; None if it isn't there, or came to the migrations."""
+    from alembic.config import Config
     from alembic.runtime.environment import EnvironmentContext
 
+    try:
+        env = _environment(Config(ini)).resolve()
+    except Exception:  # noqa: BLE001  # that is the error, or the next one to be told
+        return None
     frames = []
     frame = error.__traceback__
     while frame is not None:
@@ -217,7 +222,7 @@ def _frames_of_env(error: BaseException) -> TracebackType | None:
         frame = frame.tb_next
     if any(frame.tb_frame.f_code is EnvironmentContext.run_migrations.__code__ for frame in frames):
         return None
-    return next((frame for frame in frames if Path(frame.tb_frame.f_code.co_filename).name == "env.py"), None)
+    return next((frame for frame in frames if Path(frame.tb_frame.f_code.co_filename).resolve() == env), None)
 
 
 def _ways_to_connect(ini: str, lacking: str) -> str:

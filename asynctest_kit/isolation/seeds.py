@@ -112,9 +112,10 @@ def _tables(path: Path, text: str) -> dict[str, list[dict[str, Any]]]:
     content = json.loads(text) if path.suffix == ".json" else _yaml(text)
     tables = content if isinstance(content, dict) else {_table_of(path): content}
     for table, rows in tables.items():
-        wrong = [number for number, row in enumerate(rows, 1) if not isinstance(row, dict)]
+        listed = rows if isinstance(rows, list) else ()
+        wrong = [number for number, row in enumerate(listed, 1) if not isinstance(row, dict)]
         if wrong or not isinstance(rows, list):
-            which = f"; record {wrong[0]} is something else" if isinstance(rows, list) else ""
+            which = f"; record {wrong[0]} is something else" if wrong else ""
             raise ValueError(f"{table}: a list of rows is needed, each a mapping of columns to values{which}")
     return tables
 

@@ -15,6 +15,7 @@ import socket
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import anyio
 import asyncpg
@@ -22,6 +23,7 @@ import pytest
 
 from asynctest_kit.cli.warm import meeting, next_databases, spare
 from asynctest_kit.cli.warm.recipe import Recipe
+from asynctest_kit.cli.warm.told_imports import ToldImports
 from asynctest_kit.provision import runtime
 from asynctest_kit.provision.service import Endpoint
 from asynctest_kit.settings import Migrations, Preparation, ServiceSettings, Settings
@@ -484,6 +486,17 @@ async def test_plugins_are_as_in_a_cold_run(kept, project):
     assert not kept.seen[0], with_thread
     with anyio.fail_after(120):
         await until(lambda: not any("warm.spare" in command for command in processes_in(kept.root)))
+
+
+def test_what_is_told_of_a_module_imports_no_package(tmp_path, monkeypatch):
+    (tmp_path / "package_of_theirs").mkdir()
+    (tmp_path / "package_of_theirs" / "__init__.py").write_text("raise RuntimeError('not in tests')")
+    monkeypatch.syspath_prepend(tmp_path)
+    told = ToldImports(Settings(root=tmp_path, warm_imports=("package_of_theirs.part", "json.decode")))
+    lines = []
+    told.pytest_terminal_summary(SimpleNamespace(write_line=lambda line, **_: lines.append(line)))
+    assert len(lines) == 1
+    assert 'no module is called "json.decode"' in lines[0]
 
 
 def end_before_it_begins(listener: socket.socket) -> list[str]:

@@ -144,6 +144,17 @@ async def test_a_driver_that_is_not_installed_is_told_in_the_same_words_by_every
     assert second == "env.py makes its URL itself; sqlalchemy.url of its config is postgresql+psycopg://"
 
 
+async def test_another_file_of_that_name_is_not_taken_for_it(server, tmp_path):
+    what = checked(server, write(tmp_path, GOOD[0]))
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "env.py").write_text("raise KeyError('SHOP_ENV')")
+    (script,) = (tmp_path / "migrations" / "versions").glob("*.py")
+    script.write_text(f"import shop.env\n{script.read_text()}")
+    message = await told("single head", what)
+    assert message.startswith("The migration of postgres failed: alembic history")
+    assert str(script) in message, "from where it was imported"
+
+
 async def test_what_env_fails_for_is_told_in_the_same_words_by_every_check(server, tmp_path):
     what = checked(server, write(tmp_path, GOOD[0], env=f"import shop.models\n{ASYNC_ENV}"))
     messages = await asyncio.gather(*(told(title, what) for title in ("single head", "upgrade")))

@@ -135,6 +135,8 @@ async def test_seeds_alone(server, tmp_path):
             ['users.json, record 2 of users, column born: "soon": invalid'],
         ),
         ("users__json", '{"users": {"name": "ann"}}', ["users.json", "a list of rows is needed"]),
+        ("users__yaml", "users:\n", ["users.yaml", "a list of rows is needed"]),
+        ("users__json", "5", ["users.json", "a list of rows is needed"]),
         ("users__json", "[{]", ["users.json", "line 1 column 3"]),
         ("users__yaml", "- [", ["users.yaml", "line 1, column 4"]),
         (

@@ -46,7 +46,10 @@ class ToldImports:
 
 
 def _is_there(name: str) -> bool:
+    """Whether it may be: to look into a package that isn't imported would run the user's code."""
+    top, _, part = name.partition(".")
+    known = name if not part or name.rpartition(".")[0] in sys.modules else top
     try:
-        return find_spec(name) is not None
+        return find_spec(known) is not None
     except (ImportError, ValueError):
         return False
