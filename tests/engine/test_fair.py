@@ -20,8 +20,8 @@ EXPECT = {"test_expects_to_miss_it[with_raises]", "test_expects_to_miss_it[with_
 #: They fail beside others only, and tell of a deadline.
 FAIL = {
     "test_fails_beside_others": r"0\.1 s at test_fair\.py:\d+ in test_fails_beside_others, which was met",
-    "test_fails_for_another_reason[within]": r"0\.03 s at test_fair\.py:\d+ in within, which was met",
-    "test_fails_for_another_reason[within_as_long]": r"0\.03 s at test_fair\.py:\d+ in within, which was met",
+    "test_fails_for_another_reason[within]": r"0\.08 s at test_fair\.py:\d+ in within, which was met",
+    "test_fails_for_another_reason[within_as_long]": r"0\.08 s at test_fair\.py:\d+ in within, which was met",
     "test_is_late": r"0\.02 s at test_fair\.py:\d+ in test_is_late, which was over",
 }
 

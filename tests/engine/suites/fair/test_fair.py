@@ -238,11 +238,11 @@ async def soon():
 
 
 async def within(waiting):
-    await asyncio.wait_for(waiting, 0.03)
+    await asyncio.wait_for(waiting, 0.08)
 
 
 async def within_as_long(waiting):
-    async with asyncio.timeout(0.03):
+    async with asyncio.timeout(0.08):
         await waiting
 
 
