@@ -101,7 +101,8 @@ class Alembic:
         if "env" in failed:
             what = f"{failed['env']} failed before it came to the migrations of {service}"
         else:
-            what = f"The migration of {service} failed: {did}"
+            where = f" in {failed['at']}" if "at" in failed else ""
+            what = f"The migration of {service} failed{where}: {did}"
         self.output.seek(0)
         return f"{what} (with {self.ini}). Its last words:\n{last_words(self.output.read(), self.endpoint)}"
 

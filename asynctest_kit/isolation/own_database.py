@@ -77,7 +77,7 @@ async def open_own_database(
         findings: Where what the test leaves is added, in words; it harms nobody.
     """
     room = Room(patience=_ALONE) if room is None else room
-    with room.claimed(owner, _CONNECTIONS) as guest:
+    with room.claimed(owner, _CONNECTIONS + 1) as guest:
         # With a least size the pool would connect again by itself, also to a server that the test has ended.
         pool = await asyncpg.create_pool(
             **whereabouts(endpoint),
@@ -87,24 +87,29 @@ async def open_own_database(
             connect=guest.connect,
             reset=guest.reset,
         )
+        connection: asyncpg.Connection | None = None
         try:
-            connection = await pool.acquire()
+            # Not one of the pool's, all of which are the code's under test: it may close the pool, too.
+            connection = await guest.connect(**whereabouts(endpoint))
+            if init is not None:
+                await init(connection)
             yield OwnDatabase(endpoint, connection, pool, room, owner)
             if findings is not None:
                 findings += await _left(connection, pool)
         finally:
             # Nobody needs the connections clean, and one that the test has lost would be waited for.
             pool.terminate()
+            if connection is not None:
+                connection.terminate()
 
 
 async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]:
     """What is open when the test has ended."""
     found = []
-    is_open = _is_open(connection)
-    unreturned = pool.get_size() - pool.get_idle_size() - is_open
+    unreturned = pool.get_size() - pool.get_idle_size()
     if unreturned > 0:
         found.append(f"never gave {unreturned} connection(s) back to pg_pool, which were cut: use `async with`")
-    if not is_open:
+    if connection.is_closed():
         return found
     if connection.is_in_transaction():
         return [*found, "left a transaction of pg open, which was rolled back: commit it, or roll it back"]
@@ -114,13 +119,6 @@ async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]
         if locks := await session_locks(connection):
             found.append(f"left the session's advisory locks {', '.join(locks)} held by pg: call pg_advisory_unlock")
     return found
-
-
-def _is_open(connection: asyncpg.Connection) -> bool:
-    try:
-        return not connection.is_closed()
-    except asyncpg.InterfaceError:  # it is back in the pool, for it was lost
-        return False
 
 
 class OwnPlace:

@@ -7,8 +7,9 @@ env.py finds the URL where it looks: in the config's ``sqlalchemy.url``, with th
 it is in DATABASE_URL. Where no driver is named it is asyncpg if env.py makes an async engine, else psycopg or one that
 is installed in its place.
 
-An answer is ``{"done": ...}``, or, of what failed, ``{"failed": ...}``: which file of the user's failed before it came
-to the migrations, if one did, so whatever was asked; and the driver that it lacks, if that is why.
+An answer is ``{"done": ...}``, or, of what failed, ``{"failed": ...}``: which line of which revision, if one did; or
+which file of the user's failed before it came to the migrations, so whatever was asked, and the driver that it lacks,
+if that is why.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import textwrap
 import traceback
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -199,11 +201,25 @@ def _failure(ini: str, error: BaseException) -> dict[str, str]:
     in_env = _frames_of_env(ini, error)
     traceback.print_exception(type(error), error, in_env or error.__traceback__)
     if in_env is None:
-        return {}
+        return _line_of_revision(ini, error)
     told = {"env": str(Path(in_env.tb_frame.f_code.co_filename).resolve())}
     if isinstance(error, ModuleNotFoundError) and error.name in _DRIVERS:
         told |= {"lacks": error.name, "mend": _ways_to_connect(ini, error.name)}
     return told
+
+
+def _line_of_revision(ini: str, error: BaseException) -> dict[str, str]:
+    """Which line of a revision failed: SQLAlchemy's own frames below it are more than what is shown."""
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    try:
+        revisions = {Path(one.path).resolve() for one in ScriptDirectory.from_config(Config(ini)).walk_revisions()}
+    except Exception:  # noqa: BLE001  # that is the error, and its traceback is shown
+        return {}
+    lines = [(Path(frame.f_code.co_filename).resolve(), line) for frame, line in walk_tb(error.__traceback__)]
+    path, line = next((one for one in reversed(lines) if one[0] in revisions), (None, 0))
+    return {} if path is None else {"at": f"{path}, line {line}"}
 
 
 def _frames_of_env(ini: str, error: BaseException) -> TracebackType | None:

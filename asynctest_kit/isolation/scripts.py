@@ -31,7 +31,8 @@ async def run_script(
     """Run a script that is a file.
 
     Raises:
-        MigrationError: It failed; the message names the file and, where the server does, the line.
+        MigrationError: It failed; the message names the file and, where the server does, the line. Or it has begun a
+            transaction and ends in it: what it did would be gone with the connection, and what comes after it.
     """
     text = await asyncio.to_thread(path.read_text, encoding="utf-8")
     try:
@@ -40,3 +41,8 @@ async def run_script(
         position = getattr(error, "position", None)
         line = f", line {text.count(chr(10), 0, int(position)) + 1}" if position else ""
         raise MigrationError(f"The {what} of {endpoint.service} failed in {path}{line}: {error}") from error
+    if connection.is_in_transaction():
+        raise MigrationError(
+            f"The {what} of {endpoint.service} in {path} leaves a transaction open, and all that it did would be lost: "
+            "it has a BEGIN without a COMMIT. End it, or leave BEGIN away: a script is one transaction by itself."
+        )

@@ -56,7 +56,7 @@ _STYLES: Final = {
 _VERDICTS: Final = {
     "interference": "failed beside others and passed alone",
     "flaky": "failed, and passed when run again",
-    "deadlock": "was the victim of a deadlock, and passed when run again",
+    "deadlock": "fell victim to a deadlock, and passed when run again",
     "doubtful": "passed, but may have missed a deadline: whether they did was not found out",
     "moved": "touched process-global state, stopped and run alone; so from the start next time",
 }

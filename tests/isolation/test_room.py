@@ -219,6 +219,19 @@ async def test_another_threads_loop_waits_for_nobody(narrow):
         assert not second.used
 
 
+async def test_the_pool_is_the_codes_alone(narrow):
+    async def init(connection):
+        await connection.set_type_codec("int4", schema="pg_catalog", encoder=str, decoder=lambda text: f"number {text}")
+
+    async with open_own_database(narrow, init=init) as own:
+        assert await own.connection.fetchval("SELECT 1") == "number 1"
+        assert (own.pool.get_max_size(), own.pool.get_size()) == (10, 0)
+        assert await own.pool.fetchval("SELECT 1") == "number 1"
+        async with asyncio.timeout(60):
+            await own.pool.close()
+        assert await own.connection.fetchval("SELECT 2") == "number 2"
+
+
 async def test_on_a_server_of_its_own_nobody_is_waited_for(narrow, monkeypatch):
     monkeypatch.setattr(Room.__init__, "__kwdefaults__", {"patience": 3600})
     async with open_own_database(narrow) as own, AsyncExitStack() as application:

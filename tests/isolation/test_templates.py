@@ -224,6 +224,12 @@ async def test_failing_sql_names_file_and_line(server, sql):
     await ensure_template(server, sql, root=Path("/"))
 
 
+async def test_sql_that_leaves_its_transaction_open_is_told(server, sql):
+    (sql.sql / "1.sql").write_text("BEGIN; CREATE TABLE tables (id int);")
+    with pytest.raises(MigrationError, match=r"1\.sql leaves a transaction open.*BEGIN without a COMMIT"):
+        await ensure_template(server, sql, root=Path("/"))
+
+
 async def test_a_file_without_a_statement_is_passed_over(server, sql):
     (sql.sql / "0.sql").write_text("-- nothing yet\n")
     async with open_clone(await ensure_template(server, sql, root=Path("/"))) as clone:
@@ -359,6 +365,22 @@ def upgrade():
     with pytest.raises(MigrationError, match="RuntimeError: no upgrade of postgresql://") as caught:
         await ensure_template(server, alembic, root=Path("/"))
     assert server.password not in str(caught.value)
+
+
+async def test_a_failing_statement_of_alembics_is_told_with_its_line(server, alembic):
+    script = alembic.alembic.parent / "migrations" / "versions" / "two.py"
+    lines = (
+        "from alembic import op",
+        "revision = '2'",
+        "down_revision = '1'",
+        "def upgrade():",
+        "    op.execute('OOPS')",
+    )
+    script.write_text("\n".join(lines))
+    with pytest.raises(
+        MigrationError, match=r"The migration of \w+ failed in \S+two\.py, line 5: alembic upgrade heads"
+    ):
+        await ensure_template(server, alembic, root=Path("/"))
 
 
 async def test_alembic_that_migrates_another_database_is_caught(server, alembic):
