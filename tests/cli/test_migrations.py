@@ -40,6 +40,7 @@ async def test_every_check_has_its_verdict(project, atk):
     found = await atk("migrations", "check", cwd=root, PYTHONPATH=str(root), **EMBEDDED)
     assert found.code == 1, found.err
     seen = verdicts(found)
+    assert seen, found.out + found.err
     assert [seen[f"postgres, {title}"] for title in ("single head", "upgrade", "models match")] == ["ok", "ok", "-"]
     for title in ("up and down", "base is empty", "data survives"):
         assert seen[f"postgres, {title}"] == "FAULT"
