@@ -116,7 +116,7 @@ async def _left(connection: asyncpg.Connection, pool: asyncpg.Pool) -> list[str]
     with suppress(*_LOST):  # in a statement, or its server is gone or hangs
         async with asyncio.timeout(_PATIENCE):
             locks = await session_locks(connection)
-        if locks := await session_locks(connection):
+        if locks:
             found.append(f"left the session's advisory locks {', '.join(locks)} held by pg: call pg_advisory_unlock")
     return found
 

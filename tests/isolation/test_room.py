@@ -223,13 +223,15 @@ async def test_the_pool_is_the_codes_alone(narrow):
     async def init(connection):
         await connection.set_type_codec("int4", schema="pg_catalog", encoder=str, decoder=lambda text: f"number {text}")
 
-    async with open_own_database(narrow, init=init) as own:
+    left: list[str] = []
+    async with open_own_database(narrow, init=init, findings=left) as own:
         assert await own.connection.fetchval("SELECT 1") == "number 1"
         assert (own.pool.get_max_size(), own.pool.get_size()) == (10, 0)
         assert await own.pool.fetchval("SELECT 1") == "number 1"
         async with asyncio.timeout(60):
             await own.pool.close()
         assert await own.connection.fetchval("SELECT 2") == "number 2"
+    assert left == []
 
 
 async def test_on_a_server_of_its_own_nobody_is_waited_for(narrow, monkeypatch):
