@@ -253,8 +253,6 @@ async def test_who_takes_one_of_several_begins_before_another_is_made_in_its_ste
         await in_stock(slots, 2)
         source.gate.clear()
         await slots.take()
-        for _ in range(100):
-            await asyncio.sleep(0)
         assert not slots.making
         while not slots.making:  # noqa: ASYNC110  # nothing tells of it
             await asyncio.sleep(0.001)
